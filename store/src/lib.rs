@@ -1,0 +1,16 @@
+//! Tollgate's replicated ledger, as a library.
+//!
+//! [`Store`] is the handle: open it, ask [`Store::directory`] and [`Store::leases`] on the request path (memory only), hand
+//! in each request's row and wait for its quorum, and read and write the metadata.
+//!
+//! Imports go down only: `model` ◂ `wal`, `state` ◂ `raft` ◂ `lease`, `view` ◂ this page.
+
+pub mod lease;
+pub mod model;
+mod store;
+pub mod view;
+
+pub use store::{
+    ClusterStatus, CommitError, GroupStatus, LimitsNow, MemberStatus, OpenError, PolicyNow, ReadError, Readiness,
+    RowPage, RowPermit, RowQuery, Settings, Store, Unavailable, UsageBy, UsagePoint, UsageQuery, UsageStep, WriteError,
+};

@@ -1,0 +1,38 @@
+//! The glossary: one type for one idea, used by every room above.
+//!
+//! No I/O, no async, no redb, no axum. What is stored or sent is encoded with minicbor: every field has an index, unknown
+//! fields are skipped and absent ones take their default, so that a newer node and an older one understand each other.
+//! JSON (serde) is the outside form of the same types; the admin API and the declarative file speak it.
+
+mod account;
+mod command;
+mod id;
+mod key;
+mod limit;
+mod node;
+mod quota;
+mod route;
+mod row;
+mod secret;
+mod tier;
+mod time;
+mod token;
+mod usage;
+
+pub use account::{Account, AccountState, Overrides, Profile};
+pub use command::{
+    AuditRecord, ColdCommand, Command, CommandError, DecodeError, Expect, MetaOp, MetaWrite, Reply, Reservation,
+    RowBatch, WriteConflict,
+};
+pub use id::{AccountId, GroupId, KeyId, LogId, Name, NodeId, RequestId, Revision, SLOTS, slot_of};
+pub use key::{Env, Key, KeyState};
+pub use limit::{Gcra, Limit, Rate, RateParseError, Refused};
+pub use node::NodeInfo;
+pub use quota::{Overage, Period, PeriodBounds, Quota, QuotaError, Unit};
+pub use route::{HealthCheck, PathMatch, Route, RouteMatch, Target, Upstream};
+pub use row::{Charge, Completion, Outcome, Row};
+pub use secret::{KeyHash, Secret, SecretError, SecretKind};
+pub use tier::{Dimension, Tier};
+pub use time::Timestamp;
+pub use token::{Role, Token};
+pub use usage::{Sketch, UsageCounters};

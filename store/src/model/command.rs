@@ -1,0 +1,513 @@
+//! What a group's log carries, and what applying it answers.
+//!
+//! An entry's bytes are an envelope: format version (1 byte), kind (1 byte), body. Row batches are a kind of their own, so
+//! that their block is neither copied nor walked by a general decoder. Drawn in `store/README.md`.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use minicbor::{Decode, Encode};
+
+use super::{Account, AccountId, Key, KeyId, Name, NodeId, Profile, Revision, Route, Tier, Timestamp, Token, Upstream};
+
+/// Version of the envelope written by this build, and the newest one that it reads.
+const ENVELOPE_VERSION: u8 = 1;
+const KIND_CBOR: u8 = 0;
+const KIND_ROWS: u8 = 1;
+/// node, incarnation, batch, rows, newest ts.
+const ROWS_HEAD_BYTES: usize = 8 + 8 + 8 + 4;
+
+/// A replicated command.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Ledger: a block of rows.
+    Rows(RowBatch),
+    /// Everything that is not hot.
+    Cold(ColdCommand),
+}
+
+/// Commands in the general encoding.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub enum ColdCommand {
+    /// Meta: one atomic change of metadata.
+    #[n(0)]
+    Meta(#[n(0)] MetaWrite),
+    /// Ledger: keeps a profile under a stage; the one that group 0 names is the account's.
+    #[n(1)]
+    StageProfile {
+        /// Whose profile.
+        #[n(0)]
+        account: AccountId,
+        /// A fresh ULID.
+        #[n(1)]
+        stage: String,
+        /// The stage that is published now; all others of the account are dropped.
+        #[n(2)]
+        #[cbor(default)]
+        published: String,
+        /// Name and metadata.
+        #[n(3)]
+        profile: Profile,
+    },
+    /// Ledger: reserves quota units for a node's incarnation.
+    #[n(2)]
+    Reserve(#[n(0)] Vec<Reservation>),
+    /// Ledger: a node has started; what its earlier incarnations had reserved is forfeited for the period.
+    #[n(3)]
+    NodeStarted {
+        /// The node.
+        #[n(0)]
+        node: NodeId,
+        /// Its new incarnation; each start's is greater than the one before.
+        #[n(1)]
+        incarnation: u64,
+    },
+    /// Ledger: joins the row blocks of entries `from..=to` into one.
+    #[n(4)]
+    Seal {
+        /// First entry index.
+        #[n(0)]
+        from: u64,
+        /// Last entry index.
+        #[n(1)]
+        to: u64,
+    },
+    /// Ledger: drops the row files of days before `day` (days since 1970) in a retention class.
+    #[n(5)]
+    DropBefore {
+        /// First day that stays.
+        #[n(0)]
+        day: i32,
+        /// Retention class in days; 0 for the default class.
+        #[n(1)]
+        class: u16,
+    },
+}
+
+/// A block of rows, encoded once by the node that served the requests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowBatch {
+    /// The node.
+    pub node: NodeId,
+    /// Its incarnation, minted durably at every start.
+    pub incarnation: u64,
+    /// 1, 2, 3, … within the incarnation. A retried proposal repeats it and lands once.
+    pub batch: u64,
+    /// Rows in the block.
+    pub rows: u32,
+    /// The columnar block (`state::block`).
+    pub block: Bytes,
+}
+
+/// A demand for quota units, or (negative) a return of unspent ones.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub struct Reservation {
+    /// For which node.
+    #[n(0)]
+    pub node: NodeId,
+    /// For which of its incarnations.
+    #[n(1)]
+    pub incarnation: u64,
+    /// The account.
+    #[n(2)]
+    pub account: AccountId,
+    /// The quota's name.
+    #[n(3)]
+    pub quota: Name,
+    /// Start of the period, seconds since 1970; a period older than the newest seen is refused.
+    #[n(4)]
+    pub period_start: i64,
+    /// Units wanted (the reply says how many were granted), or units given back when negative.
+    #[n(5)]
+    pub units: i64,
+    /// The quota's limit as the asker knows it; `u64::MAX` when overage is allowed.
+    #[n(6)]
+    pub limit: u64,
+}
+
+/// What an object must be for an operation to happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub enum Expect {
+    /// Anything.
+    #[default]
+    #[n(0)]
+    Any,
+    /// It must not exist.
+    #[n(1)]
+    Absent,
+    /// It must exist.
+    #[n(2)]
+    Present,
+    /// It must exist at this revision.
+    #[n(3)]
+    Revision(#[n(0)] Revision),
+}
+
+/// One operation on metadata. Objects are whole: the caller has read, changed and validated them.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[allow(missing_docs, reason = "each names its object")]
+pub enum MetaOp {
+    #[n(0)]
+    PutAccount {
+        #[n(0)]
+        account: Account,
+        #[n(1)]
+        expect: Expect,
+    },
+    /// Refused while the account has keys that are not revoked; its tombstoned keys go with it.
+    #[n(1)]
+    DeleteAccount {
+        #[n(0)]
+        id: AccountId,
+        #[n(1)]
+        expect: Expect,
+    },
+    #[n(2)]
+    PutKey {
+        #[n(0)]
+        key: Key,
+        #[n(1)]
+        expect: Expect,
+    },
+    #[n(3)]
+    PutTier {
+        #[n(0)]
+        tier: Tier,
+        #[n(1)]
+        expect: Expect,
+    },
+    /// Refused while an account uses it.
+    #[n(4)]
+    DeleteTier {
+        #[n(0)]
+        name: Name,
+        #[n(1)]
+        expect: Expect,
+    },
+    #[n(5)]
+    PutRoute {
+        #[n(0)]
+        route: Route,
+        #[n(1)]
+        expect: Expect,
+    },
+    #[n(6)]
+    DeleteRoute {
+        #[n(0)]
+        name: Name,
+        #[n(1)]
+        expect: Expect,
+    },
+    #[n(7)]
+    PutUpstream {
+        #[n(0)]
+        upstream: Upstream,
+        #[n(1)]
+        expect: Expect,
+    },
+    /// Refused while a route uses it.
+    #[n(8)]
+    DeleteUpstream {
+        #[n(0)]
+        name: Name,
+        #[n(1)]
+        expect: Expect,
+    },
+    #[n(9)]
+    PutToken {
+        #[n(0)]
+        token: Token,
+        #[n(1)]
+        expect: Expect,
+    },
+    #[n(10)]
+    DeleteToken {
+        #[n(0)]
+        id: Name,
+        #[n(1)]
+        expect: Expect,
+    },
+}
+
+/// One atomic change: all operations happen or none.
+#[derive(Debug, Clone, PartialEq, Default, Encode, Decode)]
+pub struct MetaWrite {
+    /// When the node that took the request read its clock.
+    #[n(0)]
+    pub at: Timestamp,
+    /// Who: the token's id, `bootstrap` or `system`.
+    #[n(1)]
+    pub actor: String,
+    /// The admin request's id, for the audit.
+    #[n(2)]
+    #[cbor(default)]
+    pub request_id: String,
+    /// The operations, in order; later ones see earlier ones.
+    #[n(3)]
+    pub ops: Vec<MetaOp>,
+}
+
+/// One line of the audit log: who changed what. Digests only; the values stay with the account.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub struct AuditRecord {
+    /// The entry.
+    #[n(0)]
+    pub revision: Revision,
+    /// When.
+    #[n(1)]
+    pub at: Timestamp,
+    /// Who.
+    #[n(2)]
+    pub actor: String,
+    /// In which admin request.
+    #[n(3)]
+    pub request_id: String,
+    /// `put` or `delete`.
+    #[n(4)]
+    pub action: String,
+    /// `account`, `key`, `tier`, …
+    #[n(5)]
+    pub kind: String,
+    /// Which one.
+    #[n(6)]
+    pub id: String,
+    /// SHA-256 of the stored object before; empty when there was none.
+    #[n(7)]
+    #[cbor(with = "minicbor::bytes")]
+    pub before: Vec<u8>,
+    /// SHA-256 of the stored object after; empty when it is gone.
+    #[n(8)]
+    #[cbor(with = "minicbor::bytes")]
+    pub after: Vec<u8>,
+}
+
+/// Why an operation did not happen.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, thiserror::Error)]
+pub enum WriteConflict {
+    /// Expected to be absent.
+    #[n(0)]
+    #[error("exists already")]
+    Exists,
+    /// Expected to be present.
+    #[n(1)]
+    #[error("does not exist")]
+    Missing,
+    /// Changed since it was read.
+    #[n(2)]
+    #[error("is at revision {current}, not {expected}")]
+    Revision {
+        /// The one asked for.
+        #[n(0)]
+        expected: Revision,
+        /// The one it has.
+        #[n(1)]
+        current: Revision,
+    },
+    /// Names an object that does not exist.
+    #[n(3)]
+    #[error("names the {kind} {id:?}, which does not exist")]
+    Dangling {
+        /// Kind of the missing object.
+        #[n(0)]
+        kind: String,
+        /// Its id.
+        #[n(1)]
+        id: String,
+    },
+    /// Another object needs it.
+    #[n(4)]
+    #[error("is in use by the {kind} {id:?}")]
+    InUse {
+        /// Kind of the object that needs it.
+        #[n(0)]
+        kind: String,
+        /// Its id.
+        #[n(1)]
+        id: String,
+    },
+    /// Revoked keys stay revoked.
+    #[n(5)]
+    #[error("is revoked, for ever")]
+    Revoked,
+}
+
+/// Why a command changed nothing. The same on every replica.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, thiserror::Error)]
+pub enum CommandError {
+    /// An operation's condition does not hold.
+    #[n(0)]
+    #[error("{kind} {id:?} {conflict}")]
+    Conflict {
+        /// Which operation, from 0.
+        #[n(0)]
+        op: u32,
+        /// `account`, `key`, `tier`, …
+        #[n(1)]
+        kind: String,
+        /// Which one.
+        #[n(2)]
+        id: String,
+        /// Why.
+        #[n(3)]
+        conflict: WriteConflict,
+    },
+    /// The command belongs to the other kind of group.
+    #[n(1)]
+    #[error("this command does not belong to this group")]
+    WrongGroup,
+}
+
+/// What applying an entry answers.
+#[derive(Debug, Clone, PartialEq, Default, Encode, Decode)]
+pub enum Reply {
+    /// Nothing to say.
+    #[default]
+    #[n(0)]
+    Done,
+    /// Changed; the entry's index is the new revision of every object put.
+    #[n(1)]
+    Written(#[n(0)] Revision),
+    /// Units granted, one number a reservation.
+    #[n(2)]
+    Granted(#[n(0)] Vec<u64>),
+    /// Rows stored; `false` when the batch had landed before.
+    #[n(3)]
+    Rows(#[n(0)] bool),
+    /// Changed nothing.
+    #[n(4)]
+    Refused(#[n(0)] CommandError),
+}
+
+/// Bytes that are not a command.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Written by a newer build.
+    #[error("command format version {0} is newer than this build knows (up to {ENVELOPE_VERSION}): upgrade this node")]
+    Version(u8),
+    /// A kind this build does not know.
+    #[error("command kind {0} is not known to this build: upgrade this node")]
+    Kind(u8),
+    /// Cut or damaged.
+    #[error("command cannot be decoded: {0}")]
+    Damaged(String),
+}
+
+impl Command {
+    /// The entry's bytes.
+    pub fn encode(&self) -> Bytes {
+        match self {
+            Self::Rows(batch) => {
+                let mut out = BytesMut::with_capacity(2 + ROWS_HEAD_BYTES + batch.block.len());
+                out.put_slice(&[ENVELOPE_VERSION, KIND_ROWS]);
+                out.put_u64_le(batch.node.0);
+                out.put_u64_le(batch.incarnation);
+                out.put_u64_le(batch.batch);
+                out.put_u32_le(batch.rows);
+                out.put_slice(&batch.block);
+                out.freeze()
+            }
+            Self::Cold(command) => {
+                let mut out = vec![ENVELOPE_VERSION, KIND_CBOR];
+                minicbor::encode(command, &mut out).expect("writing to memory cannot fail");
+                out.into()
+            }
+        }
+    }
+
+    /// Reads an entry's bytes; a row block is a slice of them.
+    ///
+    /// # Errors
+    /// A newer format, named; or damage.
+    pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
+        let [version, kind, body @ ..] = &bytes[..] else {
+            return Err(DecodeError::Damaged(format!("{} bytes", bytes.len())));
+        };
+        if *version == 0 || *version > ENVELOPE_VERSION {
+            return Err(DecodeError::Version(*version));
+        }
+        match *kind {
+            KIND_CBOR => {
+                minicbor::decode(body).map(Self::Cold).map_err(|error| DecodeError::Damaged(error.to_string()))
+            }
+            KIND_ROWS => {
+                let (head, _) = body
+                    .split_first_chunk::<ROWS_HEAD_BYTES>()
+                    .ok_or_else(|| DecodeError::Damaged(format!("row batch of {} bytes", body.len())))?;
+                let u64_at =
+                    |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("eight bytes of a fixed head"));
+                Ok(Self::Rows(RowBatch {
+                    node: NodeId(u64_at(0)),
+                    incarnation: u64_at(8),
+                    batch: u64_at(16),
+                    rows: u32::from_le_bytes(head[24..28].try_into().expect("four bytes of a fixed head")),
+                    block: bytes.slice(2 + ROWS_HEAD_BYTES..),
+                }))
+            }
+            kind => Err(DecodeError::Kind(kind)),
+        }
+    }
+}
+
+impl From<ColdCommand> for Command {
+    fn from(command: ColdCommand) -> Self {
+        Self::Cold(command)
+    }
+}
+
+impl MetaOp {
+    /// Kind and id of the object.
+    pub fn subject(&self) -> (&'static str, &str) {
+        match self {
+            Self::PutAccount { account, .. } => ("account", account.id.as_str()),
+            Self::DeleteAccount { id, .. } => ("account", id.as_str()),
+            Self::PutKey { key, .. } => ("key", key.id.as_str()),
+            Self::PutTier { tier, .. } => ("tier", tier.name.as_str()),
+            Self::DeleteTier { name, .. } => ("tier", name.as_str()),
+            Self::PutRoute { route, .. } => ("route", route.name.as_str()),
+            Self::DeleteRoute { name, .. } => ("route", name.as_str()),
+            Self::PutUpstream { upstream, .. } => ("upstream", upstream.name.as_str()),
+            Self::DeleteUpstream { name, .. } => ("upstream", name.as_str()),
+            Self::PutToken { token, .. } => ("token", token.id.as_str()),
+            Self::DeleteToken { id, .. } => ("token", id.as_str()),
+        }
+    }
+
+    /// The key that a caller may revoke or change.
+    pub fn key_id(&self) -> Option<&KeyId> {
+        match self {
+            Self::PutKey { key, .. } => Some(&key.id),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_survive_their_envelope() {
+        let rows = Command::Rows(RowBatch {
+            node: NodeId(7),
+            incarnation: 3,
+            batch: 9,
+            rows: 2,
+            block: Bytes::from_static(b"block"),
+        });
+        let seal = Command::from(ColdCommand::Seal { from: 1, to: 9 });
+        for command in [rows, seal] {
+            assert_eq!(Command::decode(&command.encode()), Ok(command));
+        }
+    }
+
+    #[test]
+    fn a_newer_envelope_is_refused_by_name_and_damage_never_panics() {
+        let good = Command::from(ColdCommand::Seal { from: 1, to: 9 }).encode();
+        let mut newer = good.to_vec();
+        newer[0] = 2;
+        assert_eq!(Command::decode(&newer.into()), Err(DecodeError::Version(2)));
+        for cut in 0..good.len() {
+            assert!(Command::decode(&good.slice(..cut)).is_err());
+        }
+        let rows = Bytes::from_static(&[1, KIND_ROWS, 0, 0]);
+        assert!(matches!(Command::decode(&rows), Err(DecodeError::Damaged(_))));
+    }
+}
