@@ -20,7 +20,7 @@ pub const SWITCHING_PROTOCOLS: StatusCode = StatusCode::SWITCHING_PROTOCOLS;
 
 /// Written as it is to a connection beyond the node's bound, before any request is read.
 pub const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-    content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 237\r\n\r\n\
+    content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 223\r\n\r\n\
     {\"type\":\"https://iana.org/assignments/http-problem-types#temporary-reduced-capacity\",\
     \"title\":\"Service Unavailable\",\"status\":503,\"code\":\"temporary-reduced-capacity\",\
     \"detail\":\"the node has as many connections as it may have\"}";

@@ -18,7 +18,11 @@ use store::{
     view::{FoundKey, RouteView},
 };
 
-use super::{Shared, id, ledger::{Grant, Ledger, Permit}, upload::Meter};
+use super::{
+    Shared, id,
+    ledger::{Grant, Ledger, Permit},
+    upload::Meter,
+};
 use crate::error::CLIENT_CLOSED_REQUEST;
 
 /// Longest path in a row, bytes; a longer one is cut.
@@ -266,19 +270,12 @@ pub(crate) struct Methods([(Method, Name); 7]);
 impl Methods {
     pub(crate) fn new() -> Self {
         Self(
-            [
-                Method::GET,
-                Method::POST,
-                Method::PUT,
-                Method::DELETE,
-                Method::PATCH,
-                Method::HEAD,
-                Method::OPTIONS,
-            ]
-            .map(|method| {
-                let name = Name::from(method.as_str());
-                (method, name)
-            }),
+            [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::HEAD, Method::OPTIONS].map(
+                |method| {
+                    let name = Name::from(method.as_str());
+                    (method, name)
+                },
+            ),
         )
     }
 

@@ -102,9 +102,7 @@ pub(crate) fn to_client(headers: &mut HeaderMap, upgrade: bool) {
 fn remove_keys(headers: &mut HeaderMap, names: &[HeaderName]) {
     for name in names {
         // Another scheme than Bearer is not ours (see `auth`).
-        if *name != header::AUTHORIZATION
-            || headers.get(name).is_some_and(|value| bearer(value.as_bytes()).is_some())
-        {
+        if *name != header::AUTHORIZATION || headers.get(name).is_some_and(|value| bearer(value.as_bytes()).is_some()) {
             headers.remove(name);
         }
     }

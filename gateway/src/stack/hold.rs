@@ -7,7 +7,11 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response, header, response::Parts};
 use http_body::{Body, Frame};
 
-use super::{Inbound, body::Whole, upstream::{Reply, ReplyError}};
+use super::{
+    Inbound,
+    body::Whole,
+    upstream::{Reply, ReplyError},
+};
 use crate::error::{Fault, SWITCHING_PROTOCOLS};
 
 /// Longest answer that is read whole, bytes (contract).

@@ -69,9 +69,7 @@ impl Ledger for Store {
     fn ready(&self) -> Result<(), Unavailable> {
         match self.readiness() {
             Readiness::Ready => Ok(()),
-            Readiness::NotReady(reason) => {
-                Err(Unavailable { reason, retry_after: std::time::Duration::from_secs(1) })
-            }
+            Readiness::NotReady(reason) => Err(Unavailable { reason, retry_after: std::time::Duration::from_secs(1) }),
         }
     }
 

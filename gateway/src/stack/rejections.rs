@@ -77,13 +77,7 @@ impl Rejections {
     }
 
     /// Adds a rejection to its shared row; the first one sets a flush for a second later.
-    pub(crate) fn count<L: Ledger>(
-        self: &Arc<Self>,
-        entry: &Entry<L>,
-        known: &Known,
-        outcome: Outcome,
-        status: u16,
-    ) {
+    pub(crate) fn count<L: Ledger>(self: &Arc<Self>, entry: &Entry<L>, known: &Known, outcome: Outcome, status: u16) {
         let mut counts = self.lock();
         let row = counts.rows.entry((known.key.slot, outcome)).or_insert_with(|| Row {
             request_id: RequestId::default(),

@@ -67,8 +67,7 @@ impl Server {
         let listen = settings.listen;
         let cores = settings.cores.max(1);
         let listeners = listen::bind(listen, cores).map_err(|source| StartError::Listen { addr: listen, source })?;
-        let local_addr =
-            listeners[0].local_addr().map_err(|source| StartError::Listen { addr: listen, source })?;
+        let local_addr = listeners[0].local_addr().map_err(|source| StartError::Listen { addr: listen, source })?;
         let (phase, draining) = signal::channel(Phase::Serving);
         let settings = Arc::new(settings);
         let rejections = Arc::new(Rejections::new());
@@ -98,8 +97,7 @@ impl Server {
             let thread = std::thread::Builder::new().name(format!("data-{core}")).spawn(serve);
             threads.push(thread.map_err(StartError::Thread)?);
         }
-        drop(ready);
-        for started in started {
+        for started in started.iter().take(cores) {
             started.map_err(StartError::Thread)?;
         }
         Ok(Handle { local_addr, phase, threads })

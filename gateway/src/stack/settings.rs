@@ -69,7 +69,9 @@ impl CompatHeaders {
             match text {
                 "x-rate-limit" => set.rate_limit = true,
                 "x-quota" => set.quota = true,
-                other => return Err(format!("{other:?} is not a set of headers: expected \"x-rate-limit\" or \"x-quota\"")),
+                other => {
+                    return Err(format!("{other:?} is not a set of headers: expected \"x-rate-limit\" or \"x-quota\""));
+                }
             }
         }
         Ok(set)

@@ -67,11 +67,7 @@ enum Ended {
     Write,
 }
 
-async fn copy(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    mut count: Option<&mut u64>,
-) -> Ended {
+async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut count: Option<&mut u64>) -> Ended {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let read = match from.read(&mut buffer).await {
@@ -88,8 +84,6 @@ async fn copy(
     }
 }
 
-fn split(
-    upgraded: Upgraded,
-) -> (tokio::io::ReadHalf<TokioIo<Upgraded>>, tokio::io::WriteHalf<TokioIo<Upgraded>>) {
+fn split(upgraded: Upgraded) -> (tokio::io::ReadHalf<TokioIo<Upgraded>>, tokio::io::WriteHalf<TokioIo<Upgraded>>) {
     tokio::io::split(TokioIo::new(upgraded))
 }

@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
 use super::{Inbound, deadline::Deadline};
 use crate::error::Fault;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
 
 const RUNNING: u8 = 0;
 const FINISHED: u8 = 1;

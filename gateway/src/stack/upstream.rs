@@ -13,7 +13,11 @@ pub(crate) use pool::Pools;
 pub(crate) use reply::{Reply, ReplyError};
 
 use self::pool::Connection;
-use super::{Inbound, Ledger, Upload, entry::{Entry, micros}, link::Link};
+use super::{
+    Inbound, Ledger, Upload,
+    entry::{Entry, micros},
+    link::Link,
+};
 use crate::error::Fault;
 
 /// A pooled connection that was idle for longer may have been closed by the upstream at this very moment: a request

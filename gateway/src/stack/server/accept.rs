@@ -17,7 +17,10 @@ use tokio::{
 };
 
 use super::{Phase, connection, registry::Registry};
-use crate::{error::TOO_MANY_CONNECTIONS, stack::{Ledger, Stack}};
+use crate::{
+    error::TOO_MANY_CONNECTIONS,
+    stack::{Ledger, Stack},
+};
 
 /// Pause after `accept` failed for want of descriptors or memory, so that the loop does not spin.
 const BACK_OFF: Duration = Duration::from_millis(50);

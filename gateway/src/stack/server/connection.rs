@@ -64,7 +64,13 @@ pub(super) fn spawn<L: Ledger>(
             return;
         }
         // A connection that is dropped here is a client's that said nothing.
-        let Ok(Ok(http2)) = tokio::time::timeout(patience, speaks_http2(&stream)).await else { return };
+        let http2 = tokio::select! {
+            http2 = tokio::time::timeout(patience, speaks_http2(&stream)) => match http2 {
+                Ok(Ok(http2)) => http2,
+                Ok(Err(_)) | Err(_) => return,
+            },
+            () = watch.member.told_to_end() => return,
+        };
         let io = TokioIo::new(Watched::new(stream, watch.clone()));
         let service = {
             let (watch, client) = (watch.clone(), Client::new(peer.ip()));

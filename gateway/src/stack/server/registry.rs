@@ -3,11 +3,12 @@
 //! Timeouts towards clients are kept here, by one look a second over all connections, so that a request sets no timer.
 
 use std::{
+    future::poll_fn,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
-    task::Waker,
+    task::{Poll, Waker},
     time::Duration,
 };
 
@@ -147,6 +148,15 @@ impl Member {
     /// The connection's task; it is woken when the order changes.
     pub(super) fn woken_by(&self, waker: &Waker) {
         *lock(&self.state.waker) = Some(waker.clone());
+    }
+
+    /// Waits for another order than to serve.
+    pub(super) async fn told_to_end(&self) {
+        poll_fn(|cx| {
+            self.woken_by(cx.waker());
+            if self.ordered() == Order::Serve { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
     }
 
     pub(super) fn ordered(&self) -> Order {

@@ -55,8 +55,7 @@ async fn keys_that_are_not_known_are_401_without_a_row() {
         (format!("X-API-Key: {cut}\r\n"), "malformed-key"),
         ("X-API-Key: \r\n".to_owned(), "malformed-key"),
     ] {
-        let answer =
-            rig.send(&format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{headers}\r\n")).await;
+        let answer = rig.send(&format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{headers}\r\n")).await;
         assert_eq!(status(&answer), 401, "{answer}");
         assert!(header(&answer, "www-authenticate").expect("a challenge").starts_with("Bearer"));
         assert_eq!(header(&answer, "ratelimit-policy"), None);
@@ -203,12 +202,7 @@ async fn upstream_that_cannot_be_reached_is_502_and_units_are_given_back() {
 
 #[tokio::test]
 async fn slow_upstream_is_504_and_charged() {
-    let rig = rig_with(
-        vec![Act::Wait(Duration::from_secs(5))],
-        |_| {},
-        |route, _| route.timeout_ms = Some(100),
-    )
-    .await;
+    let rig = rig_with(vec![Act::Wait(Duration::from_secs(5))], |_| {}, |route, _| route.timeout_ms = Some(100)).await;
     let answer = rig.get("/", "").await;
     assert_eq!(status(&answer), 504, "{answer}");
     assert_eq!(problem(&answer)["code"], "upstream-timeout");
@@ -232,10 +226,7 @@ async fn body_too_large_is_413_declared_or_chunked() {
     assert_eq!(rig.got().await.body, b"hello");
     assert_eq!(rig.ledger.0.demanded_bytes.load(Ordering::SeqCst), 10);
     let rows = rig.ledger.rows();
-    assert_eq!(
-        outcomes(&rows),
-        [(Outcome::BodyTooLarge, 413), (Outcome::BodyTooLarge, 413), (Outcome::Admitted, 200)]
-    );
+    assert_eq!(outcomes(&rows), [(Outcome::BodyTooLarge, 413), (Outcome::BodyTooLarge, 413), (Outcome::Admitted, 200)]);
     assert_eq!(rows[2].bytes_in, 5);
 }
 

@@ -50,7 +50,10 @@ async fn both_framings_are_seen_on_a_connection_that_is_kept_and_in_pieces() {
     let rig = rig(ok("hi")).await;
     let mut stream = rig.connect().await;
     for _ in 0..3 {
-        stream.write_all(request("POST", "/", &rig.key, "Content-Length: 5\r\n", "hello").as_bytes()).await.expect("write");
+        stream
+            .write_all(request("POST", "/", &rig.key, "Content-Length: 5\r\n", "hello").as_bytes())
+            .await
+            .expect("write");
         assert_eq!(status(&read_until(&mut stream, "hi").await), 200);
     }
     let both = request("POST", "/", &rig.key, "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n");

@@ -41,7 +41,8 @@ async fn upstream_gets_who_asks_and_never_the_key() {
     let got = rig.got().await;
     assert!(got.head.starts_with("GET /scan?a=b%20c HTTP/1.1\r\n"), "{}", got.head);
     assert!(!got.head.contains(&rig.key), "{}", got.head);
-    for gone in ["x-api-key", "authorization", "x-private", "keep-alive", "proxy-connection", "upgrade", "x-tollgate-spoof"]
+    for gone in
+        ["x-api-key", "authorization", "x-private", "keep-alive", "proxy-connection", "upgrade", "x-tollgate-spoof"]
     {
         assert_eq!(got.header(gone), None, "{gone}: {}", got.head);
     }

@@ -30,10 +30,9 @@ async fn answer_of_64_kib_is_one_row_and_one_byte_more_is_two() {
 
 #[tokio::test]
 async fn chunked_answer_that_ends_soon_is_whole() {
-    let rig = rig(vec![write(
-        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n",
-    )])
-    .await;
+    let rig =
+        rig(vec![write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n")])
+            .await;
     assert!(rig.get("/", "").await.ends_with("abcdef"));
     let row = rig.ledger.row().await;
     assert_eq!((row.bytes_out, row.completion), (6, Completion::Complete));

@@ -28,11 +28,7 @@ impl Address {
         let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http"))?;
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let named = authority.as_str().rsplit('@').next()?;
-        Some(Self {
-            host,
-            port: authority.port_u16().unwrap_or(80),
-            authority: HeaderValue::from_str(named).ok()?,
-        })
+        Some(Self { host, port: authority.port_u16().unwrap_or(80), authority: HeaderValue::from_str(named).ok()? })
     }
 
     /// Connects; names are looked up each time, and every address is tried in turn.

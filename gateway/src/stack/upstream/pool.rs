@@ -248,8 +248,7 @@ impl<B: Inbound> Pool<B> {
 fn turns(weights: &[u64]) -> Vec<usize> {
     let sum: u64 = weights.iter().sum();
     let scale = sum.div_ceil(MAX_TURNS).max(1);
-    let weights: Vec<i64> =
-        weights.iter().map(|weight| i64::try_from(weight.div_ceil(scale)).unwrap_or(1)).collect();
+    let weights: Vec<i64> = weights.iter().map(|weight| i64::try_from(weight.div_ceil(scale)).unwrap_or(1)).collect();
     let sum: i64 = weights.iter().sum();
     let mut current = vec![0; weights.len()];
     let mut turns = Vec::new();
