@@ -1,0 +1,115 @@
+//! Revisions as entity tags, and the conditions that callers put on writes (RFC 9110 §13.1).
+
+use axum::extract::FromRequestParts;
+use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
+use store::model::{Expect, Revision};
+
+use super::problem::{Code, Problem, Result};
+
+/// `"17"`.
+pub(crate) fn value(revision: Revision) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{revision}\"")).expect("a quoted number is a header's value")
+}
+
+/// What the caller says that the object must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// Nothing is said.
+    None,
+    /// `If-None-Match: *`.
+    Absent,
+    /// `If-Match: *`.
+    Present,
+    /// `If-Match: "17"`.
+    Revision(Revision),
+}
+
+impl Condition {
+    fn read(headers: &HeaderMap) -> Result<Self> {
+        let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("").trim().to_owned());
+        match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
+            (None, None) => Ok(Self::None),
+            (Some(tag), None) if tag == "*" => Ok(Self::Present),
+            (None, Some(tag)) if tag == "*" => Ok(Self::Absent),
+            (Some(tag), None) => tag
+                .strip_prefix('"')
+                .and_then(|tag| tag.strip_suffix('"'))
+                .and_then(|tag| tag.parse().ok())
+                .map(Self::Revision)
+                .ok_or_else(|| {
+                    Problem::new(
+                        Code::MalformedHeader,
+                        "If-Match: expected one ETag as it was given, like \"17\", or *",
+                    )
+                }),
+            _ => Err(Problem::new(
+                Code::MalformedHeader,
+                "If-None-Match: only * (the object must not exist), and never together with If-Match",
+            )),
+        }
+    }
+
+    /// The condition as the store's.
+    pub(crate) fn expect(self) -> Expect {
+        match self {
+            Self::None => Expect::Any,
+            Self::Absent => Expect::Absent,
+            Self::Present => Expect::Present,
+            Self::Revision(revision) => Expect::Revision(revision),
+        }
+    }
+
+    /// Checks an object that was read, for a change that is made from it; the write then expects this revision.
+    pub(crate) fn check(self, current: Revision) -> Result<Expect> {
+        match self {
+            Self::Revision(expected) if expected != current => Err(Problem::moved(Some(current))),
+            Self::Absent => Err(Problem::moved(Some(current))),
+            _ => Ok(Expect::Revision(current)),
+        }
+    }
+
+    /// What a refused condition is to a caller who put one: 412 rather than 404 or 409.
+    pub(crate) fn refused(self, problem: Problem, current: Option<Revision>) -> Problem {
+        match (self, problem.code()) {
+            (Self::Absent, Code::AlreadyExists) | (Self::Present | Self::Revision(_), Code::NotFound) => {
+                Problem::moved(current)
+            }
+            _ => problem,
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Condition {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        Self::read(&parts.headers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(HeaderName, &'static str)]) -> Result<Condition> {
+        let headers = pairs.iter().map(|(name, text)| (name.clone(), HeaderValue::from_static(text))).collect();
+        Condition::read(&headers)
+    }
+
+    #[test]
+    fn conditions_read_and_refuse() {
+        assert_eq!(read(&[]), Ok(Condition::None));
+        assert_eq!(read(&[(header::IF_MATCH, "\"17\"")]), Ok(Condition::Revision(17)));
+        assert_eq!(read(&[(header::IF_MATCH, "*")]), Ok(Condition::Present));
+        assert_eq!(read(&[(header::IF_NONE_MATCH, "*")]), Ok(Condition::Absent));
+        for bad in ["17", "W/\"17\"", "\"x\"", "\"1\", \"2\"", ""] {
+            assert_eq!(read(&[(header::IF_MATCH, bad)]).map_err(|p| p.code()), Err(Code::MalformedHeader), "{bad}");
+        }
+        assert!(read(&[(header::IF_NONE_MATCH, "\"1\"")]).is_err());
+    }
+
+    #[test]
+    fn a_stale_revision_is_refused_with_the_current_one() {
+        assert_eq!(Condition::Revision(3).check(4), Err(Problem::moved(Some(4))));
+        assert_eq!(Condition::None.check(4), Ok(Expect::Revision(4)));
+    }
+}

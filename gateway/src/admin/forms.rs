@@ -1,0 +1,272 @@
+//! The forms that fields of several resources share: names, times, limits and quotas.
+
+use ipnet::IpNet;
+use store::model::{Dimension, Limit, Name, Overage, Period, Quota, Timestamp, Unit};
+
+use super::input::{Field, Object};
+
+/// Longest name of anything.
+const MAX_NAME_CHARS: usize = 63;
+/// Limits or quotas of a tier.
+const MAX_POLICIES: usize = 16;
+/// Names in a list (scopes, routes).
+const MAX_NAMES: usize = 100;
+/// Networks of a key.
+const MAX_NETWORKS: usize = 100;
+/// The largest number that every JSON reader keeps exact (2^53 - 1).
+pub(crate) const MAX_WHOLE: u64 = 9_007_199_254_740_991;
+/// The largest burst: with the slowest rate its bucket still counts in nanoseconds.
+const MAX_BURST: u64 = 100_000_000;
+
+pub(crate) const NAME_FORM: &str = "1 to 63 of a-z, 0-9, '.', '_', '-', beginning with a letter or digit";
+const LABEL_FORM: &str = "at most 200 characters, no control characters";
+const TIME_FORM: &str = "a time like 2026-01-31T12:00:00Z";
+
+/// Whether a text is the name of a tier, route, upstream, limit, quota, scope or region. It fits into a header unquoted.
+pub(crate) fn is_name(text: &str) -> bool {
+    is_slug(text) && !text.contains(|c: char| c.is_ascii_uppercase())
+}
+
+/// Whether a text can be a caller's own id of an account.
+pub(crate) fn is_slug(text: &str) -> bool {
+    (1..=MAX_NAME_CHARS).contains(&text.len())
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+}
+
+/// A name.
+pub(crate) fn name(field: Field<'_>) -> Option<Name> {
+    field.text(NAME_FORM, is_name).map(Name::from)
+}
+
+/// What people call something.
+pub(crate) fn label(field: Field<'_>) -> Option<String> {
+    field.text(LABEL_FORM, |text| text.chars().count() <= 200 && !text.chars().any(char::is_control))
+}
+
+/// A time.
+pub(crate) fn time(field: Field<'_>) -> Option<Timestamp> {
+    field.parsed(TIME_FORM, str::parse)
+}
+
+/// Names; one that is given twice counts once.
+pub(crate) fn names(field: Field<'_>) -> Option<Vec<Name>> {
+    let mut names: Vec<Name> = field.list(MAX_NAMES, name)?;
+    let mut seen = std::collections::HashSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    Some(names)
+}
+
+/// Networks; an address without a length is itself alone.
+pub(crate) fn networks(field: Field<'_>) -> Option<Vec<IpNet>> {
+    field.list(MAX_NETWORKS, |item| {
+        item.parsed("a network like 10.0.0.0/8 or 2001:db8::/32, or an address", |text| {
+            text.parse::<IpNet>().map(|net| net.trunc()).or_else(|_| text.parse().map(|ip: std::net::IpAddr| ip.into()))
+        })
+    })
+}
+
+/// Whether policies may end: those of an account may, those of a tier do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expiry {
+    Never,
+    Allowed,
+}
+
+/// `limits` and `quotas` of an object; a policy's name is its own among both, for the headers have one list.
+pub(crate) fn policies(object: &mut Object<'_>, expiry: Expiry) -> Option<(Vec<Limit>, Vec<Quota>)> {
+    let limits = object
+        .optional("limits")
+        .map_or(Some(Vec::new()), |field| field.list(MAX_POLICIES, |item| limit(item, expiry)));
+    let quotas = object
+        .optional("quotas")
+        .map_or(Some(Vec::new()), |field| field.list(MAX_POLICIES, |item| quota(item, expiry)));
+    let (limits, quotas) = (limits?, quotas?);
+    let names = limits.iter().map(|l| ("limits", &l.name)).chain(quotas.iter().map(|q| ("quotas", &q.name)));
+    let mut seen: Vec<&Name> = Vec::new();
+    for (list, name) in names {
+        if seen.contains(&name) {
+            object.tell(list, format!("the name {:?} is given to two policies; each needs its own", name.as_str()));
+            return None;
+        }
+        seen.push(name);
+    }
+    Some((limits, quotas))
+}
+
+fn limit(field: Field<'_>, expiry: Expiry) -> Option<Limit> {
+    let mut object = field.object()?;
+    let name = object.required("name").and_then(name);
+    let per = object.optional("per").map_or(Some(vec![Dimension::Account]), dimensions);
+    let rate =
+        object.required("rate").and_then(|field| field.parsed("a rate like 5/s, 300/m, 1000/h or 100/d", str::parse));
+    let burst = object.required("burst").and_then(|field| field.whole(1..=MAX_BURST));
+    let expires_at = expires_at(&mut object, expiry);
+    Some(Limit { name: name?, per: per?, rate: rate?, burst: burst?, expires_at: expires_at? })
+}
+
+fn dimensions(field: Field<'_>) -> Option<Vec<Dimension>> {
+    let mut per: Vec<Dimension> = field.list(3, |item| {
+        item.choice(&[("account", Dimension::Account), ("key", Dimension::Key), ("route", Dimension::Route)])
+    })?;
+    per.sort_unstable();
+    per.dedup();
+    if per.is_empty() {
+        per.push(Dimension::Account);
+    }
+    Some(per)
+}
+
+fn quota(field: Field<'_>, expiry: Expiry) -> Option<Quota> {
+    let mut object = field.object()?;
+    let name = object.required("name").and_then(name);
+    let unit = object.optional("unit").map_or(Some(Unit::Requests), |field| {
+        field.choice(&[("requests", Unit::Requests), ("content-bytes", Unit::ContentBytes), ("cost", Unit::Cost)])
+    });
+    let limit = object.required("limit").and_then(|field| field.whole(0..=MAX_WHOLE));
+    let period = object.required("period").and_then(|field| {
+        field.choice(&[("hour", Period::Hour), ("day", Period::Day), ("week", Period::Week), ("month", Period::Month)])
+    });
+    let timezone = object
+        .optional("timezone")
+        .map_or(Some(Name::from("UTC")), |field| field.parsed("an IANA timezone like UTC or Europe/Berlin", timezone));
+    let overage = object
+        .optional("overage")
+        .map_or(Some(Overage::Block), |field| field.choice(&[("block", Overage::Block), ("allow", Overage::Allow)]));
+    let expires_at = expires_at(&mut object, expiry);
+    Some(Quota {
+        name: name?,
+        unit: unit?,
+        limit: limit?,
+        period: period?,
+        timezone: timezone?,
+        overage: overage?,
+        expires_at: expires_at?,
+    })
+}
+
+/// The timezone's name, when this build knows it.
+fn timezone(text: &str) -> Result<Name, ()> {
+    let probe = Quota {
+        name: Name::default(),
+        unit: Unit::Requests,
+        limit: 0,
+        period: Period::Day,
+        timezone: text.into(),
+        overage: Overage::Block,
+        expires_at: None,
+    };
+    probe.time_zone().map(|_| probe.timezone).map_err(|_| ())
+}
+
+/// `Some(None)`: does not end.
+fn expires_at(object: &mut Object<'_>, expiry: Expiry) -> Option<Option<Timestamp>> {
+    match object.optional("expires_at") {
+        None => Some(None),
+        Some(field) if expiry == Expiry::Allowed => time(field).map(Some),
+        Some(field) => field.refuse("a tier's policies do not end; an account's overrides may"),
+    }
+}
+
+/// A text that begins with `/`, as paths in routes do.
+pub(crate) fn path(field: Field<'_>) -> Option<String> {
+    field.text("a path that begins with /, without ?, # and spaces, at most 1024 bytes", |text| {
+        text.starts_with('/')
+            && text.len() <= 1_024
+            && !text.contains(|c: char| c == '?' || c == '#' || c.is_whitespace() || c.is_control())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{super::input, *};
+
+    fn read(value: Value, expiry: Expiry) -> Result<(Vec<Limit>, Vec<Quota>), Vec<String>> {
+        input::read(value, |object| policies(object, expiry))
+            .map_err(|problem| problem.errors().iter().map(|e| format!("{} {}", e.pointer, e.detail)).collect())
+    }
+
+    #[test]
+    fn the_contracts_tier_reads() {
+        let value = json!({
+            "limits": [{ "name": "per-second", "per": ["route", "key"], "rate": "5/s", "burst": 15 }],
+            "quotas": [{ "name": "daily", "limit": 10_000, "period": "day" }],
+        });
+        let (limits, quotas) = read(value, Expiry::Never).expect("reads");
+        assert_eq!(limits[0].per, [Dimension::Key, Dimension::Route]);
+        assert_eq!((limits[0].rate.to_string(), limits[0].burst), ("5/s".into(), 15));
+        assert_eq!((quotas[0].unit, quotas[0].overage, &*quotas[0].timezone), (Unit::Requests, Overage::Block, "UTC"));
+    }
+
+    #[test]
+    fn what_was_read_reads_back_as_the_same() {
+        let value = json!({
+            "limits": [{ "name": "x", "rate": "100/d", "burst": 1, "expires_at": "2027-01-01T00:00:00Z" }],
+            "quotas": [{ "name": "y", "unit": "cost", "limit": 0, "period": "month", "timezone": "Asia/Tokyo", "overage": "allow" }],
+        });
+        let once = read(value, Expiry::Allowed).expect("reads");
+        let again = read(json!({ "limits": once.0, "quotas": once.1 }), Expiry::Allowed).expect("reads again");
+        assert_eq!(once, again);
+    }
+
+    #[test]
+    fn wrong_policies_are_told_with_their_places() {
+        let told = read(
+            json!({
+                "limits": [
+                    { "name": "Per Second", "per": ["planet"], "rate": "fast", "burst": 0, "expires_at": "2027-01-01T00:00:00Z" },
+                    { "name": "ok", "rate": "5/s", "burst": 5, "brust": 5 },
+                ],
+                "quotas": [{ "name": "daily", "limit": -1, "period": "fortnight", "timezone": "Mars/Olympus" }],
+            }),
+            Expiry::Never,
+        )
+        .expect_err("refused");
+        let pointers: Vec<&str> = told.iter().map(|line| line.split_once(' ').expect("two parts").0).collect();
+        assert_eq!(
+            pointers,
+            [
+                "/limits/0/name",
+                "/limits/0/per/0",
+                "/limits/0/rate",
+                "/limits/0/burst",
+                "/limits/0/expires_at",
+                "/limits/1/brust",
+                "/quotas/0/limit",
+                "/quotas/0/period",
+                "/quotas/0/timezone",
+            ],
+            "{told:#?}"
+        );
+    }
+
+    #[test]
+    fn a_name_that_two_policies_have_is_refused() {
+        let told = read(
+            json!({
+                "limits": [{ "name": "x", "rate": "5/s", "burst": 5 }],
+                "quotas": [{ "name": "x", "limit": 1, "period": "day" }],
+            }),
+            Expiry::Never,
+        );
+        assert!(told.expect_err("refused")[0].starts_with("/quotas the name \"x\""));
+    }
+
+    #[test]
+    fn names_and_slugs() {
+        for (text, name, slug) in [
+            ("free", true, true),
+            ("eu-west.1_x", true, true),
+            ("Acme", false, true),
+            ("", false, false),
+            ("-x", false, false),
+            ("a b", false, false),
+            ("é", false, false),
+        ] {
+            assert_eq!((is_name(text), is_slug(text)), (name, slug), "{text}");
+        }
+        assert!(is_slug(&"x".repeat(63)) && !is_slug(&"x".repeat(64)));
+    }
+}

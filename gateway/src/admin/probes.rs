@@ -1,0 +1,64 @@
+//! `/livez`, `/readyz` and `/metrics`.
+
+use std::fmt::Write;
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, header};
+use serde_json::json;
+use store::Readiness;
+
+use super::Shared;
+
+/// The process runs.
+pub(crate) async fn live() -> Response {
+    Json(json!({ "status": "live" })).into_response()
+}
+
+/// The node serves; or why it does not.
+pub(crate) async fn ready(State(admin): Shared) -> Response {
+    let readiness = if admin.is_draining() { Readiness::NotReady("draining".into()) } else { admin.store.readiness() };
+    match readiness {
+        Readiness::Ready => Json(json!({ "status": "ready" })).into_response(),
+        Readiness::NotReady(reason) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "not-ready", "reason": reason }))).into_response()
+        }
+    }
+}
+
+/// Prometheus text format 0.0.4: the process's metrics and the store's numbers.
+pub(crate) async fn metrics(State(admin): Shared) -> Response {
+    let mut text = admin.prometheus.0.render();
+    for (name, help, value) in admin.store.stats() {
+        write_sample(&mut text, name, help, value);
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+fn write_sample(text: &mut String, name: &str, help: &str, value: f64) {
+    // By Prometheus' naming rules a counter, and nothing else, ends in `_total`.
+    let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+    let help = help.replace('\\', "\\\\").replace('\n', "\\n");
+    write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n")
+        .expect("writing to a text cannot fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::write_sample;
+
+    #[test]
+    fn samples_have_help_and_kind() {
+        let mut text = String::new();
+        write_sample(&mut text, "tollgate_wal_bytes", "Bytes\nwritten.", 12.0);
+        write_sample(&mut text, "tollgate_rows_total", "Rows.", 0.5);
+        assert_eq!(
+            text,
+            "# HELP tollgate_wal_bytes Bytes\\nwritten.\n# TYPE tollgate_wal_bytes gauge\ntollgate_wal_bytes 12\n\
+             # HELP tollgate_rows_total Rows.\n# TYPE tollgate_rows_total counter\ntollgate_rows_total 0.5\n"
+        );
+    }
+}

@@ -1,0 +1,262 @@
+//! Every refusal of the admin API: its code, status and words (RFC 9457).
+//!
+//! Handlers return a [`Problem`]; the outermost layer writes it out, so that each has the request's id.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use store::{
+    ReadError, Unavailable, WriteError,
+    model::{CommandError, Revision, WriteConflict},
+};
+
+/// What went wrong; its kebab-case text is stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    MalformedBody,
+    MalformedQuery,
+    MalformedHeader,
+    InvalidBody,
+    MissingToken,
+    MalformedToken,
+    UnknownToken,
+    ExpiredToken,
+    RoleTooLow,
+    NotFound,
+    MethodNotAllowed,
+    AlreadyExists,
+    InUse,
+    NotPossible,
+    PreconditionFailed,
+    BodyTooLarge,
+    TemporaryReducedCapacity,
+    Internal,
+}
+
+impl Code {
+    fn parts(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::MalformedBody => (StatusCode::BAD_REQUEST, "malformed-body"),
+            Self::MalformedQuery => (StatusCode::BAD_REQUEST, "malformed-query"),
+            Self::MalformedHeader => (StatusCode::BAD_REQUEST, "malformed-header"),
+            Self::InvalidBody => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-body"),
+            Self::MissingToken => (StatusCode::UNAUTHORIZED, "missing-token"),
+            Self::MalformedToken => (StatusCode::UNAUTHORIZED, "malformed-token"),
+            Self::UnknownToken => (StatusCode::UNAUTHORIZED, "unknown-token"),
+            Self::ExpiredToken => (StatusCode::UNAUTHORIZED, "expired-token"),
+            Self::RoleTooLow => (StatusCode::FORBIDDEN, "role-too-low"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not-found"),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
+            Self::AlreadyExists => (StatusCode::CONFLICT, "already-exists"),
+            Self::InUse => (StatusCode::CONFLICT, "in-use"),
+            Self::NotPossible => (StatusCode::CONFLICT, "not-possible"),
+            Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition-failed"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
+            Self::TemporaryReducedCapacity => (StatusCode::SERVICE_UNAVAILABLE, "temporary-reduced-capacity"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal-error"),
+        }
+    }
+
+    /// The problem type: the IANA registry's where it has one, else none of its own; the code tells them apart.
+    fn problem_type(self) -> &'static str {
+        match self {
+            Self::TemporaryReducedCapacity => {
+                "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+            }
+            _ => "about:blank",
+        }
+    }
+
+    /// For answers that axum makes without a problem.
+    fn of_status(status: StatusCode) -> Self {
+        match status {
+            StatusCode::NOT_FOUND => Self::NotFound,
+            StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
+            StatusCode::PAYLOAD_TOO_LARGE => Self::BodyTooLarge,
+            status if status.is_client_error() => Self::MalformedBody,
+            _ => Self::Internal,
+        }
+    }
+}
+
+/// One thing that is wrong with the input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct FieldError {
+    /// JSON pointer (RFC 6901) into the body; `?name` for a query parameter.
+    pub(crate) pointer: String,
+    /// What is wrong, and what was expected.
+    pub(crate) detail: String,
+}
+
+/// A refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    code: Code,
+    detail: String,
+    errors: Vec<FieldError>,
+    retry_after: Option<Duration>,
+    current: Option<Revision>,
+}
+
+/// What a handler answers.
+pub(crate) type Result<T> = std::result::Result<T, Problem>;
+
+impl Problem {
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), errors: Vec::new(), retry_after: None, current: None }
+    }
+
+    /// Input that is wrong in each of these places.
+    pub(crate) fn invalid(code: Code, errors: Vec<FieldError>) -> Self {
+        let detail = match errors.as_slice() {
+            [one] => format!("{}: {}", if one.pointer.is_empty() { "the body" } else { &one.pointer }, one.detail),
+            more => format!("{} things are wrong, see errors; nothing was changed", more.len()),
+        };
+        Self { errors, ..Self::new(code, detail) }
+    }
+
+    pub(crate) fn not_found(kind: &str, id: &str) -> Self {
+        Self::new(Code::NotFound, format!("there is no {kind} {id:?}"))
+    }
+
+    /// The object is at another revision than the caller's.
+    pub(crate) fn moved(current: Option<Revision>) -> Self {
+        let detail = match current {
+            Some(current) => format!("the object is at revision {current}: read it again and repeat the change"),
+            None => "the object does not exist".to_owned(),
+        };
+        Self { current, ..Self::new(Code::PreconditionFailed, detail) }
+    }
+
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
+    #[cfg(test)]
+    pub(crate) fn errors(&self) -> &[FieldError] {
+        &self.errors
+    }
+
+    /// What to do when an answer is an error that no handler made.
+    pub(crate) fn of_status(status: StatusCode) -> Self {
+        let code = Code::of_status(status);
+        let detail = match code {
+            Code::NotFound => "there is no such resource: see the API's description for its paths",
+            Code::MethodNotAllowed => "this resource does not have this method; Allow lists those that it has",
+            Code::BodyTooLarge => "the body is larger than admin_body_bytes",
+            _ => "the request could not be read",
+        };
+        Self::new(code, detail)
+    }
+
+    /// The answer's head and body, with the request's id.
+    pub(crate) fn render(&self, request_id: &str) -> Response {
+        let (status, code) = self.code.parts();
+        let mut body = serde_json::json!({
+            "type": self.code.problem_type(),
+            "title": status.canonical_reason().unwrap_or("Error"),
+            "status": status.as_u16(),
+            "code": code,
+            "detail": self.detail,
+            "request_id": request_id,
+        });
+        if !self.errors.is_empty() {
+            body["errors"] = serde_json::json!(self.errors);
+        }
+        if let Some(current) = self.current {
+            body["current_revision"] = current.into();
+        }
+        let mut response = Response::new(Body::from(body.to_string()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(after) = self.retry_after {
+            // Whole seconds, rounded up.
+            headers.insert(header::RETRY_AFTER, (after.as_millis().div_ceil(1_000).max(1) as u64).into());
+        }
+        if let Some(current) = self.current {
+            headers.insert(header::ETAG, super::etag::value(current));
+        }
+        match self.code {
+            Code::MissingToken => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="tollgate-admin""#));
+            }
+            Code::MalformedToken | Code::UnknownToken | Code::ExpiredToken => {
+                headers.insert(
+                    header::WWW_AUTHENTICATE,
+                    HeaderValue::from_static(r#"Bearer realm="tollgate-admin", error="invalid_token""#),
+                );
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    /// Carries the problem to the outermost layer.
+    fn into_response(self) -> Response {
+        let mut response = self.code.parts().0.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<Unavailable> for Problem {
+    fn from(unavailable: Unavailable) -> Self {
+        Self {
+            retry_after: Some(unavailable.retry_after),
+            ..Self::new(Code::TemporaryReducedCapacity, unavailable.reason)
+        }
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Unavailable(unavailable) => unavailable.into(),
+            ReadError::Cursor => Self::invalid(
+                Code::MalformedQuery,
+                vec![FieldError { pointer: "?cursor".into(), detail: error.to_string() }],
+            ),
+            ReadError::Storage(reason) => {
+                tracing::error!(%reason, "read the ledger");
+                Self::new(Code::Internal, "the ledger could not be read; the node's log says why")
+            }
+        }
+    }
+}
+
+impl From<WriteError> for Problem {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Unavailable(unavailable) => unavailable.into(),
+            WriteError::Refused(refused) => refused.into(),
+        }
+    }
+}
+
+impl From<CommandError> for Problem {
+    fn from(error: CommandError) -> Self {
+        let detail = error.to_string();
+        let CommandError::Conflict { kind, id, conflict, .. } = error else {
+            tracing::error!(%detail, "metadata write refused");
+            return Self::new(Code::Internal, detail);
+        };
+        match conflict {
+            WriteConflict::Exists => Self::new(Code::AlreadyExists, detail),
+            WriteConflict::Missing => Self::not_found(&kind, &id),
+            WriteConflict::Revision { current, .. } => Self::moved(Some(current)),
+            WriteConflict::Dangling { kind, .. } => {
+                Self::invalid(Code::InvalidBody, vec![FieldError { pointer: format!("/{kind}"), detail }])
+            }
+            WriteConflict::InUse { .. } => Self::new(Code::InUse, detail),
+            WriteConflict::Revoked => Self::new(Code::NotPossible, detail),
+        }
+    }
+}

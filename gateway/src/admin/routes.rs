@@ -1,0 +1,198 @@
+//! `/v1/routes`.
+
+use axum::{
+    body::Bytes,
+    extract::{Path, State},
+    response::Response,
+};
+use http::StatusCode;
+use serde_json::json;
+use store::{
+    Store,
+    model::{Expect, MetaOp, Role, Route, RouteMatch},
+};
+
+use super::{
+    Shared,
+    access::Visitor,
+    answer,
+    etag::Condition,
+    forms,
+    input::{self, Field, Object},
+    params::Params,
+    problem::{Problem, Result},
+};
+
+/// Methods of a route.
+const MAX_METHODS: usize = 16;
+/// Most tries after a connection that failed.
+const MAX_RETRIES: u64 = 10;
+/// An hour.
+const MAX_TIMEOUT_MS: u64 = 3_600_000;
+
+/// `GET /v1/routes`
+pub(crate) async fn list(_: Visitor, State(admin): Shared, mut params: Params) -> Result<Response> {
+    let page = params.page();
+    params.finish()?;
+    let (routes, next) = page.of(admin.store.routes()?, |route| route.name.clone());
+    Ok(answer::list(routes, next))
+}
+
+/// `GET /v1/routes/{name}`
+pub(crate) async fn get(
+    _: Visitor,
+    State(admin): Shared,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<Response> {
+    params.finish()?;
+    let route = find(&admin.store, &name)?.ok_or_else(|| Problem::not_found("route", &name))?;
+    Ok(answer::object(StatusCode::OK, route.revision, &route))
+}
+
+/// `PUT /v1/routes/{name}`: makes or replaces it; in force everywhere when this answers.
+pub(crate) async fn put(
+    visitor: Visitor,
+    State(admin): Shared,
+    Path(name): Path<String>,
+    condition: Condition,
+    params: Params,
+    body: Bytes,
+) -> Result<Response> {
+    let writer = visitor.require(Role::Admin)?;
+    params.finish()?;
+    let mut route = input::read(input::parse(&body)?, |object| read(object, &name))?;
+    let before = find(&admin.store, &name)?.map(|route| route.revision);
+    let op = MetaOp::PutRoute { route: route.clone(), expect: condition.expect() };
+    route.revision =
+        writer.write(&admin.store, vec![op]).await.map_err(|problem| condition.refused(problem, before))?;
+    let status = if before.is_some() { StatusCode::OK } else { StatusCode::CREATED };
+    Ok(answer::object(status, route.revision, &route))
+}
+
+/// `DELETE /v1/routes/{name}`
+pub(crate) async fn delete(
+    visitor: Visitor,
+    State(admin): Shared,
+    Path(name): Path<String>,
+    condition: Condition,
+    params: Params,
+) -> Result<Response> {
+    let writer = visitor.require(Role::Admin)?;
+    params.finish()?;
+    let expect = if condition == Condition::None { Expect::Present } else { condition.expect() };
+    let op = MetaOp::DeleteRoute { name: name.into(), expect };
+    writer.write(&admin.store, vec![op]).await.map_err(|problem| condition.refused(problem, None))?;
+    Ok(answer::gone())
+}
+
+fn find(store: &Store, name: &str) -> Result<Option<Route>> {
+    Ok(store.routes()?.into_iter().find(|route| &*route.name == name))
+}
+
+/// A route from a body; the name is the path's.
+fn read(object: &mut Object<'_>, path_name: &str) -> Option<Route> {
+    object.fixed("name", &json!(path_name));
+    object.answered("revision");
+    let name = object.name(path_name, forms::is_name);
+    let matches = object.required("match").and_then(read_match);
+    let upstream = object.required("upstream").and_then(forms::name);
+    let strip_prefix = object.optional("strip_prefix").map_or(Some(None), |field| forms::path(field).map(Some));
+    let timeout_ms =
+        object.optional("timeout_ms").map_or(Some(None), |field| field.whole(1..=MAX_TIMEOUT_MS).map(Some));
+    let retries = object.optional("retries").map_or(Some(0), |field| field.whole(0..=MAX_RETRIES));
+    let scopes = object.optional("scopes").map_or(Some(Vec::new()), forms::names);
+    let cost = object.optional("cost").map_or(Some(None), |field| field.whole(0..=1_000_000_000).map(Some));
+    let max_body_bytes =
+        object.optional("max_body_bytes").map_or(Some(None), |field| field.whole(0..=forms::MAX_WHOLE).map(Some));
+    if let (Some(matches), Some(Some(prefix))) = (&matches, &strip_prefix) {
+        let path = matches.path.as_ref().or(matches.path_prefix.as_ref());
+        if !path.is_some_and(|path| path.starts_with(prefix.as_str())) {
+            object.tell(
+                "strip_prefix",
+                format!("{prefix:?} is not how the matched path begins: nothing could be taken off"),
+            );
+        }
+    }
+    Some(Route {
+        name: name?,
+        matches: matches?,
+        upstream: upstream?,
+        strip_prefix: strip_prefix?,
+        timeout_ms: timeout_ms?,
+        retries: retries?,
+        scopes: scopes?,
+        cost: cost?,
+        max_body_bytes: max_body_bytes?,
+        revision: 0,
+    })
+}
+
+fn read_match(field: Field<'_>) -> Option<RouteMatch> {
+    let mut object = field.object()?;
+    let host = object.optional("host").map_or(Some(None), |field| {
+        field.text("a host in lower case without port, like api.example.com", is_host).map(Some)
+    });
+    let path_prefix = object.optional("path_prefix").map_or(Some(None), |field| forms::path(field).map(Some));
+    let path = object.optional("path").map_or(Some(None), |field| forms::path(field).map(Some));
+    let methods = object.optional("methods").map_or(Some(Vec::new()), |field| {
+        field.list(MAX_METHODS, |item| item.text("a method in upper case, like POST", is_method))
+    });
+    if matches!((&path, &path_prefix), (Some(Some(_)), Some(Some(_)))) {
+        object.tell("path_prefix", "excludes path: give one of them");
+    }
+    Some(RouteMatch { host: host?, path_prefix: path_prefix?, path: path?, methods: methods? })
+}
+
+fn is_host(text: &str) -> bool {
+    (1..=253).contains(&text.len())
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-_[:]".contains(c))
+        && (!text.contains(':') || text.starts_with('[') && text.ends_with(']'))
+}
+
+fn is_method(text: &str) -> bool {
+    (1..=32).contains(&text.len()) && text.chars().all(|c| c.is_ascii_uppercase() || c == '-')
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn refused(body: Value) -> Vec<String> {
+        let problem = input::read(body, |object| read(object, "scan")).expect_err("refused");
+        problem.errors().iter().map(|error| error.pointer.clone()).collect()
+    }
+
+    #[test]
+    fn a_route_reads_and_what_is_shown_reads_back() {
+        let body = json!({
+            "match": { "host": "api.example.com", "path_prefix": "/v3", "methods": ["POST"] },
+            "upstream": "scan-api", "strip_prefix": "/v3", "timeout_ms": 500, "retries": 2, "scopes": ["scan"],
+            "cost": 3, "max_body_bytes": 10,
+        });
+        let route = input::read(body, |object| read(object, "scan")).expect("reads");
+        assert_eq!(input::read(json!(route), |object| read(object, "scan")), Ok(route));
+    }
+
+    #[test]
+    fn wrong_routes_are_told_completely() {
+        assert_eq!(refused(json!({})), ["/match", "/upstream"]);
+        assert_eq!(
+            refused(json!({
+                "match": { "host": "API:80", "path": "v3", "methods": ["post", "GET"], "pathprefix": "/" },
+                "upstream": "x", "timeout_ms": 0, "retries": 99,
+            })),
+            ["/match/host", "/match/path", "/match/methods/0", "/match/pathprefix", "/timeout_ms", "/retries"]
+        );
+        assert_eq!(
+            refused(json!({ "match": { "path": "/a", "path_prefix": "/b" }, "upstream": "x" })),
+            ["/match/path_prefix"]
+        );
+        assert_eq!(
+            refused(json!({ "match": { "path_prefix": "/v3" }, "upstream": "x", "strip_prefix": "/v4" })),
+            ["/strip_prefix"]
+        );
+    }
+}

@@ -1,0 +1,136 @@
+//! A node: the only place where the rooms meet.
+//!
+//! The store's tasks and the admin listener live on the multi-thread runtime that [`Node::start`] is called from; the data
+//! plane brings its own threads.
+
+mod admin_server;
+mod data_plane;
+mod listen;
+mod logging;
+mod serve;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use store::{Readiness, Store, model::NodeInfo};
+
+pub use logging::{log_to_stderr, metrics};
+pub use serve::serve;
+
+use crate::{
+    admin::{Admin, Prometheus},
+    config::Settings,
+    operator::{Bootstrap, Operator},
+    stack,
+};
+
+/// How often a node that waits looks whether it is ready.
+const READINESS_POLL: Duration = Duration::from_millis(50);
+/// How long admin requests may go on after the data plane is drained.
+const ADMIN_GRACE: Duration = Duration::from_secs(5);
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    /// Its addresses, with the ports that the kernel chose where the settings say 0.
+    pub info: NodeInfo,
+    /// Its store.
+    pub store: Store,
+    admin: Arc<Admin>,
+    admin_server: admin_server::Server,
+    data_plane: stack::Handle,
+    bootstrap: Option<Bootstrap>,
+}
+
+impl Node {
+    /// Opens the data directory and listens. The node is not ready yet when this returns: see [`Node::ready`].
+    ///
+    /// # Errors
+    /// A listener's address is taken, or the data directory cannot be used; nothing listens any more then.
+    pub async fn start(
+        settings: &Settings,
+        bootstrap: Option<Bootstrap>,
+        prometheus: Prometheus,
+    ) -> anyhow::Result<Self> {
+        // Bound before the store is opened: a port in use is told before anything is touched.
+        let admin_listener = listen::bind("admin_addr", settings.admin_addr)?;
+        let admin_addr = admin_listener.local_addr().context("read the admin listener's address")?;
+        let data_addr = listen::probe("data_addr", settings.data_addr)?;
+        let peer_addr = listen::probe("peer_addr", settings.peer_addr)?;
+        let info = NodeInfo {
+            name: settings.node_name.as_str().into(),
+            peer_addr: if settings.peer_addr.port() == 0 {
+                peer_addr.to_string()
+            } else {
+                settings.peer_advertise.clone()
+            },
+            admin_addr: admin_addr.to_string(),
+            data_addr: data_addr.to_string(),
+            region: settings.region.as_str().into(),
+        };
+        let store = Store::open(store::Settings {
+            data_dir: settings.data_dir.clone(),
+            node: info.clone(),
+            peer_listen: peer_addr,
+            join: settings.join.0.clone(),
+            voters: settings.voters.into(),
+            commit_deadline: Duration::from_millis(settings.commit_deadline_ms),
+            max_waiting_rows: settings.max_waiting_rows,
+            log_retention_days: settings.log_retention_days,
+            bootstrap_token: bootstrap.as_ref().map(Bootstrap::hash),
+        })
+        .await
+        .with_context(|| format!("open data_dir {}", settings.data_dir.display()))?;
+        let data_plane = match data_plane::start(settings, data_addr, store.clone()) {
+            Ok(handle) => handle,
+            Err(error) => {
+                store.shutdown().await;
+                return Err(error);
+            }
+        };
+        let admin = Admin::new(store.clone(), Operator::new(bootstrap.as_ref()), prometheus);
+        let router = admin.clone().router(settings.admin_body_bytes);
+        let admin_server = admin_server::Server::start(admin_listener, router)?;
+        tracing::info!(node = %info.name, data = %info.data_addr, admin = %info.admin_addr, peers = %info.peer_addr, "listening");
+        Ok(Self { info, store, admin, admin_server, data_plane, bootstrap })
+    }
+
+    /// Waits until the node serves; logs each new reason why it does not yet.
+    pub async fn ready(&self) {
+        let mut last = String::new();
+        loop {
+            match self.store.readiness() {
+                Readiness::Ready => return,
+                Readiness::NotReady(reason) => {
+                    if reason != last {
+                        tracing::info!(%reason, "waiting");
+                        last = reason;
+                    }
+                }
+            }
+            tokio::time::sleep(READINESS_POLL).await;
+        }
+    }
+
+    /// The admin token that this node has minted, when its cluster has taken it. Shown once, by whoever calls this.
+    pub fn minted_token(&self) -> Option<&store::model::Secret> {
+        self.bootstrap.as_ref().and_then(|bootstrap| bootstrap.to_print(&self.store))
+    }
+
+    /// Ends the node: `/readyz` says 503, leadership goes to another node, what is in flight finishes within `grace`.
+    pub async fn drain(self, grace: Duration) {
+        self.admin.drain();
+        tracing::info!(grace_seconds = grace.as_secs(), "draining");
+        self.store.drain().await;
+        let data_plane = self.data_plane;
+        let _ = tokio::task::spawn_blocking(move || data_plane.drain(grace)).await;
+        self.admin_server.stop(ADMIN_GRACE).await;
+        self.store.shutdown().await;
+        tracing::info!("stopped");
+    }
+}
+
+/// Whether a data directory has never been used.
+pub fn is_fresh(data_dir: &Path) -> bool {
+    std::fs::read_dir(data_dir).map_or(true, |mut entries| entries.next().is_none())
+}

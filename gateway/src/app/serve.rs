@@ -1,0 +1,79 @@
+//! `tollgate serve`: a node from its start to its signal.
+
+use std::{io::Write, time::Duration};
+
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{Node, is_fresh};
+use crate::{config::Settings, operator::Bootstrap};
+
+/// Runs a node until SIGTERM or SIGINT; a second signal ends it at once.
+///
+/// # Errors
+/// What kept it from starting, with what to do.
+pub fn serve(settings: &Settings, admin_token: Option<String>) -> anyhow::Result<()> {
+    super::log_to_stderr(&settings.log_level, settings.log_format).context("set up the log")?;
+    let bootstrap = Bootstrap::find(&settings.admin_token_file, admin_token, is_fresh(&settings.data_dir))
+        .map_err(anyhow::Error::msg)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("tollgate-store")
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(run(settings, bootstrap))
+}
+
+async fn run(settings: &Settings, bootstrap: Option<Bootstrap>) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let metrics = super::metrics().context("set up the metrics")?;
+    let node = Box::pin(Node::start(settings, bootstrap, metrics)).await?;
+    tokio::select! {
+        () = async {
+            node.ready().await;
+            tracing::info!("ready");
+            print_minted(&node);
+            std::future::pending::<()>().await;
+        } => {}
+        name = signals.next() => tracing::info!(signal = name, "asked to stop"),
+    }
+    let drained = node.drain(Duration::from_secs(settings.drain_seconds));
+    tokio::select! {
+        () = drained => Ok(()),
+        name = signals.next() => anyhow::bail!("{name} a second time: stopped without waiting for what was in flight"),
+    }
+}
+
+/// The one time that a minted token is shown; on stderr, beside the log and never in it.
+fn print_minted(node: &Node) {
+    if let Some(secret) = node.minted_token() {
+        let text = format!(
+            "\nThis cluster is new. Its first admin token, shown this once and kept nowhere:\n\n    {}\n\n\
+             Use it as TOLLGATE_ADMIN_TOKEN, or make others with `tollgate token create`.\n\n",
+            secret.expose()
+        );
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
+}
+
+/// The signals that end a node.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("listen for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("listen for SIGINT")?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! A node's settings: `tollgate.toml` < `TOLLGATE_*` environment < flags.
+//!
+//! The list of them is one table, [`table`]; from it come the flags, the file's keys, the environment's names, the defaults
+//! and `tollgate serve --help`. An entry that is unknown or ill-typed is refused at start, naming where it stands, its key
+//! and what was expected; nothing is ever guessed or ignored.
+
+mod check;
+mod entry;
+mod environment;
+mod file;
+mod peers;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+pub use entry::{List, LogFormat};
+pub use table::{Entries, Settings};
+
+/// The file that is read from the working directory when neither `--config` nor `TOLLGATE_CONFIG` names one.
+const DEFAULT_FILE: &str = "tollgate.toml";
+
+/// Settings that cannot be used: every reason that was found, each a sentence with what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct Error(pub Vec<String>);
+
+impl From<String> for Error {
+    fn from(reason: String) -> Self {
+        Self(vec![reason])
+    }
+}
+
+/// Reads the file (if there is one) and the environment, lays the flags over them, and checks the whole.
+///
+/// # Errors
+/// [`Error`]: nothing of the node has been touched yet.
+pub fn load(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    flags: Entries,
+) -> Result<Settings, Error> {
+    let environment = environment::read(environment)?;
+    let named = file.map(Path::to_owned).or(environment.file);
+    let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
+    let from_file = if named.is_some() || path.exists() { file::read(&path)? } else { Entries::default() };
+    let mut settings = flags.over(environment.entries).over(from_file).with_defaults();
+    check::complete(&mut settings)?;
+    Ok(settings)
+}
+
+/// The variables of this process that are text; [`load`] looks at those that begin with `TOLLGATE_`.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! What must hold of settings together, and what is filled in from the host.
+
+use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive};
+
+use super::{Error, Settings, peers};
+
+/// Longest node or region name.
+const MAX_NAME_CHARS: usize = 63;
+
+/// Fills in what the host decides and checks everything; all reasons are told together.
+pub(super) fn complete(settings: &mut Settings) -> Result<(), Error> {
+    if settings.node_name.is_empty() {
+        settings.node_name = host_name();
+    }
+    let mut reasons = Vec::new();
+    listeners(settings, &mut reasons);
+    names(settings, &mut reasons);
+    numbers(settings, &mut reasons);
+    lists(settings, &mut reasons);
+    if settings.data_dir.as_os_str().is_empty() {
+        reasons.push("data_dir is not set: give --data-dir DIR, TOLLGATE_DATA_DIR or data_dir in tollgate.toml".into());
+    }
+    if let Err(error) = settings.log_level.parse::<tracing_subscriber::filter::Targets>() {
+        reasons.push(format!(
+            "log_level {:?}: {error}: expected error, warn, info, debug or trace, also by module like info,store=debug",
+            settings.log_level
+        ));
+    }
+    match peers::advertised(settings) {
+        Ok(address) => settings.peer_advertise = address,
+        Err(reason) => reasons.push(reason),
+    }
+    if reasons.is_empty() { Ok(()) } else { Err(Error(reasons)) }
+}
+
+fn listeners(settings: &Settings, reasons: &mut Vec<String>) {
+    let all =
+        [("data_addr", settings.data_addr), ("admin_addr", settings.admin_addr), ("peer_addr", settings.peer_addr)];
+    for (i, (key, addr)) in all.iter().enumerate() {
+        for (other_key, other) in &all[i + 1..] {
+            if addr == other && addr.port() != 0 {
+                reasons.push(format!("{key} and {other_key} are both {addr}: give each listener its own port"));
+            }
+        }
+    }
+    for (key, addr) in &all[1..] {
+        if !is_loopback(*addr) && !settings.insecure {
+            reasons.push(format!(
+                "{key} {addr} is reachable from other hosts, and there is no TLS to protect it: listen on 127.0.0.1, or \
+                 say --insecure where the network itself is trusted"
+            ));
+        }
+    }
+}
+
+fn names(settings: &Settings, reasons: &mut Vec<String>) {
+    for (key, name, required) in [("node_name", &settings.node_name, true), ("region", &settings.region, false)] {
+        let fits = name.len() <= MAX_NAME_CHARS
+            && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+        if !(fits || name.is_empty() && !required) {
+            reasons.push(format!(
+                "{key} {name:?}: expected up to {MAX_NAME_CHARS} letters, digits, '.', '_' and '-', beginning with a letter \
+                 or digit"
+            ));
+        }
+    }
+}
+
+fn numbers(settings: &Settings, reasons: &mut Vec<String>) {
+    if ![1, 3, 5].contains(&settings.voters) {
+        reasons.push(format!("voters {}: expected 1, 3 or 5", settings.voters));
+    }
+    const HOUR_MS: u64 = 3_600_000;
+    within(reasons, "commit_deadline_ms", settings.commit_deadline_ms, 10..=60_000);
+    within(reasons, "max_waiting_rows", settings.max_waiting_rows, 1..=4_194_304);
+    within(reasons, "log_retention_days", settings.log_retention_days, 1..=3_650);
+    within(reasons, "workers", settings.workers, 0..=1_024);
+    within(reasons, "max_connections", settings.max_connections, 1..=10_000_000);
+    within(reasons, "max_body_bytes", settings.max_body_bytes, 1..=1 << 50);
+    within(reasons, "admin_body_bytes", settings.admin_body_bytes, 1_024..=64 << 20);
+    within(reasons, "header_timeout_ms", settings.header_timeout_ms, 1..=HOUR_MS);
+    within(reasons, "body_timeout_ms", settings.body_timeout_ms, 1..=HOUR_MS);
+    within(reasons, "write_timeout_ms", settings.write_timeout_ms, 1..=HOUR_MS);
+    within(reasons, "keep_alive_ms", settings.keep_alive_ms, 1..=24 * HOUR_MS);
+    within(reasons, "upstream_timeout_ms", settings.upstream_timeout_ms, 1..=HOUR_MS);
+    within(reasons, "drain_seconds", settings.drain_seconds, 0..=86_400);
+}
+
+fn within<T: PartialOrd + Display>(reasons: &mut Vec<String>, key: &str, value: T, range: RangeInclusive<T>) {
+    if !range.contains(&value) {
+        reasons.push(format!("{key} {value}: expected {} to {}", range.start(), range.end()));
+    }
+}
+
+fn lists(settings: &Settings, reasons: &mut Vec<String>) {
+    for peer in settings.join.0.iter().chain((!settings.peer_advertise.is_empty()).then_some(&settings.peer_advertise))
+    {
+        if !peers::is_host_port(peer) {
+            reasons.push(format!("join: {peer:?} is not a peer's address: expected host:port, like 10.0.0.7:8082"));
+        }
+    }
+    for (i, peer) in settings.join.0.iter().enumerate() {
+        if settings.join.0[..i].contains(peer) {
+            reasons.push(format!("join: {peer} stands twice in the list: name each peer once"));
+        }
+    }
+    if settings.key_headers.0.is_empty() {
+        reasons.push("key_headers is empty: name at least one header, like x-api-key".into());
+    }
+    for header in &settings.key_headers.0 {
+        if header.parse::<http::HeaderName>().is_err() {
+            reasons.push(format!("key_headers: {header:?} is not a header's name: expected one like x-api-key"));
+        }
+    }
+    for set in &settings.compat_headers.0 {
+        if !["x-rate-limit", "x-quota"].contains(&set.as_str()) {
+            reasons.push(format!("compat_headers: {set:?} is not known: expected x-rate-limit or x-quota"));
+        }
+    }
+}
+
+/// Whether only this host can connect.
+fn is_loopback(addr: SocketAddr) -> bool {
+    addr.ip().to_canonical().is_loopback()
+}
+
+/// The host's name, in the letters that node names have.
+fn host_name() -> String {
+    let raw = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let clean: String = raw
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' })
+        .skip_while(|c| !c.is_ascii_alphanumeric())
+        .take(MAX_NAME_CHARS)
+        .collect();
+    if clean.is_empty() { "node".into() } else { clean }
+}

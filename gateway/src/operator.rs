@@ -1,0 +1,204 @@
+//! Who may use the admin API: tokens, their roles, and the first token of a cluster.
+//!
+//! Only hashes are compared, and only hashes are kept. A token that this node was given by file or environment is an
+//! administrator's here whether or not the cluster knows it, so that nobody is locked out of a node they can configure.
+
+use std::path::Path;
+
+use store::{
+    Store, Unavailable,
+    model::{KeyHash, Role, Secret, SecretKind, Timestamp},
+};
+
+/// How many unknown tokens may ask the quorum at once whether they are new; more wait.
+const UNKNOWN_AT_ONCE: usize = 4;
+
+/// The first admin token of a node.
+#[derive(Debug)]
+pub struct Bootstrap {
+    hash: KeyHash,
+    /// The text of a token that this node has made; it is printed once, by the node that initialised the cluster.
+    minted: Option<Secret>,
+}
+
+impl Bootstrap {
+    /// The token of the file, else of the environment; else, in a fresh data directory, a new one.
+    ///
+    /// # Errors
+    /// What is wrong with the file or the variable, without repeating any of the secret.
+    pub fn find(file: &Path, variable: Option<String>, fresh: bool) -> Result<Option<Self>, String> {
+        let make = "make one with `tollgate token generate`";
+        if !file.as_os_str().is_empty() {
+            let text = std::fs::read_to_string(file)
+                .map_err(|error| format!("read admin_token_file {}: {error}: {make}", file.display()))?;
+            return Self::given(&text)
+                .map(Some)
+                .map_err(|reason| format!("admin_token_file {}: {reason}: {make}", file.display()));
+        }
+        if let Some(text) = variable.filter(|text| !text.is_empty()) {
+            return Self::given(&text).map(Some).map_err(|reason| format!("TOLLGATE_ADMIN_TOKEN: {reason}: {make}"));
+        }
+        Ok(fresh.then(|| {
+            let secret = Secret::generate(SecretKind::Admin);
+            Self { hash: secret.hash(), minted: Some(secret) }
+        }))
+    }
+
+    fn given(text: &str) -> Result<Self, String> {
+        let secret = Secret::parse(text.trim()).map_err(|error| format!("not an admin token: it {error}"))?;
+        if secret.kind() != SecretKind::Admin {
+            return Err(format!("not an admin token: it begins with {}, expected tga_", secret.kind().prefix()));
+        }
+        Ok(Self { hash: secret.hash(), minted: None })
+    }
+
+    /// What the store writes when it initialises a cluster.
+    pub fn hash(&self) -> KeyHash {
+        self.hash
+    }
+
+    /// The minted token, when this node's store has taken it: then it is the cluster's first.
+    pub fn to_print(&self, store: &Store) -> Option<&Secret> {
+        self.minted.as_ref().filter(|_| store.directory().token(&self.hash).is_some())
+    }
+}
+
+/// A known caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The token's id, or `bootstrap`.
+    pub actor: String,
+    /// What it may do.
+    pub role: Role,
+}
+
+/// Why a caller is not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unknown {
+    /// No `Authorization: Bearer`.
+    #[error("no admin token: send it as Authorization: Bearer tga_...")]
+    Missing,
+    /// Not an admin token's text.
+    #[error("this is not an admin token: mistyped, cut, or of another kind")]
+    Malformed,
+    /// No such token.
+    #[error("the admin token is not known")]
+    Unknown,
+    /// Its time is over.
+    #[error("the admin token has expired")]
+    Expired,
+    /// This node cannot say.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// Tells callers apart.
+#[derive(Debug)]
+pub struct Operator {
+    configured: Option<KeyHash>,
+    unknown: tokio::sync::Semaphore,
+}
+
+impl Operator {
+    /// Knows the cluster's tokens, and the one that this node was configured with.
+    pub fn new(bootstrap: Option<&Bootstrap>) -> Self {
+        let configured = bootstrap.filter(|bootstrap| bootstrap.minted.is_none()).map(Bootstrap::hash);
+        Self { configured, unknown: tokio::sync::Semaphore::new(UNKNOWN_AT_ONCE) }
+    }
+
+    /// Who sends this `Authorization` header.
+    ///
+    /// # Errors
+    /// [`Unknown`]. A node that has lost its quorum says [`Unknown::Unavailable`], never that the token is unknown.
+    pub async fn identify(&self, store: &Store, authorization: Option<&str>) -> Result<Caller, Unknown> {
+        let hash = presented(authorization)?;
+        if self.configured.is_some_and(|configured| same(&configured, &hash)) {
+            return Ok(Caller { actor: "bootstrap".into(), role: Role::Admin });
+        }
+        if let Some(found) = find(store, &hash) {
+            return found;
+        }
+        // It may have been made on another node just now.
+        let _turn = self.unknown.acquire().await.expect("the semaphore is never closed");
+        store.barrier().await?;
+        find(store, &hash).unwrap_or(Err(Unknown::Unknown))
+    }
+}
+
+fn find(store: &Store, hash: &KeyHash) -> Option<Result<Caller, Unknown>> {
+    let token = store.directory().token(hash)?;
+    if token.expires_at.is_some_and(|at| at <= Timestamp::now()) {
+        return Some(Err(Unknown::Expired));
+    }
+    Some(Ok(Caller { actor: token.id.to_string(), role: token.role }))
+}
+
+/// The hash of the token in a header; scheme names are compared without case (RFC 9110 §11.1).
+fn presented(authorization: Option<&str>) -> Result<KeyHash, Unknown> {
+    let (scheme, token) = authorization.and_then(|text| text.trim().split_once(' ')).ok_or(Unknown::Missing)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(Unknown::Missing);
+    }
+    match Secret::check(token.trim()) {
+        Ok(SecretKind::Admin) => Ok(KeyHash::of(token.trim())),
+        _ => Err(Unknown::Malformed),
+    }
+}
+
+/// Compares without telling by its duration how many bytes agree.
+fn same(a: &KeyHash, b: &KeyHash) -> bool {
+    let differing = a.0.iter().zip(&b.0).fold(0, |differing, (a, b)| differing | (a ^ b));
+    std::hint::black_box(differing) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_token_comes_from_the_file_then_the_environment_then_is_minted() {
+        let secret = Secret::generate(SecretKind::Admin);
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), format!("{}\n", secret.expose())).expect("written");
+        let other = Secret::generate(SecretKind::Admin).expose().to_owned();
+        let found = Bootstrap::find(file.path(), Some(other.clone()), true).expect("read").expect("a token");
+        assert_eq!(found.hash(), secret.hash());
+        let found = Bootstrap::find(Path::new(""), Some(other.clone()), true).expect("read").expect("a token");
+        assert_eq!(found.hash(), KeyHash::of(&other));
+        assert!(Bootstrap::find(Path::new(""), None, true).expect("minted").is_some_and(|t| t.minted.is_some()));
+        assert!(Bootstrap::find(Path::new(""), None, false).expect("none").is_none());
+    }
+
+    #[test]
+    fn a_bad_token_is_refused_with_what_to_do_and_never_repeated() {
+        let live = Secret::generate(SecretKind::Live).expose().to_owned();
+        for bad in [live.as_str(), "tga_short", "hunter2-hunter2"] {
+            let reason = Bootstrap::find(Path::new(""), Some(bad.to_owned()), true).expect_err("refused");
+            assert!(reason.starts_with("TOLLGATE_ADMIN_TOKEN: not an admin token"), "{reason}");
+            assert!(reason.contains("tollgate token generate") && !reason.contains(bad), "{reason}");
+        }
+        assert!(
+            Bootstrap::find(Path::new("/nowhere/token"), None, true).expect_err("refused").contains("/nowhere/token")
+        );
+    }
+
+    #[test]
+    fn headers_without_a_bearer_token_and_with_another_secret_are_told_apart() {
+        let token = Secret::generate(SecretKind::Admin);
+        assert_eq!(presented(None), Err(Unknown::Missing));
+        assert_eq!(presented(Some("Basic dGdhXw==")), Err(Unknown::Missing));
+        assert_eq!(presented(Some("Bearer tg_live_x")), Err(Unknown::Malformed));
+        assert_eq!(presented(Some(&format!("bearer {}", token.expose()))), Ok(token.hash()));
+    }
+
+    #[test]
+    fn hashes_are_the_same_only_when_every_byte_is() {
+        let hash = KeyHash::of("x");
+        assert!(same(&hash, &hash));
+        for byte in 0..32 {
+            let mut other = hash;
+            other.0[byte] ^= 1;
+            assert!(!same(&hash, &other));
+        }
+    }
+}
