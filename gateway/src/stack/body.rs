@@ -89,10 +89,10 @@ impl<L: Ledger> Settling<L> {
         (self.end.completion, self.end.bytes_out) = (completion, bytes_out);
     }
 
-    /// Ready when the key does not work any more (P3). Looks again each [`super::Timeouts::recheck`].
+    /// Ready when the key does not work any more (P3), or the unit of concurrency was lost. Looks again each [`super::Timeouts::recheck`].
     pub(crate) fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.recheck.poll(cx).is_ready() {
-            if !self.key_works() {
+            if self.entry.has_lapsed() || !self.key_works() {
                 return Poll::Ready(());
             }
             self.recheck.set(self.every);
@@ -128,7 +128,9 @@ impl<L: Ledger, B: Inbound> Download<L, B> {
 impl<L: Ledger, B: Inbound> Stream<L, B> {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if self.settling.poll_revoked(cx).is_ready() {
-            return Poll::Ready(Some(Err("the key was revoked, disabled or has expired".into())));
+            return Poll::Ready(Some(
+                Err("the key does not work any more, or its unit of concurrency was lost".into()),
+            ));
         }
         let frame = match self.prefix.pop_front() {
             Some(frame) => Poll::Ready(Some(Ok(frame))),

@@ -183,6 +183,11 @@ impl<L: Ledger> Entry<L> {
         }
     }
 
+    /// The unit of concurrency was lost, and somebody else may have it.
+    pub(crate) fn has_lapsed(&self) -> bool {
+        self.grant.as_ref().is_some_and(Grant::has_lapsed)
+    }
+
     /// Whether the upstream was called.
     pub(crate) fn executed(&self) -> bool {
         self.called.is_some()

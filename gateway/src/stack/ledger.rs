@@ -52,6 +52,8 @@ pub trait Grant: fmt::Debug + Send + Sync + 'static {
     fn settle(&mut self, content_bytes: u64, cost: u64) -> Vec<Charge>;
     /// The upstream was never called.
     fn refund(self);
+    /// The unit of concurrency could not be renewed: a request that still runs must be ended.
+    fn has_lapsed(&self) -> bool;
 }
 
 impl Ledger for Store {
@@ -100,5 +102,9 @@ impl Grant for lease::Grant {
 
     fn refund(self) {
         lease::Grant::refund(self);
+    }
+
+    fn has_lapsed(&self) -> bool {
+        lease::Grant::has_lapsed(self)
     }
 }

@@ -91,7 +91,8 @@ pub struct Timeouts {
     pub write_stall: Duration,
     /// From the upstream call to the first byte of its answer, where the route does not say: 504.
     pub upstream_first_byte: Duration,
-    /// How often an answer that is still streamed looks whether its key still works (P3).
+    /// How often a request that takes long looks whether its key still works (P3) and its unit of concurrency is still
+    /// its own: the ledger's lease time.
     pub recheck: Duration,
 }
 
@@ -103,7 +104,7 @@ impl Default for Timeouts {
             body_read: Duration::from_secs(30),
             write_stall: Duration::from_secs(60),
             upstream_first_byte: Duration::from_secs(30),
-            recheck: Duration::from_secs(1),
+            recheck: Duration::from_millis(500),
         }
     }
 }

@@ -4,10 +4,17 @@ mod connect;
 mod pool;
 mod reply;
 
-use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use http::{Method, Request, Response, header};
 use hyper::body::Incoming;
+use store::Unavailable;
 
 pub(crate) use pool::Pools;
 pub(crate) use reply::{Reply, ReplyError};
@@ -69,7 +76,7 @@ impl<L: Ledger, B: Inbound> Link<L, Request<Upload<B>>> for Upstream<B> {
             };
             request.headers_mut().insert(header::HOST, pool.authority(target));
             let copy = if !fresh && connection.idle_for() > STALE_AFTER { replay(&request) } else { None };
-            let called = std::time::Instant::now();
+            let called = Instant::now();
             let before = entry.called.replace(called);
             match send(&mut connection, request, entry, timeout).await {
                 Sent::Answered(response) => {
@@ -100,6 +107,13 @@ impl<L: Ledger, B: Inbound> Link<L, Request<Upload<B>>> for Upstream<B> {
                         None => return Err(Fault::UpstreamBroke),
                     }
                 }
+                Sent::Lapsed => {
+                    entry.upstream_us = micros(called);
+                    return Err(Fault::Unavailable(Unavailable {
+                        reason: "the node lost contact with the ledger while the request was under way".to_owned(),
+                        retry_after: Duration::from_secs(1),
+                    }));
+                }
                 Sent::TimedOut => {
                     entry.upstream_us = micros(called);
                     return Err(Fault::UpstreamTimeout);
@@ -115,6 +129,7 @@ enum Sent<B: Inbound> {
     Unsent(Request<Upload<B>>),
     Broke,
     TimedOut,
+    Lapsed,
 }
 
 async fn send<L: Ledger, B: Inbound>(
@@ -125,8 +140,10 @@ async fn send<L: Ledger, B: Inbound>(
 ) -> Sent<B> {
     let Connection { sender, deadline, .. } = connection;
     let mut answer = pin!(sender.try_send_request(request));
-    deadline.set(timeout);
-    let mut sent_bytes = 0;
+    // Rings each lease time as well, to see whether the request may still run.
+    let every = timeout.min(entry.shared.settings.timeouts.recheck);
+    deadline.set(every);
+    let (mut since, mut sent_bytes) = (Instant::now(), 0);
     poll_fn(|cx| {
         if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
             return Poll::Ready(match answer {
@@ -138,12 +155,20 @@ async fn send<L: Ledger, B: Inbound>(
             });
         }
         while deadline.poll(cx).is_ready() {
-            // While the body still goes up, the upstream cannot be late.
-            match &entry.upload {
-                Some(meter) if !meter.is_finished() && meter.bytes() > sent_bytes => sent_bytes = meter.bytes(),
-                _ => return Poll::Ready(Sent::TimedOut),
+            if entry.has_lapsed() {
+                return Poll::Ready(Sent::Lapsed);
             }
-            deadline.set(timeout);
+            // While the body still goes up, the upstream cannot be late.
+            let sending = entry.upload.as_ref().filter(|meter| !meter.is_finished());
+            let progress = sending.map_or(0, |meter| meter.bytes());
+            if progress > sent_bytes {
+                (since, sent_bytes) = (Instant::now(), progress);
+            }
+            let elapsed = since.elapsed();
+            if elapsed >= timeout {
+                return Poll::Ready(Sent::TimedOut);
+            }
+            deadline.set(every.min(timeout - elapsed));
         }
         Poll::Pending
     })

@@ -179,6 +179,17 @@ async fn failed_commit_is_503_that_says_the_upstream_was_called() {
 }
 
 #[tokio::test]
+async fn request_whose_unit_of_concurrency_lapses_is_ended() {
+    let rig = rig(vec![Act::Wait(Duration::from_secs(60))]).await;
+    rig.ledger.0.lapsed.store(true, Ordering::SeqCst);
+    let answer = rig.get("/", "").await;
+    assert_eq!(status(&answer), 503, "{answer}");
+    assert_eq!(problem(&answer)["upstream_executed"], true);
+    let row = rig.ledger.row().await;
+    assert_eq!((row.outcome, row.status, row.charges.len()), (Outcome::TemporaryReducedCapacity, 503, 2));
+}
+
+#[tokio::test]
 async fn upstream_that_cannot_be_reached_is_502_and_units_are_given_back() {
     let rig = rig_with(
         ok(""),

@@ -30,6 +30,7 @@ pub(super) struct Inner {
     pub(super) rows: Mutex<Vec<Row>>,
     pub(super) denied: Mutex<Option<Denied>>,
     pub(super) no_quorum: AtomicBool,
+    pub(super) lapsed: AtomicBool,
     pub(super) commits_fail: AtomicBool,
     pub(super) in_use: AtomicUsize,
     pub(super) refunded: AtomicUsize,
@@ -218,6 +219,10 @@ impl Grant for TestGrant {
     fn settle(&mut self, content_bytes: u64, cost: u64) -> Vec<Charge> {
         let charge = |quota: &str, units| Charge { quota: quota.into(), period_start: 0, units };
         vec![charge("bytes", content_bytes), charge("cost", cost)]
+    }
+
+    fn has_lapsed(&self) -> bool {
+        self.double.0.lapsed.load(Ordering::SeqCst)
     }
 
     fn refund(self) {
