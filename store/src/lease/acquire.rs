@@ -215,12 +215,7 @@ async fn ask(group: &Arc<Group>, wants: &Wants, look: bool, give_up: Instant) ->
 ///
 /// # Errors
 /// The refusal by a quota.
-fn from_memory(
-    group: &Group,
-    demand: &Demand<'_>,
-    wants: &Wants,
-    now_ns: u64,
-) -> Result<Option<Verdict>, Denied> {
+fn from_memory(group: &Group, demand: &Demand<'_>, wants: &Wants, now_ns: u64) -> Result<Option<Verdict>, Denied> {
     let crowded = wants.concurrency.is_some()
         && group.crowded.lock().expect("no holder panics").get(&wants.account).is_some_and(|until| now_ns < *until);
     let level = |wanted: &Wanted| {
