@@ -1,9 +1,12 @@
 //! The gateway: the data plane, the admin API, the command line and what ties them together.
 //!
 //! The rooms meet only in [`app`]: it opens the store, starts the data plane and the admin listener, and ends them.
+//! [`stack`] is the data plane; [`error`] is the only place with HTTP status codes; [`telemetry`] names the metrics.
 
 pub mod admin;
 pub mod app;
 pub mod config;
+pub mod error;
 pub mod operator;
 pub mod stack;
+pub mod telemetry;

@@ -1,75 +1,159 @@
-//! The data plane's outside, until it lands.
+//! The data plane: the path of a request, on one page.
+//!
+//! ```text
+//! client ─▶ record ▸ auth ▸ route ▸ limit ▸ quota ▸ proxy ▸ upstream ─▶ upstream
+//!             │ id      │ key    │ scopes  │ permit  │ settle  │ headers   │ pool, timeouts
+//!             │ row     │ state  │ body    │ units   │ refund  │           │
+//!             ▼ commit  ▼ expiry ▼ size    ▼
+//!           answer      ip
+//! ```
+//!
+//! Each link is a [`Link`]: a `tower::Service` in async-fn form, so that no future is boxed and none is written by hand; the
+//! links are put together with tower's `ServiceBuilder`, and the whole is a `tower::Service` ([`Stack::service`]) that
+//! hyper serves and that mounts into an axum `Router`. A request has one [`entry::Entry`], which the links fill in and whose
+//! row the record link commits before the answer is released.
+//!
+//! A `Stack` belongs to one core: its pools and caches are never contended. They are nevertheless `Send` (an uncontended
+//! lock costs some 10 ns), so that the same stack also runs where tasks move.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+mod auth;
+mod body;
+mod deadline;
+mod entry;
+mod headers;
+mod hold;
+mod id;
+mod ledger;
+mod limit;
+mod link;
+mod problem;
+mod proxy;
+mod quota;
+mod rate_headers;
+mod record;
+mod rejections;
+mod route;
+pub mod server;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod trace;
+mod tunnel;
+mod upload;
+mod upstream;
 
-use http::HeaderName;
-use store::{Store, model::Name};
+use std::{convert::Infallible, sync::Arc};
 
-/// How the data plane listens and serves.
-#[derive(Debug, Clone)]
-#[allow(missing_docs, reason = "replaced by the data plane's own")]
-pub struct Settings {
-    pub listen: SocketAddr,
-    pub cores: usize,
-    pub node: Name,
-    pub region: Name,
-    pub max_connections: usize,
-    pub key_headers: Vec<HeaderName>,
-    pub compat_headers: CompatHeaders,
-    pub max_body_bytes: u64,
-    pub timeouts: Timeouts,
-}
+use bytes::Bytes;
+use http::{Request, Response};
+use store::model::Name;
+use tower::{ServiceBuilder, layer::layer_fn};
 
-/// See the data plane.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct CompatHeaders;
+pub use body::Download;
+pub use entry::Client;
+pub use ledger::{Grant, Ledger, Permit};
+pub use rejections::Rejections;
+pub use server::{Handle, Server, StartError};
+pub use settings::{CompatHeaders, Settings, Timeouts};
+use upload::Upload;
 
-impl CompatHeaders {
-    /// See the data plane.
-    ///
-    /// # Errors
-    /// The first text that is neither.
-    pub fn parse<'a>(_texts: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
-        Ok(Self)
-    }
-}
+use crate::telemetry::Telemetry;
 
-/// See the data plane.
-#[derive(Debug, Clone, Copy)]
-#[allow(missing_docs, reason = "replaced by the data plane's own")]
-pub struct Timeouts {
-    pub header_read: Duration,
-    pub keep_alive: Duration,
-    pub body_read: Duration,
-    pub write_stall: Duration,
-    pub upstream_first_byte: Duration,
-    pub recheck: Duration,
-}
+/// Any error of a body.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// See the data plane.
+/// What the links of one core's chain share.
 #[derive(Debug)]
-pub struct Server;
-
-/// See the data plane.
-#[derive(Debug)]
-pub struct Handle(SocketAddr);
-
-impl Server {
-    /// See the data plane.
-    ///
-    /// # Errors
-    /// Cannot listen.
-    pub async fn start(settings: Settings, _store: Arc<Store>) -> std::io::Result<Handle> {
-        Ok(Handle(settings.listen))
-    }
+pub(crate) struct Shared<L> {
+    pub(crate) ledger: Arc<L>,
+    pub(crate) settings: Arc<Settings>,
+    /// Copies of this core, so that rows share no reference count with another core's.
+    pub(crate) node: Name,
+    pub(crate) region: Name,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) ids: id::Ids,
+    pub(crate) methods: entry::Methods,
+    pub(crate) rejections: Arc<Rejections>,
 }
 
-impl Handle {
-    /// Where it listens.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.0
+/// The chain of one core.
+#[derive(Debug)]
+pub struct Stack<L: Ledger, B: Inbound> {
+    record: record::Record<L, Chain<B>>,
+    pools: Arc<upstream::Pools<B>>,
+}
+
+/// The chain's links below `record`, as types.
+type Chain<B> = auth::Auth<route::Routing<limit::Limit<quota::Quota<proxy::Proxy<upstream::Upstream<B>>>>>>;
+
+/// A request's body: hyper's, axum's, or a test's.
+pub trait Inbound: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static {}
+impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static> Inbound for B {}
+
+impl<L: Ledger, B: Inbound> Stack<L, B> {
+    /// Puts the chain of one core together.
+    pub fn new(ledger: Arc<L>, settings: Arc<Settings>, rejections: Arc<Rejections>) -> Self {
+        let pools = Arc::new(upstream::Pools::new(settings.cores));
+        let shared = Arc::new(Shared {
+            ledger,
+            node: settings.node.as_str().into(),
+            region: settings.region.as_str().into(),
+            telemetry: Telemetry::new(),
+            ids: id::Ids::new(),
+            methods: entry::Methods::new(),
+            rejections,
+            settings,
+        });
+        // The order of the contract: key, key state, expiry, address; route, scopes, body size; concurrency, rates,
+        // quotas; upstream; settle. The first that fails decides.
+        let record = ServiceBuilder::new()
+            .layer(layer_fn(|inner| record::Record::new(shared.clone(), inner)))
+            .layer(layer_fn(auth::Auth::new))
+            .layer(layer_fn(route::Routing::new))
+            .layer(layer_fn(limit::Limit::new))
+            .layer(layer_fn(quota::Quota::new))
+            .layer(layer_fn(proxy::Proxy::new))
+            .service(upstream::Upstream::new(pools.clone()));
+        Self { record, pools }
     }
 
-    /// Refuses new requests and waits for those in flight.
-    pub async fn drain(self, _grace: Duration) {}
+    /// Serves one request of a client. Dropping the future is what a client that hangs up does: the row still lands.
+    pub async fn serve(&self, client: Client, request: Request<B>) -> Response<Download<L, B>> {
+        self.record.serve(client, request).await
+    }
+
+    /// The chain as a tower service. The client's address is the request's [`Client`] extension, if it has one.
+    pub fn service(
+        self: &Arc<Self>,
+    ) -> impl tower::Service<
+        Request<B>,
+        Response = Response<Download<L, B>>,
+        Error = Infallible,
+        Future = impl Future<Output = Result<Response<Download<L, B>>, Infallible>> + Send,
+    > + Clone
+    + Send
+    + Sync
+    + 'static {
+        let stack = self.clone();
+        tower::service_fn(move |mut request: Request<B>| {
+            let stack = stack.clone();
+            async move {
+                let client = request.extensions_mut().remove::<Client>().unwrap_or_default();
+                Ok(stack.serve(client, request).await)
+            }
+        })
+    }
+
+    /// Closes upstream connections that have been idle too long; the server calls it each second.
+    pub fn sweep(&self) {
+        self.pools.sweep();
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.record.shared().settings
+    }
+
+    pub(crate) fn telemetry(&self) -> &Telemetry {
+        &self.record.shared().telemetry
+    }
 }

@@ -7,8 +7,11 @@
 
 pub mod lease;
 pub mod model;
+mod raft;
+pub mod state;
 mod store;
 pub mod view;
+pub mod wal;
 
 pub use store::{
     ClusterStatus, CommitError, GroupStatus, LimitsNow, MemberStatus, OpenError, PolicyNow, ReadError, Readiness,

@@ -1,14 +1,31 @@
-//! The handle.
+//! The handle: what the gateway holds of a node's store.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+mod authority;
+mod error;
+mod ledger;
+mod meta;
+mod rows;
+mod status;
+mod upkeep;
 
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+pub use self::{
+    error::{CommitError, OpenError, ReadError, Unavailable, WriteError},
+    ledger::{LimitsNow, PolicyNow},
+    rows::RowPermit,
+    status::{ClusterStatus, GroupStatus, MemberStatus, Readiness},
+};
+pub use crate::state::{RowPage, RowQuery, UsageBy, UsagePoint, UsageQuery, UsageStep};
 use crate::{
     lease::Leases,
     model::{
-        Account, AccountId, AuditRecord, CommandError, Key, KeyId, MetaWrite, Name, NodeInfo, Outcome, Profile,
-        RequestId, Revision, Route, Row, Tier, Timestamp, Token, Upstream, UsageCounters,
+        Account, ColdCommand, Command, GroupId, KeyHash, MetaOp, MetaWrite, NodeInfo, Role, Route, Tier, Timestamp, Token,
+        Upstream,
     },
-    view::Directory,
+    raft::{Batcher, Node, NodeSettings, Wait},
+    state::{Change, State, StateError},
+    view::{Directory, Edit},
 };
 
 /// How to open a node's store.
@@ -22,434 +39,187 @@ pub struct Settings {
     pub peer_listen: SocketAddr,
     /// Peers to form or join a cluster with, this node's own address among them; empty for a cluster of one.
     pub join: Vec<String>,
+    /// Voters that a cluster is to have; a joining node becomes one while they are fewer.
+    pub voters: usize,
     /// How long a row may wait for its quorum before the answer is 503.
     pub commit_deadline: Duration,
     /// Rows that may wait for their quorum on this node; at the bound, 503.
     pub max_waiting_rows: usize,
     /// Days that rows are kept when the tier does not say.
     pub log_retention_days: u16,
-    /// The bootstrap admin token's hash and role are written at cluster init when given.
-    pub bootstrap_token: Option<crate::model::KeyHash>,
-}
-
-/// No quorum, no leader, draining, or at a bound: 503 `temporary-reduced-capacity`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("temporarily reduced capacity: {reason}")]
-pub struct Unavailable {
-    /// For logs and the answer's `detail`.
-    pub reason: String,
-    /// When to try again.
-    pub retry_after: Duration,
-}
-
-/// Why a store could not be opened. Each says what to do.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct OpenError(pub String);
-
-/// A row's fate is not known, or it has none.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("row not committed: {0}")]
-pub struct CommitError(pub Unavailable);
-
-/// A write that changed nothing (or whose fate is unknown, for `Unavailable`).
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WriteError {
-    /// A condition does not hold.
-    #[error(transparent)]
-    Refused(#[from] CommandError),
-    /// No quorum.
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
-}
-
-/// A read that failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// No quorum for a linearizable read.
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
-    /// The disk or a stored form.
-    #[error("read the ledger: {0}")]
-    Storage(String),
-    /// A cursor that this store did not make.
-    #[error("the cursor is not valid: use a next_cursor as it was given")]
-    Cursor,
-}
-
-/// Whether the node can serve.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Readiness {
-    /// It serves.
-    Ready,
-    /// It does not, and this is why (waiting for a peer by name, no leader, draining, disk failure).
-    NotReady(String),
-}
-
-/// Which rows; all conditions must hold.
-#[derive(Debug, Clone, Default)]
-pub struct RowQuery {
-    /// Of this account.
-    pub account: Option<AccountId>,
-    /// With this key.
-    pub key: Option<KeyId>,
-    /// On this route.
-    pub route: Option<Name>,
-    /// With this status.
-    pub status: Option<u16>,
-    /// With this outcome.
-    pub outcome: Option<Outcome>,
-    /// Arrived at or after.
-    pub since: Option<Timestamp>,
-    /// Arrived before.
-    pub until: Option<Timestamp>,
-    /// At most so many (1 to 1,000).
-    pub limit: usize,
-    /// Go on from a page's `next_cursor`.
-    pub cursor: Option<String>,
-}
-
-/// A page of rows, newest first.
-#[derive(Debug, Clone, Default)]
-pub struct RowPage {
-    /// The rows, joined with their settling records.
-    pub rows: Vec<Row>,
-    /// Where the next page starts; none at the end.
-    pub next_cursor: Option<String>,
-}
-
-/// Width of a usage point.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each is its name")]
-pub enum UsageStep {
-    Minute,
-    Hour,
-    Day,
-}
-
-/// What usage is split by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each is its name")]
-pub enum UsageBy {
-    Route,
-    Key,
-    Status,
-}
-
-/// Which usage.
-#[derive(Debug, Clone)]
-pub struct UsageQuery {
-    /// Of this account.
-    pub account: AccountId,
-    /// From this time, rounded down to the step.
-    pub since: Timestamp,
-    /// To this time.
-    pub until: Timestamp,
-    /// Width of a point.
-    pub step: UsageStep,
-    /// Split by.
-    pub by: Option<UsageBy>,
-}
-
-/// Usage of one step (and one value of the split).
-#[derive(Debug, Clone)]
-pub struct UsagePoint {
-    /// Start of the step.
-    pub start: Timestamp,
-    /// Route, key id or status; none without a split.
-    pub group: Option<String>,
-    /// The sums.
-    pub counters: UsageCounters,
-    /// Latency quantiles in microseconds.
-    pub p50_us: u64,
-    /// 95 %.
-    pub p95_us: u64,
-    /// 99 %.
-    pub p99_us: u64,
-}
-
-/// A limit or quota as it stands.
-#[derive(Debug, Clone)]
-pub struct PolicyNow {
-    /// `rate`, `quota` or `concurrency`.
-    pub kind: &'static str,
-    /// Its name.
-    pub name: Name,
-    /// What it counts.
-    pub unit: &'static str,
-    /// For a limit counted per key or route: which one (`key=key_…,route=scan`); empty for the account.
-    pub scope: String,
-    /// Units a period, or the burst of a rate.
-    pub limit: u64,
-    /// Units used.
-    pub used: u64,
-    /// Units left.
-    pub remaining: u64,
-    /// Reserved by nodes and not yet used (quotas).
-    pub reserved: u64,
-    /// Reserved by incarnations that are gone; counted as used for the period.
-    pub unsettled: u64,
-    /// When it is whole again.
-    pub resets_at: Option<Timestamp>,
-}
-
-/// All of an account's.
-pub type LimitsNow = Vec<PolicyNow>;
-
-/// A member of the cluster.
-#[derive(Debug, Clone)]
-pub struct MemberStatus {
-    /// Raft id, in hexadecimal.
-    pub id: String,
-    /// What peers know of it.
-    pub info: NodeInfo,
-    /// Votes in group 0.
-    pub voter: bool,
-    /// Is this node.
-    pub this: bool,
-}
-
-/// A Raft group as this node sees it.
-#[derive(Debug, Clone)]
-pub struct GroupStatus {
-    /// 0 is meta.
-    pub group: u32,
-    /// Name of the leading node.
-    pub leader: Option<Name>,
-    /// Current term.
-    pub term: u64,
-    /// Index of the last entry here.
-    pub last_index: u64,
-    /// Newest index known to be committed.
-    pub committed_index: u64,
-    /// Newest index applied here.
-    pub applied_index: u64,
-    /// By node name: how many entries its log is behind the leader's (only on the leader).
-    pub lag: BTreeMap<Name, u64>,
-}
-
-/// The cluster as this node sees it.
-#[derive(Debug, Clone)]
-pub struct ClusterStatus {
-    /// This node's name.
-    pub node: Name,
-    /// Members.
-    pub members: Vec<MemberStatus>,
-    /// Groups.
-    pub groups: Vec<GroupStatus>,
+    /// Hash of an admin token that is written when this node makes the cluster.
+    pub bootstrap_token: Option<KeyHash>,
 }
 
 /// A node's store. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Store {}
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
 
-/// A place in the commit queue, taken before the upstream is called (P5). Dropping it gives the place back.
-#[derive(Debug)]
-pub struct RowPermit {}
+struct Inner {
+    node: Arc<Node>,
+    directory: Arc<Directory>,
+    leases: Leases,
+    batcher: Batcher,
+    commit_deadline: Duration,
+}
 
-impl RowPermit {
-    /// Hands the row in and waits until it is on a quorum's disks, at most the commit deadline.
-    /// The row still lands (exactly once) when the waiter gives up, if it was proposed.
-    ///
-    /// # Errors
-    /// [`CommitError`]: the deadline passed or the quorum is lost; the row may land or not.
-    pub async fn commit(self, _row: Row) -> Result<(), CommitError> {
-        todo!()
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store(node {})", self.0.node.me())
     }
 }
 
 impl Store {
     /// Opens the data directory, recovers, listens for peers, and starts to form, join or resume the cluster.
+    /// Its tasks run on the runtime that this is called from.
     ///
     /// # Errors
     /// [`OpenError`], with what to do about it.
-    pub async fn open(_settings: Settings) -> Result<Self, OpenError> {
-        todo!()
-    }
-
-    /// Whether the node can serve, and why not.
-    pub fn readiness(&self) -> Readiness {
-        todo!()
+    pub async fn open(settings: Settings) -> Result<Self, OpenError> {
+        let directory = Arc::new(Directory::default());
+        let node = Node::start(
+            NodeSettings {
+                data_dir: settings.data_dir,
+                info: settings.node,
+                listen: settings.peer_listen,
+                join: settings.join,
+                voters: settings.voters,
+                retention_days: settings.log_retention_days,
+            },
+            |group, state| {
+                if group == GroupId::META { feed(&directory, state) } else { Ok(()) }
+            },
+        )
+        .await
+        .map_err(|error| OpenError(error.to_string()))?;
+        let authority = authority::RaftAuthority::new(Arc::clone(&node), settings.commit_deadline);
+        let leases = Leases::new(Arc::new(authority), &tokio::runtime::Handle::current());
+        {
+            let leases = leases.clone();
+            node.set_lease_answer(Box::new(move |body| {
+                let leases = leases.clone();
+                Box::pin(async move { leases.answer(&body) })
+            }));
+        }
+        let batcher =
+            Batcher::start(Arc::clone(node.ledger()), node.me(), node.incarnation(), settings.max_waiting_rows);
+        let commit_deadline = settings.commit_deadline;
+        let store = Self(Arc::new(Inner { node, directory, leases, batcher, commit_deadline }));
+        tokio::spawn(upkeep::run(store.clone(), settings.log_retention_days));
+        if let Some(hash) = settings.bootstrap_token {
+            tokio::spawn(store.clone().write_bootstrap_token(hash));
+        }
+        Ok(store)
     }
 
     /// Keys, accounts, routes, tokens: memory only.
     pub fn directory(&self) -> &Directory {
-        todo!()
+        &self.0.directory
     }
 
     /// What the node may spend.
     pub fn leases(&self) -> &Leases {
-        todo!()
+        &self.0.leases
     }
 
-    /// Makes sure that a row can be committed: fresh contact with the quorum and a place in the queue.
-    ///
-    /// # Errors
-    /// [`Unavailable`]; the upstream must not be called.
-    pub fn permit(&self, _account: &AccountId) -> Result<RowPermit, Unavailable> {
-        todo!()
-    }
-
-    /// Hands in a row that nobody waits for (a settling record); it is tried until it lands or the node stops.
-    /// At the queue's bound it is dropped and counted, and the open row stays `open`.
-    pub fn record(&self, _row: Row) {
-        todo!()
-    }
-
-    /// One atomic change of metadata, forwarded to the leader.
-    ///
-    /// # Errors
-    /// A condition that does not hold, or no quorum.
-    pub async fn write(&self, _write: MetaWrite) -> Result<Revision, WriteError> {
-        todo!()
-    }
-
-    /// Stages an account's profile in its ledger group; publish it by writing the account with this stage id.
-    ///
-    /// # Errors
-    /// No quorum.
-    pub async fn stage_profile(
-        &self,
-        _account: &AccountId,
-        _published: &str,
-        _profile: Profile,
-    ) -> Result<String, WriteError> {
-        todo!()
-    }
-
-    /// Waits until this node's replica of the metadata (and the ledger) has everything that was answered before this call
-    /// (ReadIndex): after it, reads are linearizable.
-    ///
-    /// # Errors
-    /// No quorum.
-    pub async fn barrier(&self) -> Result<(), Unavailable> {
-        todo!()
-    }
-
-    /// Age of this replica's metadata, for `?consistency=stale`.
-    pub fn staleness(&self) -> Duration {
-        todo!()
-    }
-
-    /// An account.
-    ///
-    /// # Errors
-    /// The disk.
-    pub fn account(&self, _id: &AccountId) -> Result<Option<Account>, ReadError> {
-        todo!()
-    }
-    /// Accounts in order of id, after `after`.
-    ///
-    /// # Errors
-    /// The disk.
-    pub fn accounts(&self, _after: Option<&str>, _limit: usize) -> Result<Vec<Account>, ReadError> {
-        todo!()
-    }
-    /// Published profiles of accounts, in the order asked.
-    ///
-    /// # Errors
-    /// The disk.
-    pub fn profiles(&self, _accounts: &[(AccountId, String)]) -> Result<Vec<Profile>, ReadError> {
-        todo!()
-    }
-    /// A key.
-    ///
-    /// # Errors
-    /// The disk.
-    pub fn key(&self, _id: &KeyId) -> Result<Option<Key>, ReadError> {
-        todo!()
-    }
-    /// An account's keys in order of id, after `after`.
-    ///
-    /// # Errors
-    /// The disk.
-    pub fn keys(&self, _account: &AccountId, _after: Option<&str>, _limit: usize) -> Result<Vec<Key>, ReadError> {
-        todo!()
-    }
-    /// When a key was last used (to the minute), from the rollups.
-    ///
-    /// # Errors
-    /// The disk.
-    pub fn key_last_used(&self, _account: &AccountId, _key: &KeyId) -> Result<Option<Timestamp>, ReadError> {
-        todo!()
-    }
-    /// All tiers, by name.
-    ///
-    /// # Errors
-    /// The disk.
-    pub fn tiers(&self) -> Result<Vec<Tier>, ReadError> {
-        todo!()
-    }
-    /// All routes, by name.
-    ///
-    /// # Errors
-    /// The disk.
-    pub fn routes(&self) -> Result<Vec<Route>, ReadError> {
-        todo!()
-    }
-    /// All upstreams, by name.
-    ///
-    /// # Errors
-    /// The disk.
-    pub fn upstreams(&self) -> Result<Vec<Upstream>, ReadError> {
-        todo!()
-    }
-    /// All admin tokens, by id.
-    ///
-    /// # Errors
-    /// The disk.
-    pub fn tokens(&self) -> Result<Vec<Token>, ReadError> {
-        todo!()
-    }
-    /// The audit log, newest first, before revision `before`.
-    ///
-    /// # Errors
-    /// The disk.
-    pub fn audit(&self, _before: Option<Revision>, _limit: usize) -> Result<Vec<AuditRecord>, ReadError> {
-        todo!()
-    }
-    /// Rows, newest first.
-    ///
-    /// # Errors
-    /// The disk, or a bad cursor.
-    pub async fn requests(&self, _query: RowQuery) -> Result<RowPage, ReadError> {
-        todo!()
-    }
-    /// One row, joined.
-    ///
-    /// # Errors
-    /// The disk.
-    pub async fn request(&self, _id: RequestId) -> Result<Option<Row>, ReadError> {
-        todo!()
-    }
-    /// Usage of an account.
-    ///
-    /// # Errors
-    /// The disk.
-    pub async fn usage(&self, _query: UsageQuery) -> Result<Vec<UsagePoint>, ReadError> {
-        todo!()
-    }
-    /// An account's limits and quotas as they stand, cluster-wide.
-    ///
-    /// # Errors
-    /// No leader to ask.
-    pub async fn limits_now(&self, _account: &AccountId) -> Result<LimitsNow, ReadError> {
-        todo!()
-    }
-    /// The cluster as this node sees it.
-    pub fn cluster(&self) -> ClusterStatus {
-        todo!()
-    }
-    /// Stops granting and hands leadership over; the node still serves what is in flight.
+    /// Stops granting, gives unspent units back and hands leadership over; what is in flight is still served.
     pub async fn drain(&self) {
-        todo!()
+        self.0.leases.return_unspent().await;
+        self.0.node.drain().await;
     }
-    /// Flushes and closes. Rows handed in before are committed or refused first.
+
+    /// Commits or refuses the rows that were handed in, then flushes and closes.
     pub async fn shutdown(&self) {
-        todo!()
+        let until = tokio::time::Instant::now() + self.0.commit_deadline;
+        while self.0.batcher.waiting() > 0 && tokio::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.0.node.shutdown().await;
     }
-    /// Numbers for `/metrics`: name (Prometheus, with unit), help, value.
-    pub fn stats(&self) -> Vec<(&'static str, &'static str, f64)> {
-        todo!()
+
+    /// Waits until the node has failed (disk), and says why. A failed node serves nothing more.
+    pub async fn failed(&self) -> String {
+        self.0.node.failed().await
+    }
+
+    /// Whether this start made the cluster, so that its bootstrap token is the cluster's first.
+    pub fn made_cluster(&self) -> bool {
+        self.0.node.made_cluster()
+    }
+
+    /// Makes the first admin token known to the cluster that this node makes.
+    async fn write_bootstrap_token(self, hash: KeyHash) {
+        while self.readiness() != Readiness::Ready {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if !self.made_cluster() {
+            return;
+        }
+        let token = Token {
+            id: "tok_bootstrap".into(),
+            name: "bootstrap".into(),
+            hash,
+            role: Role::Admin,
+            created_at: Timestamp::now(),
+            expires_at: None,
+            revision: 0,
+        };
+        let write = MetaWrite {
+            at: token.created_at,
+            actor: "bootstrap".into(),
+            request_id: String::new(),
+            ops: vec![MetaOp::PutToken { token, expect: crate::model::Expect::Absent }],
+        };
+        let command = Command::from(ColdCommand::Meta(write)).encode();
+        // `Absent` makes it repeatable: the second one changes nothing.
+        while let Err(error) = self.0.node.meta().propose(&command, Wait::Applied, true, self.0.commit_deadline).await {
+            tracing::warn!(%error, "write the bootstrap token");
+        }
+    }
+}
+
+/// Fills the directory from the state, and keeps it so.
+fn feed(directory: &Arc<Directory>, state: &Arc<State>) -> Result<(), StateError> {
+    refill(directory, state)?;
+    let (directory, weak) = (Arc::clone(directory), Arc::downgrade(state));
+    state.subscribe(Box::new(move |changes| {
+        let Some(state) = weak.upgrade() else { return };
+        if changes.contains(&Change::Reset) {
+            // After a snapshot all is different; what follows the reset in `changes` is in it already.
+            if let Err(error) = refill(&directory, &state) {
+                tracing::error!(%error, "read the directory after a snapshot: keys stay as they were");
+            }
+        } else {
+            let mut edit = directory.edit();
+            for change in changes {
+                take(&mut edit, change);
+            }
+        }
+        directory.set_revision(state.applied().last.map_or(0, |last| last.index));
+    }));
+    Ok(())
+}
+
+fn refill(directory: &Directory, state: &State) -> Result<(), StateError> {
+    let mut edit = directory.edit();
+    edit.reset();
+    state.load(&mut |change| take(&mut edit, &change))
+}
+
+fn take(edit: &mut Edit<'_>, change: &Change) {
+    match change {
+        Change::Account(account) => edit.put_account(Account::clone(account)),
+        Change::AccountGone(id) => edit.remove_account(id),
+        Change::Key(key) => edit.put_key(key),
+        Change::KeyGone { id, .. } => edit.remove_key(id),
+        Change::Tier(tier) => edit.put_tier(Tier::clone(tier)),
+        Change::TierGone(name) => edit.remove_tier(name),
+        Change::Route(route) => edit.put_route(Route::clone(route)),
+        Change::RouteGone(name) => edit.remove_route(name),
+        Change::Upstream(upstream) => edit.put_upstream(Upstream::clone(upstream)),
+        Change::UpstreamGone(name) => edit.remove_upstream(name),
+        Change::Token(token) => edit.put_token(Token::clone(token)),
+        Change::TokenGone(id) => edit.remove_token(id),
+        Change::Reset => edit.reset(),
     }
 }

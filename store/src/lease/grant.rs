@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::held::Held;
 use crate::{
     model::{Charge, Name, Timestamp, Unit},
     view::{FoundKey, RouteView},
@@ -34,21 +35,25 @@ pub enum Policy {
 }
 
 /// Where a client stands with one policy, for the `RateLimit` headers (draft-ietf-httpapi-ratelimit-headers-10).
+///
+/// A rate of 5 a second with a burst of 5 is `"per-second";q=5;w=1`, and after one request `"per-second";r=4;t=1`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
-    /// The policy's name.
+    /// The policy's name; `concurrency` for the concurrency.
     pub name: Name,
     /// Which kind.
     pub policy: Policy,
     /// What it counts: `requests`, `content-bytes`, `cost` or `concurrent-requests`.
     pub unit: &'static str,
-    /// `q`: units a window (for a rate: units a period of the rate, as configured).
+    /// `q`: units a window (for a rate: units a period of the rate, as configured; its burst is not in the headers).
     pub quota: u64,
     /// `w`: the window in seconds; none for concurrency.
     pub window_seconds: Option<u64>,
-    /// `r`: units left now.
+    /// `r`: units that could be taken now. Of a rate with a burst above its units this can be more than `quota`. Of a quota
+    /// it is exact while one node serves the account; units that other nodes have reserved count as used.
     pub remaining: u64,
-    /// `t`: seconds until `remaining` grows to the whole quota (a period's end, or when a unit comes back), rounded up.
+    /// `t`: seconds, rounded up, until `remaining` grows: for a rate until one more unit is there (none when it is full),
+    /// for a quota until its period ends.
     pub reset_seconds: Option<u64>,
     /// A quota's period end.
     pub period_end: Option<Timestamp>,
@@ -61,7 +66,7 @@ pub struct Refusal {
     pub policy: Policy,
     /// The policies that refused, by name.
     pub violated: Vec<Name>,
-    /// When the same demand may pass.
+    /// When the same demand may pass, if no other comes between: whole seconds, rounded up, at least one.
     pub retry_after: Duration,
     /// Where the client stands with every policy.
     pub standings: Vec<Standing>,
@@ -81,16 +86,63 @@ pub enum Denied {
 pub struct Grant {
     /// Where the client stands with every policy, after this request.
     pub standings: Vec<Standing>,
-    charges: Vec<(Unit, Charge)>,
+    held: Held,
+    settled: bool,
+    refunded: bool,
 }
 
 impl Grant {
-    /// The charges for the request's row, with the true numbers. More than was reserved is charged too (and counted);
-    /// less gives the difference back.
-    pub fn settle(&mut self, _content_bytes: u64, _cost: u64) -> Vec<Charge> {
-        self.charges.iter().map(|(_, charge)| charge.clone()).collect()
+    pub(super) fn new(standings: Vec<Standing>, held: Held) -> Self {
+        Self { standings, held, settled: false, refunded: false }
     }
 
-    /// The upstream was never called: rates and quotas are given back, nothing is charged.
-    pub fn refund(self) {}
+    /// The charges for the request's row, with the true numbers. More than was reserved is charged too (and counted);
+    /// less gives the difference back.
+    ///
+    /// Called again (a streamed answer's second record), it gives what is to be added: a row's charge never shrinks.
+    pub fn settle(&mut self, content_bytes: u64, cost: u64) -> Vec<Charge> {
+        let settled = std::mem::replace(&mut self.settled, true);
+        let mut charges = Vec::with_capacity(1);
+        for take in self.held.quotas.iter_mut() {
+            let units = match take.unit {
+                Unit::Requests => take.units,
+                Unit::ContentBytes => content_bytes,
+                Unit::Cost => cost,
+            };
+            let charged = if settled { take.units } else { 0 };
+            if settled && units <= charged {
+                continue;
+            }
+            self.held.group.counters.overdrawn.add(take.adjust(units));
+            if units > charged {
+                let units = units - charged;
+                charges.push(Charge { quota: take.quota().clone(), period_start: take.period_start, units });
+            }
+        }
+        charges
+    }
+
+    /// The upstream was never called: rates and quotas are given back, nothing is charged. (What a row has been charged by
+    /// [`Grant::settle`] stays charged.)
+    pub fn refund(mut self) {
+        if self.settled {
+            self.held.keep_quotas();
+        }
+        self.refunded = true;
+    }
+
+    /// Whether this node could not renew its concurrency units with the leader for so long that the leader counts them as
+    /// free. A request that still runs must be ended then: look at each lease time (half a second) of a long answer.
+    pub fn has_lapsed(&self) -> bool {
+        self.held.has_unit() && !self.held.group.holds_units(self.held.group.authority.now_ns())
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        // What is not spent goes back as `held` is dropped.
+        if !self.refunded {
+            self.held.spend();
+        }
+    }
 }

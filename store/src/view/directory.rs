@@ -1,11 +1,21 @@
 //! Keys, accounts, tiers, routes and tokens as the request path reads them: in memory, without a lock on the reader's side.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
 
+use arc_swap::{ArcSwap, Guard};
 use ipnet::IpNet;
+use tokio::sync::watch;
 
-use super::{Policies, RouteTable};
-use crate::model::{AccountId, AccountState, Env, KeyHash, KeyId, KeyState, Name, Timestamp, Token};
+use super::{
+    Edit, Policies, RouteTable,
+    edit::Writer,
+    number,
+    tables::{self, Tables},
+};
+use crate::model::{AccountId, AccountState, Env, KeyHash, KeyId, KeyState, Name, Overrides, Revision, Timestamp, Token};
 
 /// A key as the request path sees it: a consistent copy.
 #[derive(Debug, Clone)]
@@ -24,8 +34,10 @@ pub struct FoundKey {
     pub allowed_ips: Arc<[IpNet]>,
     /// Whose it is.
     pub account: Arc<AccountView>,
-    /// Stable number of the key on this node while it runs; names its buckets.
+    /// Number of the key on this node, the same until a reset.
     pub slot: u32,
+    /// Number made of the id alone, the same on every node; names its buckets.
+    pub number: u64,
 }
 
 /// An account as the request path sees it.
@@ -41,41 +53,155 @@ pub struct AccountView {
     pub region: Name,
     /// The tier's policies with the account's overrides, compiled.
     pub policies: Arc<Policies>,
-    /// Stable number of the account on this node while it runs; names its buckets.
+    /// Number of the account on this node, the same until a reset.
     pub slot: u32,
+    /// Number made of the id alone, the same on every node; names its buckets.
+    pub number: u64,
+    /// Kept for when the tier changes.
+    pub(super) overrides: Option<Box<Overrides>>,
+    pub(super) revision: Revision,
+}
+
+impl AccountView {
+    /// Grows whenever its policies change: by the account, by its tier, or by moving to another tier.
+    pub fn policy_revision(&self) -> Revision {
+        self.policies.revision.max(self.revision)
+    }
 }
 
 /// The directory. One writer (apply), any number of readers.
-#[derive(Debug, Default)]
-pub struct Directory {}
+#[derive(Debug)]
+pub struct Directory {
+    tables: ArcSwap<Tables>,
+    routes: ArcSwap<RouteTable>,
+    keys: AtomicUsize,
+    revision: AtomicU64,
+    revisions: watch::Sender<Revision>,
+    writer: Mutex<Writer>,
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self {
+            tables: ArcSwap::default(),
+            routes: ArcSwap::default(),
+            keys: AtomicUsize::new(0),
+            revision: AtomicU64::new(0),
+            revisions: watch::Sender::new(0),
+            writer: Mutex::default(),
+        }
+    }
+}
+
+thread_local! {
+    /// What keys without scopes and networks share: one a thread, so that cores do not fight for its reference count.
+    static NOTHING: (Arc<[Name]>, Arc<[IpNet]>) = (Arc::from(Vec::new()), Arc::from(Vec::new()));
+}
 
 impl Directory {
-    /// Looks a key up by the hash of its secret.
-    pub fn key(&self, _hash: &KeyHash) -> Option<FoundKey> {
-        todo!()
+    /// Looks a key up by the hash of its secret. None too when its account is gone.
+    pub fn key(&self, hash: &KeyHash) -> Option<FoundKey> {
+        let tables = self.tables.load();
+        found(&tables, |tables| tables.slot_by_hash(hash))
     }
+
     /// Looks a key up by its public id (explain, admin; not the hot path).
-    pub fn key_by_id(&self, _id: &KeyId) -> Option<FoundKey> {
-        todo!()
+    pub fn key_by_id(&self, id: &KeyId) -> Option<FoundKey> {
+        let tables = self.tables.load();
+        found(&tables, |tables| tables.slot_by_id(id))
     }
+
     /// An account.
-    pub fn account(&self, _id: &AccountId) -> Option<Arc<AccountView>> {
-        todo!()
+    pub fn account(&self, id: &AccountId) -> Option<Arc<AccountView>> {
+        self.tables.load().account(id).map(|(_, view)| view)
     }
+
     /// The routes and upstreams in force.
-    pub fn routes(&self) -> arc_swap::Guard<Arc<RouteTable>> {
-        todo!()
+    pub fn routes(&self) -> Guard<Arc<RouteTable>> {
+        self.routes.load()
     }
+
     /// An admin token by the hash of its secret.
-    pub fn token(&self, _hash: &KeyHash) -> Option<Arc<Token>> {
-        todo!()
+    pub fn token(&self, hash: &KeyHash) -> Option<Arc<Token>> {
+        self.tables.load().tokens.get(hash).cloned()
     }
-    /// Keys held.
+
+    /// Keys held, tombstones among them.
     pub fn len(&self) -> usize {
-        todo!()
+        self.keys.load(Ordering::Relaxed)
     }
+
     /// Whether it holds no key.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Index of the newest entry of group 0 that is in force here.
+    pub fn revision(&self) -> Revision {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    /// Follows [`Directory::revision`], for waiting until an index is in force (`wait_for`).
+    pub fn revisions(&self) -> watch::Receiver<Revision> {
+        self.revisions.subscribe()
+    }
+
+    /// Set by the writer when an entry's last change is in force (its [`Edit`] has been dropped).
+    pub fn set_revision(&self, revision: Revision) {
+        self.revision.store(revision, Ordering::Release);
+        self.revisions.send_if_modified(|newest| std::mem::replace(newest, revision) != revision);
+    }
+
+    /// For the writer: a run of changes. Each is in force when its call returns, except that routes and upstreams are
+    /// published together when the run is dropped, and that after [`Edit::reset`] everything is.
+    pub fn edit(&self) -> Edit<'_> {
+        Edit::new(self.writer.lock().expect("no writer panics"), &self.tables, &self.routes, &self.keys)
+    }
 }
+
+/// The key in a slot, if its record, its account and its rare part belong together: the record is unchanged after all of
+/// them were read. (A slot that was freed and filled again in between would mix two keys.)
+fn found(tables: &Tables, slot: impl Fn(&Tables) -> Option<u32>) -> Option<FoundKey> {
+    loop {
+        let slot = slot(tables)?;
+        let record = tables.records.at(slot)?;
+        let (sequence, words) = record.read();
+        let account = tables.accounts.at((words.meta >> 32) as u32).and_then(|place| place.load_full());
+        let rare = tables.rare(&words);
+        if !record.is_still(sequence) {
+            continue;
+        }
+        let ulid = (u128::from(words.ulid[0]) << 64) | u128::from(words.ulid[1]);
+        let flag = |flag: u64| words.meta & flag != 0;
+        let id = match rare.as_ref().and_then(|rare| rare.id.clone()) {
+            Some(id) => id,
+            None => number::with_key_id(ulid, |text| text.into()),
+        };
+        let number = match rare.as_ref().and_then(|rare| rare.id.as_ref()) {
+            Some(id) => number::of_key(id),
+            None => number::of_key_ulid(ulid),
+        };
+        let (scopes, allowed_ips) = match rare {
+            Some(rare) => (rare.scopes.clone(), rare.allowed_ips.clone()),
+            None => NOTHING.with(Clone::clone),
+        };
+        return Some(FoundKey {
+            id,
+            env: if flag(tables::TEST_ENV) { Env::Test } else { Env::Live },
+            state: match (flag(tables::REVOKED), flag(tables::DISABLED)) {
+                (true, _) => KeyState::Revoked,
+                (false, true) => KeyState::Disabled,
+                (false, false) => KeyState::Active,
+            },
+            expires_at: flag(tables::HAS_EXPIRY).then_some(Timestamp(words.expires_at)),
+            scopes,
+            allowed_ips,
+            account: account?,
+            slot,
+            number,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

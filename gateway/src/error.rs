@@ -1,0 +1,186 @@
+//! Every answer that the gateway makes itself: when, with which status, code and words (contract, "Data plane").
+//!
+//! The only place with HTTP status codes. The data plane's links return a [`Fault`]; the record link turns it into a
+//! problem (RFC 9457) and into the outcome of the request's row.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use store::{
+    Unavailable,
+    lease::{Policy, Refusal},
+    model::{Name, Outcome},
+};
+
+/// What the row of a request says whose client went away before it was answered (the number that nginx made known).
+pub const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// An upgrade that the upstream agreed to.
+pub const SWITCHING_PROTOCOLS: StatusCode = StatusCode::SWITCHING_PROTOCOLS;
+
+/// Written as it is to a connection beyond the node's bound, before any request is read.
+pub const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 237\r\n\r\n\
+    {\"type\":\"https://iana.org/assignments/http-problem-types#temporary-reduced-capacity\",\
+    \"title\":\"Service Unavailable\",\"status\":503,\"code\":\"temporary-reduced-capacity\",\
+    \"detail\":\"the node has as many connections as it may have\"}";
+
+/// Why a request was not answered by its upstream.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "the contract's codes by the same names")]
+pub enum Fault {
+    /// Ambiguous or broken framing, no host, dot segments: refused before the key is looked at.
+    BadRequest(&'static str),
+    MissingKey,
+    MalformedKey,
+    UnknownKey,
+    ExpiredKey,
+    RevokedKey,
+    KeyDisabled,
+    AccountSuspended,
+    IpNotAllowed,
+    /// The scope that the key lacks.
+    ScopeMissing(Name),
+    RouteNotInTier,
+    NoRoute,
+    /// The limit in bytes.
+    BodyTooLarge(u64),
+    /// The client's body broke off or was not well framed.
+    BodyBroken,
+    /// The client sent nothing of its body for too long.
+    BodyStalled,
+    /// A rate, quota or concurrency said no.
+    Refused(Box<Refusal>),
+    /// Could not be connected to. Says what happened.
+    UpstreamUnreachable(&'static str),
+    /// Took the request and broke off before its answer was whole.
+    UpstreamBroke,
+    UpstreamTimeout,
+    /// No quorum, overload, drain.
+    Unavailable(Unavailable),
+}
+
+impl Fault {
+    /// The outcome in the request's row and in the metrics.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::MissingKey => Outcome::MissingKey,
+            Self::MalformedKey => Outcome::MalformedKey,
+            Self::UnknownKey => Outcome::UnknownKey,
+            Self::ExpiredKey => Outcome::ExpiredKey,
+            Self::RevokedKey => Outcome::RevokedKey,
+            Self::KeyDisabled => Outcome::KeyDisabled,
+            Self::AccountSuspended => Outcome::AccountSuspended,
+            Self::IpNotAllowed => Outcome::IpNotAllowed,
+            Self::ScopeMissing(_) => Outcome::ScopeMissing,
+            Self::RouteNotInTier => Outcome::RouteNotInTier,
+            Self::NoRoute => Outcome::NoRoute,
+            Self::BodyTooLarge(_) => Outcome::BodyTooLarge,
+            Self::Refused(refusal) => match refusal.policy {
+                Policy::Rate => Outcome::RateLimited,
+                Policy::Quota => Outcome::QuotaExceeded,
+                Policy::Concurrency => Outcome::ConcurrencyExceeded,
+            },
+            Self::UpstreamUnreachable(_) | Self::UpstreamBroke => Outcome::UpstreamUnreachable,
+            Self::UpstreamTimeout => Outcome::UpstreamTimeout,
+            Self::Unavailable(_) => Outcome::TemporaryReducedCapacity,
+            // The request was let through and the client broke it: no code of the contract's table.
+            Self::BadRequest(_) | Self::BodyBroken | Self::BodyStalled => Outcome::Admitted,
+        }
+    }
+
+    /// The stable code of the problem.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) | Self::BodyBroken => "bad-request",
+            Self::BodyStalled => "request-timeout",
+            _ => self.outcome().as_str(),
+        }
+    }
+
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) | Self::BodyBroken => StatusCode::BAD_REQUEST,
+            Self::MissingKey | Self::MalformedKey | Self::UnknownKey | Self::ExpiredKey | Self::RevokedKey => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::KeyDisabled
+            | Self::AccountSuspended
+            | Self::IpNotAllowed
+            | Self::ScopeMissing(_)
+            | Self::RouteNotInTier => StatusCode::FORBIDDEN,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::BodyStalled => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Refused(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::UpstreamUnreachable(_) | Self::UpstreamBroke => StatusCode::BAD_GATEWAY,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The problem type: those that the IANA registry has; else none of its own, the code tells it apart.
+    pub fn problem_type(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "https://iana.org/assignments/http-problem-types#quota-exceeded",
+            Self::Unavailable(_) => "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+            _ => "about:blank",
+        }
+    }
+
+    /// A sentence for the client's developer; never a secret, never an internal address.
+    pub fn detail(&self) -> String {
+        let text = match self {
+            Self::BadRequest(what) => what,
+            Self::BodyBroken => "the request's body broke off or is not well framed",
+            Self::BodyStalled => "the request's body did not arrive in time",
+            Self::MissingKey => "no API key: send it as Authorization: Bearer <key> or X-API-Key: <key>",
+            Self::MalformedKey => "this is not an API key: mistyped, cut, or of another kind",
+            Self::UnknownKey => "the API key is not known",
+            Self::ExpiredKey => "the API key has expired",
+            Self::RevokedKey => "the API key has been revoked",
+            Self::KeyDisabled => "the API key is switched off",
+            Self::AccountSuspended => "the account is suspended",
+            Self::IpNotAllowed => "the API key may not be used from this address",
+            Self::ScopeMissing(scope) => return format!("the API key lacks the scope {scope}"),
+            Self::RouteNotInTier => "the account's tier does not include this route",
+            Self::NoRoute => "no route matches this host, path and method",
+            Self::BodyTooLarge(limit) => return format!("the request's body is larger than {limit} bytes"),
+            Self::Refused(refusal) => {
+                let kind = match refusal.policy {
+                    Policy::Rate => "rate limit",
+                    Policy::Quota => "quota",
+                    Policy::Concurrency => "bound of requests at once",
+                };
+                let names = refusal.violated.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
+                return format!("the {kind} {names} is used up");
+            }
+            Self::UpstreamUnreachable(what) => what,
+            Self::UpstreamBroke => "the upstream broke off before its answer was whole",
+            Self::UpstreamTimeout => "the upstream did not answer in time",
+            Self::Unavailable(unavailable) => return unavailable.reason.clone(),
+        };
+        text.to_owned()
+    }
+
+    /// When to try again, for `Retry-After`.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.retry_after),
+            Self::Unavailable(unavailable) => Some(unavailable.retry_after),
+            _ => None,
+        }
+    }
+
+    /// The challenge of a 401 (RFC 9110 §11.6.1, RFC 6750 §3).
+    pub fn challenge(&self) -> Option<&'static str> {
+        match self {
+            Self::MissingKey => Some(r#"Bearer realm="tollgate""#),
+            Self::MalformedKey | Self::UnknownKey | Self::ExpiredKey | Self::RevokedKey => {
+                Some(r#"Bearer realm="tollgate", error="invalid_token""#)
+            }
+            _ => None,
+        }
+    }
+}

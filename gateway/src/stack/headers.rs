@@ -1,0 +1,238 @@
+//! Headers on their way through: hop-by-hop ones end here (RFC 9110 §7.6.1), keys never go on, forwarding ones are added.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header, request::Parts};
+
+use super::{Ledger, auth::bearer, entry::Entry};
+use crate::error::Fault;
+
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_TOLLGATE_ACCOUNT: HeaderName = HeaderName::from_static("x-tollgate-account");
+const X_TOLLGATE_TIER: HeaderName = HeaderName::from_static("x-tollgate-tier");
+const X_TOLLGATE_PREFIX: &str = "x-tollgate-";
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const VIA_US: HeaderValue = HeaderValue::from_static("1.1 tollgate");
+
+/// Refuses what is ambiguous, before anything is decided by it.
+pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Fault> {
+    let headers = request.headers();
+    // RFC 9112 §6.3: both framings at once is how requests are smuggled.
+    if headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH) {
+        return Err(Fault::BadRequest("both Content-Length and Transfer-Encoding"));
+    }
+    if request.version() <= Version::HTTP_11 {
+        let mut hosts = headers.get_all(header::HOST).iter();
+        let first = hosts.next();
+        if hosts.next().is_some() {
+            return Err(Fault::BadRequest("more than one Host"));
+        }
+        if first.is_none() && request.version() == Version::HTTP_11 {
+            return Err(Fault::BadRequest("no Host"));
+        }
+    }
+    if has_dot_segment(request.uri().path()) {
+        return Err(Fault::BadRequest("dot segments in the path"));
+    }
+    Ok(())
+}
+
+/// Whether a path has a `.` or `..` segment, also one in percent-encoding: an upstream that resolves it would serve what no
+/// route was asked for.
+fn has_dot_segment(path: &str) -> bool {
+    // Nearly every path has neither; look closer only at one that has.
+    if !path.contains("/.") && !path.contains("%2") {
+        return false;
+    }
+    path.split(['/', '\\']).any(|segment| {
+        let plain = segment.replace("%2e", ".").replace("%2E", ".").replace("%2f", "/").replace("%2F", "/");
+        plain.split('/').any(|part| part == "." || part == "..")
+    })
+}
+
+/// Whether the client asks for another protocol on this connection.
+pub(crate) fn wants_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::UPGRADE) && lists(headers, &header::CONNECTION, "upgrade")
+}
+
+/// Makes the client's headers the upstream's, in place.
+pub(crate) fn to_upstream<L: Ledger>(parts: &mut Parts, entry: &Entry<L>, upgrade: bool) {
+    let authority = parts.uri.authority().map(|authority| HeaderValue::from_str(authority.as_str()));
+    let headers = &mut parts.headers;
+    let trailers = headers.contains_key(header::TE) && lists(headers, &header::TE, "trailers");
+    let protocol = if upgrade { headers.remove(header::UPGRADE) } else { None };
+    remove_keys(headers, &entry.shared.settings.key_headers);
+    remove_hop_by_hop(headers, true);
+    if let Some(protocol) = protocol {
+        headers.insert(header::UPGRADE, protocol);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    } else if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+
+    let account = &entry.key().account;
+    headers.insert(X_REQUEST_ID, entry.id_value.clone());
+    insert_text(headers, X_TOLLGATE_ACCOUNT, &account.id);
+    insert_text(headers, X_TOLLGATE_TIER, &account.tier);
+    let ours = &entry.client.ip_value;
+    append_list(headers, X_FORWARDED_FOR, ours);
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    // HTTP/2 has the host in its URI. The upstream link sets the upstream's own.
+    let host = authority.and_then(Result::ok).or_else(|| headers.remove(header::HOST));
+    if let Some(host) = host {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
+    append_list(headers, header::VIA, &VIA_US);
+}
+
+/// Makes the upstream's headers the client's, in place.
+pub(crate) fn to_client(headers: &mut HeaderMap, upgrade: bool) {
+    let protocol = if upgrade { headers.remove(header::UPGRADE) } else { None };
+    remove_hop_by_hop(headers, false);
+    if let Some(protocol) = protocol {
+        headers.insert(header::UPGRADE, protocol);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+/// Every header that may carry a key, and whatever a client says in our name.
+fn remove_keys(headers: &mut HeaderMap, names: &[HeaderName]) {
+    for name in names {
+        // Another scheme than Bearer is not ours (see `auth`).
+        if *name != header::AUTHORIZATION
+            || headers.get(name).is_some_and(|value| bearer(value.as_bytes()).is_some())
+        {
+            headers.remove(name);
+        }
+    }
+    while let Some(name) = headers.keys().find(|name| name.as_str().starts_with(X_TOLLGATE_PREFIX)).cloned() {
+        headers.remove(name);
+    }
+}
+
+/// One pass over the names; most messages have one such header or none.
+fn remove_hop_by_hop(headers: &mut HeaderMap, request: bool) {
+    if headers.contains_key(header::CONNECTION) {
+        remove_listed(headers);
+    }
+    while let Some(name) = headers.keys().find(|name| is_hop_by_hop(name, request)).cloned() {
+        headers.remove(name);
+    }
+}
+
+/// `Connection` and the headers that it lists. A sender may not list end-to-end fields there; those that would change the
+/// message's meaning stay (RFC 9110 §7.6.1 forbids them).
+fn remove_listed(headers: &mut HeaderMap) {
+    let values: Vec<HeaderValue> = match headers.entry(header::CONNECTION) {
+        http::header::Entry::Occupied(entry) => entry.remove_entry_mult().1.collect(),
+        http::header::Entry::Vacant(_) => return,
+    };
+    for token in values.iter().filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(',')) {
+        let token = token.trim();
+        if token.is_empty() || token.eq_ignore_ascii_case("close") || token.eq_ignore_ascii_case("keep-alive") {
+            continue;
+        }
+        if let Ok(name) = HeaderName::from_bytes(token.as_bytes())
+            && ![header::HOST, header::CONTENT_LENGTH, header::CONTENT_TYPE].contains(&name)
+        {
+            headers.remove(name);
+        }
+    }
+}
+
+fn is_hop_by_hop(name: &HeaderName, request: bool) -> bool {
+    *name == header::CONNECTION
+        || *name == header::TRANSFER_ENCODING
+        || *name == header::UPGRADE
+        || *name == header::TE
+        || *name == KEEP_ALIVE
+        || *name == PROXY_CONNECTION
+        // A hop's credentials; and the expectation, which was answered here (RFC 9110 §10.1.1).
+        || request && (*name == header::PROXY_AUTHORIZATION || *name == header::EXPECT)
+}
+
+/// Whether a list-valued header has a token.
+fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let texts = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    texts.flat_map(|text| text.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
+}
+
+/// Adds an item to a list-valued header; the common case is that we are the first.
+fn append_list(headers: &mut HeaderMap, name: HeaderName, item: &HeaderValue) {
+    let mut joined = Vec::new();
+    for value in headers.get_all(&name) {
+        joined.extend_from_slice(value.as_bytes());
+        joined.extend_from_slice(b", ");
+    }
+    if joined.is_empty() {
+        headers.insert(name, item.clone());
+        return;
+    }
+    joined.extend_from_slice(item.as_bytes());
+    if let Ok(value) = HeaderValue::from_bytes(&joined) {
+        headers.insert(name, value);
+    }
+}
+
+fn insert_text(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    if let Ok(value) = HeaderValue::from_str(text) {
+        headers.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dot_segments_are_seen_in_any_spelling() {
+        for (path, dots) in [
+            ("/", false),
+            ("/v3/scan", false),
+            ("/v3/.well-known/x", false),
+            ("/v3/a..b", false),
+            ("/a%20b", false),
+            ("/v3/../admin", true),
+            ("/v3/./x", true),
+            ("/v3/%2e%2E/admin", true),
+            ("/v3/..", true),
+            ("/v3/..%2fadmin", true),
+            ("/v3\\..\\admin%2", true),
+        ] {
+            assert_eq!(has_dot_segment(path), dots, "{path}");
+        }
+    }
+
+    #[test]
+    fn connection_takes_what_it_lists_with_it_but_not_the_framing() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, X-Private"),
+            ("connection", "content-length, host"),
+            ("x-private", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("te", "gzip"),
+            ("content-length", "3"),
+            ("accept", "*/*"),
+        ] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        remove_hop_by_hop(&mut headers, true);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "content-length"]);
+    }
+
+    #[test]
+    fn forwarded_for_grows_at_its_end() {
+        let mut headers = HeaderMap::new();
+        headers.append(X_FORWARDED_FOR, HeaderValue::from_static("1.1.1.1"));
+        headers.append(X_FORWARDED_FOR, HeaderValue::from_static("2.2.2.2"));
+        append_list(&mut headers, X_FORWARDED_FOR, &HeaderValue::from_static("3.3.3.3"));
+        assert_eq!(headers[X_FORWARDED_FOR], "1.1.1.1, 2.2.2.2, 3.3.3.3");
+    }
+}

@@ -1,0 +1,96 @@
+//! Whole or open: a short answer is read whole before its row commits, so that the row is complete; a longer or streamed
+//! one is released frame by frame after its open row.
+
+use std::{collections::VecDeque, future::poll_fn, pin::Pin, task::Poll, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Response, header, response::Parts};
+use http_body::{Body, Frame};
+
+use super::{Inbound, body::Whole, upstream::{Reply, ReplyError}};
+use crate::error::{Fault, SWITCHING_PROTOCOLS};
+
+/// Longest answer that is read whole, bytes (contract).
+const MAX_WHOLE_BYTES: usize = 64 * 1024;
+/// An answer of undeclared length that has not ended after this is taken for a stream.
+const MAX_WAIT_FOR_END: Duration = Duration::from_millis(250);
+
+/// An answer, as far as it was read.
+#[derive(Debug)]
+pub(crate) enum Held<B: Inbound> {
+    /// All of it.
+    Whole(Parts, Whole),
+    /// What was read of it, and the rest.
+    Open(Parts, Prefix, Reply<B>),
+}
+
+/// Frames that were read before the answer proved long; at most [`MAX_WHOLE_BYTES`] and a frame.
+pub(crate) type Prefix = VecDeque<Frame<Bytes>>;
+
+/// Reads a short answer to its end.
+pub(crate) async fn hold<B: Inbound>(response: Response<Reply<B>>) -> Result<Held<B>, Fault> {
+    let (parts, mut reply) = response.into_parts();
+    let declared = reply.size_hint().exact();
+    let streamed = parts.status == SWITCHING_PROTOCOLS
+        || declared.is_some_and(|bytes| bytes > MAX_WHOLE_BYTES as u64)
+        || declared.is_none() && is_event_stream(&parts.headers);
+    if streamed {
+        return Ok(Held::Open(parts, Prefix::new(), reply));
+    }
+    if reply.is_end_stream() {
+        reply.finish();
+        return Ok(Held::Whole(parts, Whole::default()));
+    }
+    let mut read = Prefix::new();
+    let mut bytes = 0;
+    // Only an answer of unknown length needs the timer.
+    let mut patience = declared.is_none().then(|| Box::pin(tokio::time::sleep(MAX_WAIT_FOR_END)));
+    loop {
+        let next = poll_fn(|cx| match Pin::new(&mut reply).poll_frame(cx) {
+            Poll::Ready(frame) => Poll::Ready(Some(frame)),
+            Poll::Pending => match &mut patience {
+                Some(sleep) => sleep.as_mut().poll(cx).map(|()| None),
+                None => Poll::Pending,
+            },
+        });
+        match next.await {
+            None => return Ok(Held::Open(parts, read, reply)),
+            Some(Some(Ok(frame))) => {
+                bytes += frame.data_ref().map_or(0, Bytes::len);
+                read.push_back(frame);
+                if bytes > MAX_WHOLE_BYTES {
+                    return Ok(Held::Open(parts, read, reply));
+                }
+                if !reply.is_end_stream() {
+                    continue;
+                }
+            }
+            Some(Some(Err(ReplyError::Broke))) => return Err(Fault::UpstreamBroke),
+            Some(Some(Err(ReplyError::Stalled))) => return Err(Fault::UpstreamTimeout),
+            Some(None) => {}
+        }
+        reply.finish();
+        return Ok(Held::Whole(parts, join(read, bytes)));
+    }
+}
+
+fn join(mut frames: Prefix, bytes: usize) -> Whole {
+    if frames.len() == 1 && bytes > 0 {
+        let frame = frames.pop_front().and_then(|frame| frame.into_data().ok());
+        return Whole::from(frame.unwrap_or_default());
+    }
+    let mut data = BytesMut::with_capacity(bytes);
+    let mut trailers = None;
+    for frame in frames {
+        match frame.into_data() {
+            Ok(chunk) => data.extend_from_slice(&chunk),
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    Whole::new(data.freeze(), trailers)
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+    value.is_some_and(|text| text.len() >= 17 && text[..17].eq_ignore_ascii_case(b"text/event-stream"))
+}

@@ -1,0 +1,109 @@
+//! What the request path asks of the ledger, and nothing more.
+//!
+//! The store implements it by delegation. Generic rather than `dyn`, so that a call costs what the store's does.
+
+use std::{fmt, future::Future, sync::Arc};
+
+use store::{
+    CommitError, Readiness, RowPermit, Store, Unavailable,
+    lease::{self, Demand, Denied, Standing},
+    model::{AccountId, Charge, KeyHash, Row},
+    view::{FoundKey, RouteView},
+};
+
+/// The ledger as the request path sees it.
+pub trait Ledger: fmt::Debug + Send + Sync + 'static {
+    /// A place in the commit queue.
+    type Permit: Permit;
+    /// Units taken.
+    type Grant: Grant;
+
+    /// Looks a key up by the hash of its secret; memory only.
+    fn key(&self, hash: &KeyHash) -> Option<FoundKey>;
+    /// The most specific route; memory only.
+    fn route(&self, host: Option<&str>, path: &str, method: &str) -> Option<Arc<RouteView>>;
+    /// Whether the node's view of the keys may be trusted to say "unknown" (P3, P5).
+    ///
+    /// # Errors
+    /// It may not: 503, never 401.
+    fn ready(&self) -> Result<(), Unavailable>;
+    /// A place in the commit queue and fresh contact with the quorum.
+    ///
+    /// # Errors
+    /// [`Unavailable`]; the upstream must not be called.
+    fn permit(&self, account: &AccountId) -> Result<Self::Permit, Unavailable>;
+    /// Takes what the request needs of every policy, all or none.
+    fn acquire(&self, demand: Demand<'_>) -> impl Future<Output = Result<Self::Grant, Denied>> + Send;
+    /// Hands in a row that nobody waits for.
+    fn record(&self, row: Row);
+}
+
+/// See [`RowPermit`].
+pub trait Permit: fmt::Debug + Send + Sync + 'static {
+    /// Hands the row in and waits for its quorum.
+    fn commit(self, row: Row) -> impl Future<Output = Result<(), CommitError>> + Send + 'static;
+}
+
+/// See [`lease::Grant`].
+pub trait Grant: fmt::Debug + Send + Sync + 'static {
+    /// Where the client stands with every policy.
+    fn standings(&self) -> &[Standing];
+    /// The charges, with the true numbers.
+    fn settle(&mut self, content_bytes: u64, cost: u64) -> Vec<Charge>;
+    /// The upstream was never called.
+    fn refund(self);
+}
+
+impl Ledger for Store {
+    type Permit = RowPermit;
+    type Grant = lease::Grant;
+
+    fn key(&self, hash: &KeyHash) -> Option<FoundKey> {
+        self.directory().key(hash)
+    }
+
+    fn route(&self, host: Option<&str>, path: &str, method: &str) -> Option<Arc<RouteView>> {
+        self.directory().routes().find(host, path, method).cloned()
+    }
+
+    fn ready(&self) -> Result<(), Unavailable> {
+        match self.readiness() {
+            Readiness::Ready => Ok(()),
+            Readiness::NotReady(reason) => {
+                Err(Unavailable { reason, retry_after: std::time::Duration::from_secs(1) })
+            }
+        }
+    }
+
+    fn permit(&self, account: &AccountId) -> Result<RowPermit, Unavailable> {
+        Store::permit(self, account)
+    }
+
+    fn acquire(&self, demand: Demand<'_>) -> impl Future<Output = Result<lease::Grant, Denied>> + Send {
+        self.leases().acquire(demand)
+    }
+
+    fn record(&self, row: Row) {
+        Store::record(self, row);
+    }
+}
+
+impl Permit for RowPermit {
+    fn commit(self, row: Row) -> impl Future<Output = Result<(), CommitError>> + Send + 'static {
+        RowPermit::commit(self, row)
+    }
+}
+
+impl Grant for lease::Grant {
+    fn standings(&self) -> &[Standing] {
+        &self.standings
+    }
+
+    fn settle(&mut self, content_bytes: u64, cost: u64) -> Vec<Charge> {
+        lease::Grant::settle(self, content_bytes, cost)
+    }
+
+    fn refund(self) {
+        lease::Grant::refund(self);
+    }
+}

@@ -1,0 +1,82 @@
+//! Sixth link: the request as the upstream gets it.
+
+use http::{Request, Uri, Version, uri};
+use hyper::upgrade::OnUpgrade;
+
+use super::{Inbound, Ledger, Upload, entry::Entry, headers, link::Link, trace};
+use crate::error::Fault;
+
+/// The link.
+#[derive(Debug)]
+pub(crate) struct Proxy<S> {
+    inner: S,
+}
+
+impl<S> Proxy<S> {
+    pub(crate) fn new(inner: S) -> Self {
+        Self { inner }
+    }
+}
+
+impl<L: Ledger, B: Inbound, S: Link<L, Request<Upload<B>>>> Link<L, Request<B>> for Proxy<S> {
+    type Response = S::Response;
+
+    async fn call(&self, entry: &mut Entry<L>, request: Request<B>) -> Result<S::Response, Fault> {
+        let (mut parts, body) = request.into_parts();
+        let timeout = entry.shared.settings.timeouts.body_read;
+        let body = Upload::new(body, entry.max_body_bytes, timeout);
+        entry.upload = body.meter();
+        entry.upgrade = parts.extensions.remove::<OnUpgrade>();
+        let upgrade = entry.upgrade.is_some() && headers::wants_upgrade(&parts.headers);
+        let (trace_id, traceparent) = trace::continue_or_start(&parts.headers, &entry.shared.ids);
+        entry.trace_id = trace_id;
+        headers::to_upstream(&mut parts, entry, upgrade);
+        trace::insert(&mut parts.headers, traceparent);
+        parts.uri = origin_form(&parts.uri, entry.route().route.strip_prefix.as_deref());
+        parts.version = Version::HTTP_11;
+        parts.extensions.clear();
+        self.inner.call(entry, Request::from_parts(parts, body)).await
+    }
+}
+
+/// Path and query, as an origin server is asked (RFC 9112 §3.2.1); the route's prefix taken off.
+fn origin_form(uri: &Uri, strip_prefix: Option<&str>) -> Uri {
+    let target = match (uri.path_and_query(), strip_prefix) {
+        (Some(whole), None) => whole.clone(),
+        (Some(whole), Some(prefix)) => {
+            let text = whole.as_str();
+            match text.strip_prefix(prefix) {
+                // "/v3" off "/v3/scan?q", "/v3" and "/v3?q"; never a part of a segment ("/v3" off "/v30").
+                Some(rest) if rest.starts_with('/') => rest.parse().unwrap_or_else(|_| whole.clone()),
+                Some(rest) if rest.is_empty() || rest.starts_with('?') || prefix.ends_with('/') => {
+                    format!("/{rest}").parse().unwrap_or_else(|_| whole.clone())
+                }
+                _ => whole.clone(),
+            }
+        }
+        (None, _) => uri::PathAndQuery::from_static("/"),
+    };
+    Uri::from(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefix_is_taken_off_on_segment_boundaries_and_the_query_goes_on() {
+        for (uri, prefix, expected) in [
+            ("/v3/scan?q=1", None, "/v3/scan?q=1"),
+            ("http://api.test/v3/scan?q=1", None, "/v3/scan?q=1"),
+            ("/v3/scan?q=1", Some("/v3"), "/scan?q=1"),
+            ("/v3/scan", Some("/v3/"), "/scan"),
+            ("/v3", Some("/v3"), "/"),
+            ("/v3?q", Some("/v3"), "/?q"),
+            ("/v30", Some("/v3"), "/v30"),
+            ("http://api.test", None, "/"),
+        ] {
+            let uri: Uri = uri.parse().expect("a URI");
+            assert_eq!(origin_form(&uri, prefix), expected, "{uri} {prefix:?}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! First link: the request's id and entry, its row on a quorum, and only then its answer (P1).
+
+use std::{sync::Arc, time::Instant};
+
+use http::{HeaderMap, Request, Response};
+use store::model::{Completion, Outcome};
+
+use super::{
+    Inbound, Ledger, Permit, Shared,
+    body::{Download, Whole},
+    entry::{Client, End, Entry},
+    headers::{self, X_REQUEST_ID},
+    hold::{self, Held},
+    link::Link,
+    problem, rate_headers,
+    rejections::Place,
+    tunnel,
+    upstream::Reply,
+};
+use crate::error::{Fault, SWITCHING_PROTOCOLS};
+
+/// The link.
+#[derive(Debug)]
+pub(crate) struct Record<L, S> {
+    shared: Arc<Shared<L>>,
+    inner: S,
+}
+
+impl<L: Ledger, S> Record<L, S> {
+    pub(crate) fn new(shared: Arc<Shared<L>>, inner: S) -> Self {
+        Self { shared, inner }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared<L> {
+        &self.shared
+    }
+
+    pub(crate) async fn serve<B>(&self, client: Client, request: Request<B>) -> Response<Download<L, B>>
+    where
+        B: Inbound,
+        S: Link<L, Request<B>, Response = Response<Reply<B>>>,
+    {
+        let mut entry = Entry::new(self.shared.clone(), client);
+        let answer = match headers::check(&request) {
+            Ok(()) => self.inner.call(&mut entry, request).await,
+            Err(fault) => Err(fault),
+        };
+        let held = match answer {
+            Ok(response) => hold::hold(response).await,
+            Err(fault) => Err(fault),
+        };
+        match held {
+            Ok(held) => release(entry, held).await,
+            Err(fault) if entry.known.is_none() => refuse_unknown(&entry, &fault),
+            Err(fault) => refuse(entry, fault).await,
+        }
+    }
+}
+
+/// The upstream's answer, once its row (for one that is streamed: its open row) is committed.
+async fn release<L: Ledger, B: Inbound>(mut entry: Entry<L>, held: Held<B>) -> Response<Download<L, B>> {
+    let (status, completion, bytes_out) = match &held {
+        Held::Whole(parts, body) => (parts.status, Completion::Complete, body.bytes()),
+        Held::Open(parts, ..) => (parts.status, Completion::Open, 0),
+    };
+    let end = End { status: status.as_u16(), outcome: Outcome::Admitted, completion, bytes_out, settles: false };
+    if let Err(fault) = commit(&mut entry, &end).await {
+        // The row's fate is unknown, so nothing of the upstream's answer may be seen.
+        return problem_response(&entry, &fault);
+    }
+    entry.shared.telemetry.answered(end.outcome, end.status, entry.started.elapsed());
+    match held {
+        Held::Whole(mut parts, body) => {
+            headers::to_client(&mut parts.headers, false);
+            stamp(&mut parts.headers, &entry, None);
+            Response::from_parts(parts, Download::Whole(body))
+        }
+        Held::Open(mut parts, _, reply) if status == SWITCHING_PROTOCOLS => {
+            let upstream = hyper::upgrade::on(Response::from_parts(parts.clone(), ()));
+            headers::to_client(&mut parts.headers, true);
+            stamp(&mut parts.headers, &entry, None);
+            tunnel::spawn(entry, upstream, reply);
+            Response::from_parts(parts, Download::Whole(Whole::default()))
+        }
+        Held::Open(mut parts, prefix, reply) => {
+            headers::to_client(&mut parts.headers, false);
+            stamp(&mut parts.headers, &entry, None);
+            Response::from_parts(parts, Download::stream(entry, end.status, prefix, reply))
+        }
+    }
+}
+
+/// The gateway's own answer to a request whose key is known: its row first, or its share of a coalesced one.
+async fn refuse<L: Ledger, B: Inbound>(mut entry: Entry<L>, fault: Fault) -> Response<Download<L, B>> {
+    let outcome = fault.outcome();
+    if let Fault::Unavailable(_) = fault {
+        return problem_response(&entry, &fault);
+    }
+    let body = problem::body(&fault, &entry);
+    let status = fault.status().as_u16();
+    let place = if outcome.is_rejected() && !entry.executed() {
+        let known = entry.known.as_ref().expect("refused with a known key");
+        entry.shared.rejections.place(&known.key, entry.ts)
+    } else {
+        Place::OwnRow
+    };
+    if place == Place::OwnRow {
+        let completion = match fault {
+            Fault::UpstreamBroke => Completion::UpstreamAbort,
+            Fault::BodyBroken | Fault::BodyStalled => Completion::ClientAbort,
+            _ => Completion::Complete,
+        };
+        let end = End { status, outcome, completion, bytes_out: body.len() as u64, settles: false };
+        if let Err(fault) = commit(&mut entry, &end).await {
+            return problem_response(&entry, &fault);
+        }
+    } else {
+        let known = entry.known.as_ref().expect("refused with a known key");
+        entry.shared.rejections.count(&entry, known, outcome, status);
+        entry.shared.telemetry.coalesced.increment(1);
+    }
+    entry.shared.telemetry.answered(outcome, status, entry.started.elapsed());
+    let mut response = problem::response(&fault, body);
+    stamp(response.headers_mut(), &entry, Some(&fault));
+    response
+}
+
+/// The gateway's own answer to a request without a known key: counted, and no more.
+fn refuse_unknown<L: Ledger, B: Inbound>(entry: &Entry<L>, fault: &Fault) -> Response<Download<L, B>> {
+    entry.shared.telemetry.unknown_keys.increment(1);
+    problem_response(entry, fault)
+}
+
+/// An answer that has no row, or one whose fate is unknown.
+fn problem_response<L: Ledger, B: Inbound>(entry: &Entry<L>, fault: &Fault) -> Response<Download<L, B>> {
+    let telemetry = &entry.shared.telemetry;
+    match fault {
+        Fault::BadRequest(_) => telemetry.bad_request(fault.status().as_u16()),
+        _ => telemetry.answered(fault.outcome(), fault.status().as_u16(), entry.started.elapsed()),
+    }
+    let mut response = problem::response(fault, problem::body(fault, entry));
+    stamp(response.headers_mut(), entry, Some(fault));
+    response
+}
+
+/// Hands the row in and waits for its quorum.
+async fn commit<L: Ledger>(entry: &mut Entry<L>, end: &End) -> Result<(), Fault> {
+    let permit = match entry.permit.take() {
+        Some(permit) => permit,
+        None => entry.shared.ledger.permit(&entry.key().account.id).map_err(Fault::Unavailable)?,
+    };
+    let row = entry.row(end).expect("only requests with a known key are committed");
+    let handed_in = Instant::now();
+    let committed = permit.commit(row).await;
+    entry.shared.telemetry.commit.record(handed_in.elapsed());
+    committed.map_err(|error| {
+        entry.shared.telemetry.commit_failures.increment(1);
+        Fault::Unavailable(error.0)
+    })
+}
+
+/// What every answer carries: its id and, once the key is known, where the client stands.
+fn stamp<L: Ledger>(headers: &mut HeaderMap, entry: &Entry<L>, fault: Option<&Fault>) {
+    headers.insert(X_REQUEST_ID, entry.id_value.clone());
+    if let Some(known) = &entry.known {
+        let standings = match fault {
+            Some(Fault::Refused(refusal)) => Some(refusal.standings.as_slice()),
+            _ => entry.standings(),
+        };
+        rate_headers::insert(headers, standings, &known.key.account.policies, entry.shared.settings.compat_headers);
+    }
+}

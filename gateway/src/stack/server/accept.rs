@@ -1,0 +1,155 @@
+//! A core's loop: accept, share out evenly, look after the connections each second, drain.
+
+use std::{
+    io::{self, Write as _},
+    net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use hyper::body::Incoming;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+};
+
+use super::{Phase, connection, registry::Registry};
+use crate::{error::TOO_MANY_CONNECTIONS, stack::{Ledger, Stack}};
+
+/// Pause after `accept` failed for want of descriptors or memory, so that the loop does not spin.
+const BACK_OFF: Duration = Duration::from_millis(50);
+/// How often connections are looked after.
+const TICK: Duration = Duration::from_secs(1);
+/// A core hands a connection to another when it has so many more.
+const UNEVEN_BY: usize = 2;
+/// Connections on their way to another core; one more stays where it is.
+const MAILBOX: usize = 256;
+
+/// Connections that other cores hand over.
+pub(super) type Inbox = mpsc::Receiver<(StdStream, SocketAddr)>;
+
+/// How other cores hand a connection over, and how many connections this core has.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    sender: mpsc::Sender<(StdStream, SocketAddr)>,
+    connections: Arc<AtomicUsize>,
+}
+
+pub(super) fn mailbox() -> (Inbox, Outbox) {
+    let (sender, inbox) = mpsc::channel(MAILBOX);
+    (inbox, Outbox { sender, connections: Arc::default() })
+}
+
+/// A core of the data plane.
+pub(super) struct Core<L: Ledger> {
+    pub(super) number: usize,
+    pub(super) stack: Arc<Stack<L, Incoming>>,
+    /// Connections of the whole node.
+    pub(super) open: Arc<AtomicUsize>,
+    pub(super) outboxes: Arc<[Outbox]>,
+    pub(super) draining: watch::Receiver<Phase>,
+}
+
+impl<L: Ledger> Core<L> {
+    /// Serves until drained.
+    pub(super) async fn run(mut self, listener: StdListener, mut inbox: Inbox) -> io::Result<()> {
+        let registry = Arc::new(Registry::new(self.stack.settings().timeouts));
+        let listener = TcpListener::from_std(listener)?;
+        let mut tick = tokio::time::interval(TICK);
+        let until = loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => self.accepted(stream, peer, &registry),
+                    Err(error) => self.accept_failed(&error).await,
+                },
+                Some((stream, peer)) = inbox.recv() => {
+                    if let Ok(stream) = TcpStream::from_std(stream) {
+                        self.serve(stream, peer, &registry);
+                    }
+                }
+                _ = tick.tick() => {
+                    registry.tick();
+                    self.stack.sweep();
+                }
+                _ = self.draining.changed() => match *self.draining.borrow() {
+                    Phase::Draining(until) => break until,
+                    Phase::Serving => {}
+                },
+            }
+        };
+        drop(listener);
+        inbox.close();
+        while let Ok((stream, peer)) = inbox.try_recv() {
+            if let Ok(stream) = TcpStream::from_std(stream) {
+                self.serve(stream, peer, &registry);
+            }
+        }
+        registry.drain();
+        let ended = tokio::time::timeout_at(until.into(), async {
+            while !registry.is_empty() {
+                tokio::select! {
+                    () = registry.changed() => {}
+                    _ = tick.tick() => registry.tick(),
+                }
+            }
+        });
+        if ended.await.is_err() {
+            tracing::warn!(connections = registry.len(), "data plane: drain deadline passed, closing connections");
+            registry.kill();
+        }
+        // Rows of requests that were cut off are handed in by tasks of this runtime: let them get in line.
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+
+    fn accepted(&self, stream: TcpStream, peer: SocketAddr, registry: &Arc<Registry>) {
+        if self.open.load(Ordering::Relaxed) >= self.stack.settings().max_connections {
+            self.stack.telemetry().connections_refused.increment(1);
+            refuse(stream);
+            return;
+        }
+        // The kernel shares connections out by a hash of the addresses, unevenly when they are few.
+        let count = |outbox: &Outbox| outbox.connections.load(Ordering::Relaxed);
+        let here = count(&self.outboxes[self.number]);
+        match self.outboxes.iter().min_by_key(|outbox| count(outbox)) {
+            Some(least) if count(least) + UNEVEN_BY <= here => match (least.sender.try_reserve(), stream.into_std()) {
+                (Ok(place), Ok(stream)) => {
+                    place.send((stream, peer));
+                }
+                (Err(_), Ok(stream)) => {
+                    if let Ok(stream) = TcpStream::from_std(stream) {
+                        self.serve(stream, peer, registry);
+                    }
+                }
+                (_, Err(error)) => tracing::debug!(%error, "data plane: hand a connection over"),
+            },
+            _ => self.serve(stream, peer, registry),
+        }
+    }
+
+    fn serve(&self, stream: TcpStream, peer: SocketAddr, registry: &Arc<Registry>) {
+        let mine = &self.outboxes[self.number].connections;
+        let counted = connection::Counted::new([self.open.clone(), mine.clone()], self.stack.telemetry());
+        connection::spawn(self.stack.clone(), stream, peer, registry, counted);
+    }
+
+    async fn accept_failed(&self, error: &io::Error) {
+        self.stack.telemetry().accept_errors.increment(1);
+        // A connection that was gone before it was accepted is that client's affair.
+        if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+            return;
+        }
+        tracing::warn!(%error, "data plane: accept");
+        tokio::time::sleep(BACK_OFF).await;
+    }
+}
+
+/// Says 503 in one write that does not wait, and closes.
+fn refuse(stream: TcpStream) {
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = stream.write(TOO_MANY_CONNECTIONS);
+    }
+}

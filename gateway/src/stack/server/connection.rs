@@ -1,0 +1,214 @@
+//! One client's connection: HTTP/1.1 or HTTP/2 by prior knowledge, served until it ends, is drained or is overdue.
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
+use http_body::{Body, Frame, SizeHint};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use metrics::Gauge;
+use tokio::net::TcpStream;
+
+use super::{
+    registry::{Order, Registry},
+    watch::{MAX_HEAD_BYTES, Watch, Watched},
+};
+use crate::{
+    stack::{BoxError, Client, Download, Ledger, Stack},
+    telemetry::Telemetry,
+};
+
+/// Header fields of a request; hyper answers more with 431.
+const MAX_HEADERS: usize = 100;
+/// Bytes that an HTTP/1 connection buffers a direction: bounds what a slow reader holds.
+const MAX_BUFFER_BYTES: usize = 64 * 1024;
+/// Requests at once on an HTTP/2 connection; further ones wait in the client.
+const MAX_STREAMS: u32 = 128;
+/// Bytes of bodies that an HTTP/2 client may send before they are taken, a stream and a connection.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// HTTP/2 pings: so often, answered in so long, else the connection is closed.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_WITHIN: Duration = Duration::from_secs(20);
+/// Between two looks at a preface of which only a part has come.
+const PREFACE_PAUSE: Duration = Duration::from_millis(5);
+
+/// Serves a connection on a task of its own.
+pub(super) fn spawn<L: Ledger>(
+    stack: Arc<Stack<L, Incoming>>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    registry: &Arc<Registry>,
+    counted: Counted,
+) {
+    let watch = Watch::new(registry.add(), counted);
+    tokio::spawn(async move {
+        let patience = stack.settings().timeouts.header_read;
+        if stream.set_nodelay(true).is_err() {
+            return;
+        }
+        // A connection that is dropped here is a client's that said nothing.
+        let Ok(Ok(http2)) = tokio::time::timeout(patience, speaks_http2(&stream)).await else { return };
+        let io = TokioIo::new(Watched::new(stream, watch.clone()));
+        let service = {
+            let (watch, client) = (watch.clone(), Client::new(peer.ip()));
+            service_fn(move |request| serve(stack.clone(), watch.clone(), client.clone(), request))
+        };
+        if http2 {
+            watch.is_http2();
+            let connection = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(MAX_STREAMS)
+                .max_header_list_size(MAX_HEAD_BYTES as u32)
+                .initial_stream_window_size(STREAM_WINDOW_BYTES)
+                .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+                .max_send_buf_size(MAX_BUFFER_BYTES)
+                .keep_alive_interval(PING_EVERY)
+                .keep_alive_timeout(PING_WITHIN)
+                .serve_connection(io, service);
+            drive(connection, &watch, http2::Connection::graceful_shutdown).await;
+        } else {
+            let connection = http1::Builder::new()
+                .max_header_size(MAX_HEAD_BYTES)
+                .max_headers(MAX_HEADERS)
+                .max_buf_size(MAX_BUFFER_BYTES)
+                // The registry looks after slow heads.
+                .header_read_timeout(None)
+                .serve_connection(io, service)
+                .with_upgrades();
+            drive(connection, &watch, http1::UpgradeableConnection::graceful_shutdown).await;
+        }
+    });
+}
+
+/// Whether the first bytes are an HTTP/2 preface; `PRI` begins no method (RFC 9113 §11.6). They stay where they are.
+async fn speaks_http2(stream: &TcpStream) -> std::io::Result<bool> {
+    const START: &[u8; 3] = b"PRI";
+    let mut first = [0; START.len()];
+    loop {
+        let seen = stream.peek(&mut first).await?;
+        if seen == 0 || first[..seen] != START[..seen] {
+            return Ok(false);
+        }
+        if seen == START.len() {
+            return Ok(true);
+        }
+        tokio::time::sleep(PREFACE_PAUSE).await;
+    }
+}
+
+/// Polls a connection to its end, or to the order to close it.
+async fn drive<C: Future>(connection: C, watch: &Watch, shut_down: fn(Pin<&mut C>)) {
+    let mut connection = pin!(connection);
+    let (mut registered, mut draining) = (false, false);
+    poll_fn(|cx| {
+        if !registered {
+            // A task's waker stays the same.
+            watch.member.woken_by(cx.waker());
+            registered = true;
+        }
+        match watch.member.ordered() {
+            Order::Close => return Poll::Ready(()),
+            Order::Drain if !draining => {
+                draining = true;
+                shut_down(connection.as_mut());
+            }
+            Order::Drain | Order::Serve => {}
+        }
+        // Its errors are the client's: it went away, or sent what is not HTTP and was told so.
+        connection.as_mut().poll(cx).map(drop)
+    })
+    .await;
+}
+
+async fn serve<L: Ledger>(
+    stack: Arc<Stack<L, Incoming>>,
+    watch: Arc<Watch>,
+    client: Client,
+    mut request: Request<Incoming>,
+) -> Result<Response<Watching<Download<L, Incoming>>>, Infallible> {
+    if request.headers().contains_key(header::TRANSFER_ENCODING) && watch.declares_length(request.method()) {
+        // Put back what hyper took out, for the chain to refuse.
+        request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+    watch.request_begins(!request.body().is_end_stream());
+    let in_flight = InFlight(watch);
+    let response = stack.serve(client, request).await;
+    Ok(response.map(|body| Watching { body, _in_flight: in_flight }))
+}
+
+/// A request from its head to the end of its answer.
+#[derive(Debug)]
+struct InFlight(Arc<Watch>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.request_ends();
+    }
+}
+
+/// An answer's body; the request is in flight until it is dropped.
+#[derive(Debug)]
+struct Watching<D> {
+    body: D,
+    _in_flight: InFlight,
+}
+
+impl<D: Body<Data = Bytes, Error = BoxError> + Unpin> Body for Watching<D> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A connection, counted as long as its socket is open.
+#[derive(Debug)]
+pub(super) struct Counted {
+    counts: [Arc<AtomicUsize>; 2],
+    gauge: Gauge,
+}
+
+impl Counted {
+    pub(super) fn new(counts: [Arc<AtomicUsize>; 2], telemetry: &Telemetry) -> Self {
+        for count in &counts {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        telemetry.connections.increment(1.0);
+        Self { counts, gauge: telemetry.connections.clone() }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        for count in &self.counts {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.gauge.decrement(1.0);
+    }
+}

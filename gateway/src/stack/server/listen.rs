@@ -1,0 +1,53 @@
+//! Listeners: one a core on the same address, between which the kernel shares out connections (SO_REUSEPORT).
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that wait to be accepted, a listener.
+const BACKLOG: i32 = 1_024;
+
+/// Binds `count` listeners to one address.
+///
+/// # Errors
+/// The system's, `AddrInUse` also when another process of ours has the port: sharing it would be silent otherwise.
+pub(super) fn bind(addr: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    // Without SO_REUSEPORT the kernel refuses a port that is taken, whoever has it and however.
+    let probe = socket(addr, false)?;
+    let addr = match addr.port() {
+        0 => probe.local_addr()?.as_socket().unwrap_or(addr),
+        _ => addr,
+    };
+    drop(probe);
+    (0..count).map(|_| socket(addr, true).map(TcpListener::from)).collect()
+}
+
+fn socket(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_in_use_is_refused_although_ports_are_shared() {
+        let listeners = bind(SocketAddr::from(([127, 0, 0, 1], 0)), 2).expect("a free port");
+        let addr = listeners[0].local_addr().expect("bound");
+        assert_eq!(listeners[1].local_addr().expect("bound"), addr);
+        assert_eq!(bind(addr, 2).expect_err("taken").kind(), io::ErrorKind::AddrInUse);
+        drop(listeners);
+        bind(addr, 1).expect("free again");
+    }
+}

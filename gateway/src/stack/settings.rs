@@ -1,0 +1,107 @@
+//! Settings of the data plane, with their defaults.
+
+use std::{net::SocketAddr, time::Duration};
+
+use http::{HeaderName, header};
+use store::model::Name;
+
+/// Largest request body where neither route nor tier says, bytes.
+const DEFAULT_MAX_BODY_BYTES: u64 = 1 << 30;
+/// Client connections a node; one more is told 503 and closed.
+const DEFAULT_MAX_CONNECTIONS: usize = 16_384;
+
+/// How the data plane listens and serves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Threads, each with its own runtime, listener and upstream connections.
+    pub cores: usize,
+    /// This node's name in the rows.
+    pub node: Name,
+    /// Its region; empty for none.
+    pub region: Name,
+    /// Client connections at once.
+    pub max_connections: usize,
+    /// Headers that may carry the key, the first present decides. `authorization` as `Bearer <key>`, others bare.
+    pub key_headers: Vec<HeaderName>,
+    /// Which compatibility headers to send.
+    pub compat_headers: CompatHeaders,
+    /// Largest request body where neither route nor tier says.
+    pub max_body_bytes: u64,
+    /// How long to wait for whom.
+    pub timeouts: Timeouts,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            node: Name::from("node"),
+            region: Name::default(),
+            max_connections: DEFAULT_MAX_CONNECTIONS,
+            key_headers: vec![HeaderName::from_static("x-api-key"), header::AUTHORIZATION],
+            compat_headers: CompatHeaders::default(),
+            max_body_bytes: DEFAULT_MAX_BODY_BYTES,
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+/// Headers that the scan APIs behind the gateway have always sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CompatHeaders {
+    /// `X-Rate-Limit-Remaining`.
+    pub rate_limit: bool,
+    /// `X-Quota-Remaining` and `X-Quota-Period-End`.
+    pub quota: bool,
+}
+
+impl CompatHeaders {
+    /// From the setting's texts, `x-rate-limit` and `x-quota`.
+    ///
+    /// # Errors
+    /// The first text that is neither.
+    pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
+        let mut set = Self::default();
+        for text in texts {
+            match text {
+                "x-rate-limit" => set.rate_limit = true,
+                "x-quota" => set.quota = true,
+                other => return Err(format!("{other:?} is not a set of headers: expected \"x-rate-limit\" or \"x-quota\"")),
+            }
+        }
+        Ok(set)
+    }
+}
+
+/// Timeouts, each of one phase.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// A request's head, from its first byte; then the connection is closed. Kept to the second.
+    pub header_read: Duration,
+    /// Between two requests of a connection. Kept to the second.
+    pub keep_alive: Duration,
+    /// Silence in the middle of a request's body: 408.
+    pub body_read: Duration,
+    /// A client that takes nothing of its answer; then the connection is closed. Kept to the second.
+    pub write_stall: Duration,
+    /// From the upstream call to the first byte of its answer, where the route does not say: 504.
+    pub upstream_first_byte: Duration,
+    /// How often an answer that is still streamed looks whether its key still works (P3).
+    pub recheck: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            header_read: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(75),
+            body_read: Duration::from_secs(30),
+            write_stall: Duration::from_secs(60),
+            upstream_first_byte: Duration::from_secs(30),
+            recheck: Duration::from_secs(1),
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The data plane over real sockets, with a double of the ledger and an upstream that does as it is told.
+
+mod answers;
+mod double;
+mod ends;
+mod framing;
+mod harness;
+mod proxying;
+mod streaming;

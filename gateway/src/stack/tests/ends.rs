@@ -1,0 +1,133 @@
+//! Requests that end badly still have their rows; a drain loses none.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use store::model::{Completion, Outcome};
+use tokio::io::AsyncWriteExt;
+
+use super::harness::{Act, body, header, ok, problem, read_all, read_until, request, rig, status, write};
+use crate::stack::{Server, Settings, StartError};
+
+#[tokio::test]
+async fn client_that_hangs_up_before_the_answer_has_a_row() {
+    let mut rig = rig(vec![Act::Hold]).await;
+    let mut stream = rig.connect().await;
+    stream.write_all(request("POST", "/", &rig.key, "Content-Length: 2\r\n", "hi").as_bytes()).await.expect("write");
+    rig.got().await;
+    drop(stream);
+    let row = rig.ledger.row().await;
+    assert_eq!((row.outcome, row.completion), (Outcome::Admitted, Completion::ClientAbort));
+    assert_eq!((row.status, row.bytes_in, row.charges.len()), (499, 2, 2));
+    assert_eq!(rig.ledger.0.in_use.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn client_that_hangs_up_in_the_middle_of_a_long_answer_is_settled() {
+    let large = "x".repeat(1024 * 1024);
+    let mut acts = vec![write(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 64 * large.len()))];
+    acts.extend(std::iter::repeat_n(write(&large), 64));
+    let rig = rig(acts).await;
+    let mut stream = rig.connect().await;
+    stream.write_all(request("GET", "/", &rig.key, "", "").as_bytes()).await.expect("write");
+    read_until(&mut stream, "xxxx").await;
+    drop(stream);
+    let rows = rig.ledger.wait_for_rows(2).await;
+    assert_eq!((rows[1].completion, rows[1].settles), (Completion::ClientAbort, true));
+    assert!(rows[1].bytes_out > 0 && rows[1].bytes_out < 64 * large.len() as u64);
+}
+
+#[tokio::test]
+async fn upstream_that_dies_in_a_short_answer_is_502() {
+    for end in [Act::Close, Act::Reset] {
+        let rig = rig(vec![write("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"), end]).await;
+        let answer = rig.get("/", "").await;
+        assert_eq!(status(&answer), 502, "{answer}");
+        assert_eq!(problem(&answer)["code"], "upstream-unreachable");
+        let row = rig.ledger.row().await;
+        assert_eq!((row.completion, row.status, row.cost), (Completion::UpstreamAbort, 502, 1));
+        assert_eq!((row.charges.len(), rig.ledger.0.refunded.load(Ordering::SeqCst)), (2, 0));
+    }
+}
+
+#[tokio::test]
+async fn upstream_that_dies_in_a_long_answer_breaks_it_off_and_is_settled() {
+    let half = "x".repeat(100_000);
+    let rig = rig(vec![write("HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n"), write(&half), Act::Close]).await;
+    let answer = rig.get("/", "").await;
+    assert_eq!(status(&answer), 200);
+    assert!(body(&answer).len() < 200_000);
+    let rows = rig.ledger.wait_for_rows(2).await;
+    assert_eq!((rows[1].completion, rows[1].settles), (Completion::UpstreamAbort, true));
+    assert_eq!(rows[1].bytes_out, 100_000);
+}
+
+#[tokio::test]
+async fn upstream_that_resets_before_its_answer_is_502_and_charged() {
+    let rig = rig(vec![Act::Reset]).await;
+    let answer = rig.send(&request("POST", "/", &rig.key, "Connection: close\r\nContent-Length: 2\r\n", "hi")).await;
+    assert_eq!(status(&answer), 502, "{answer}");
+    let row = rig.ledger.row().await;
+    assert_eq!((row.outcome, row.completion), (Outcome::UpstreamUnreachable, Completion::UpstreamAbort));
+    assert_eq!((row.bytes_in, row.charges.len()), (2, 2));
+    assert_eq!(rig.accepted(), 1, "a request that may have been executed was sent again");
+}
+
+#[tokio::test]
+async fn drain_finishes_what_is_in_flight_and_refuses_the_rest() {
+    let mut rig = rig(vec![Act::Hold, ok("late").remove(0)]).await;
+    let mut idle = rig.connect().await;
+    let mut busy = rig.connect().await;
+    busy.write_all(request("GET", "/", &rig.key, "", "").as_bytes()).await.expect("write");
+    rig.got().await;
+    let handle = rig.handle.take().expect("running");
+    let drained = tokio::task::spawn_blocking(move || handle.drain(Duration::from_secs(10)));
+    assert_eq!(read_all(&mut idle).await, "");
+    assert!(tokio::net::TcpStream::connect(rig.addr).await.is_err());
+    assert!(!drained.is_finished());
+    rig.go_on.notify_one();
+    let answer = read_all(&mut busy).await;
+    assert_eq!((status(&answer), body(&answer)), (200, "late"));
+    assert_eq!(header(&answer, "connection"), Some("close"));
+    drained.await.expect("drained");
+    assert_eq!(rig.ledger.rows().len(), 1);
+}
+
+#[tokio::test]
+async fn drain_deadline_cuts_off_and_the_rows_are_there() {
+    let mut rig = rig(vec![Act::Hold]).await;
+    let mut busy = rig.connect().await;
+    busy.write_all(request("GET", "/", &rig.key, "", "").as_bytes()).await.expect("write");
+    rig.got().await;
+    let handle = rig.handle.take().expect("running");
+    let start = Instant::now();
+    let drained = tokio::task::spawn_blocking(move || handle.drain(Duration::from_millis(200)));
+    drained.await.expect("drained");
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert_eq!(rig.ledger.row().await.completion, Completion::ClientAbort);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_bound_are_told_503() {
+    let rig = super::harness::rig_with(ok("hi"), |settings| settings.max_connections = 1, |_, _| {}).await;
+    let mut first = rig.connect().await;
+    first.write_all(request("GET", "/", &rig.key, "", "").as_bytes()).await.expect("write");
+    read_until(&mut first, "hi").await;
+    let mut second = rig.connect().await;
+    let answer = read_all(&mut second).await;
+    assert_eq!(status(&answer), 503, "{answer}");
+    assert_eq!(problem(&answer)["code"], "temporary-reduced-capacity");
+    let length = header(&answer, "content-length").expect("a length");
+    assert_eq!(body(&answer).len().to_string(), length);
+}
+
+#[tokio::test]
+async fn port_in_use_is_an_error_that_names_the_address() {
+    let rig = rig(ok("")).await;
+    let settings = Settings { listen: rig.addr, cores: 1, ..Settings::default() };
+    let error = Server::start(settings, std::sync::Arc::new(rig.ledger.clone())).expect_err("in use");
+    assert!(matches!(error, StartError::Listen { .. }));
+    assert!(error.to_string().contains(&rig.addr.to_string()), "{error}");
+}

@@ -1,0 +1,216 @@
+//! What the upstream gets, and how its connections are used.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Version};
+use http_body_util::{BodyExt, Empty, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use store::model::{Outcome, Target};
+use tokio::io::AsyncWriteExt;
+
+use super::harness::{Act, body, header, ok, read_until, request, rig, rig_with, status, write};
+use crate::stack::{Client, CompatHeaders, Rejections, Settings, Stack};
+
+#[tokio::test]
+async fn upstream_gets_who_asks_and_never_the_key() {
+    let mut rig = rig_with(
+        vec![write(
+            "HTTP/1.1 200 OK\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=1\r\nX-End: 2\r\n\
+             X-Request-Id: theirs\r\nContent-Length: 0\r\n\r\n",
+        )],
+        |_| {},
+        |route, _| route.strip_prefix = Some("/v3".into()),
+    )
+    .await;
+    let answer = rig
+        .get(
+            "/v3/scan?a=b%20c",
+            &format!(
+                "Authorization: Bearer {}\r\nConnection: X-Private, keep-alive\r\nX-Private: 1\r\nKeep-Alive: 5\r\n\
+                 Proxy-Connection: keep-alive\r\nTE: trailers, deflate\r\nUpgrade: h2c\r\nX-Tollgate-Tier: gold\r\n\
+                 X-Tollgate-Spoof: 1\r\nX-Forwarded-For: 9.9.9.9\r\nX-Forwarded-Host: evil\r\nX-Request-Id: mine\r\n\
+                 Accept: */*\r\n",
+                rig.key
+            ),
+        )
+        .await;
+    let got = rig.got().await;
+    assert!(got.head.starts_with("GET /scan?a=b%20c HTTP/1.1\r\n"), "{}", got.head);
+    assert!(!got.head.contains(&rig.key), "{}", got.head);
+    for gone in ["x-api-key", "authorization", "x-private", "keep-alive", "proxy-connection", "upgrade", "x-tollgate-spoof"]
+    {
+        assert_eq!(got.header(gone), None, "{gone}: {}", got.head);
+    }
+    let upstream = rig.upstream.targets[0].url.trim_start_matches("http://");
+    for (name, value) in [
+        ("host", upstream),
+        ("te", "trailers"),
+        ("connection", "te"),
+        ("x-tollgate-account", "acme"),
+        ("x-tollgate-tier", "free"),
+        ("x-forwarded-for", "9.9.9.9, 127.0.0.1"),
+        ("x-forwarded-proto", "http"),
+        ("x-forwarded-host", "api.test:8080"),
+        ("accept", "*/*"),
+        ("via", "1.1 tollgate"),
+    ] {
+        assert_eq!(got.header(name), Some(value), "{name}: {}", got.head);
+    }
+    let id = rig.ledger.row().await.request_id.to_string();
+    assert_eq!(got.header("x-request-id"), Some(id.as_str()));
+    assert_eq!(header(&answer, "x-request-id"), Some(id.as_str()));
+    let trace = format!("00-{:032x}-", rig.ledger.row().await.trace_id);
+    assert!(got.header("traceparent").is_some_and(|value| value.starts_with(&trace)));
+    assert_eq!((header(&answer, "x-hop"), header(&answer, "keep-alive")), (None, None));
+    assert_eq!(header(&answer, "x-end"), Some("2"));
+}
+
+#[tokio::test]
+async fn another_scheme_of_authorization_is_the_upstreams() {
+    let mut rig = rig(ok("")).await;
+    rig.get("/", "Authorization: Basic dTpw\r\n").await;
+    assert_eq!(rig.got().await.header("authorization"), Some("Basic dTpw"));
+}
+
+#[tokio::test]
+async fn compatibility_headers_are_sent_when_asked_for() {
+    let compat = CompatHeaders::parse(["x-rate-limit", "x-quota"]).expect("known");
+    let rig = rig_with(ok(""), |settings| settings.compat_headers = compat, |_, _| {}).await;
+    assert_eq!(header(&rig.get("/", "").await, "x-rate-limit-remaining"), Some("4"));
+    assert!(CompatHeaders::parse(["x-rate"]).is_err());
+}
+
+#[tokio::test]
+async fn connections_to_the_upstream_are_used_again() {
+    let rig = rig(ok("hi")).await;
+    let mut stream = rig.connect().await;
+    for _ in 0..20 {
+        stream.write_all(request("GET", "/", &rig.key, "", "").as_bytes()).await.expect("write");
+        assert_eq!(status(&read_until(&mut stream, "hi").await), 200);
+    }
+    for _ in 0..5 {
+        assert_eq!(body(&rig.get("/", "").await), "hi");
+    }
+    assert_eq!(rig.accepted(), 1);
+    assert_eq!(rig.ledger.rows().len(), 25);
+}
+
+#[tokio::test]
+async fn upstream_that_closes_after_each_answer_fails_no_request() {
+    let mut acts = ok("hi");
+    acts.push(Act::Close);
+    let rig = rig(acts).await;
+    for _ in 0..30 {
+        let answer = rig.get("/", "").await;
+        assert_eq!(status(&answer), 200, "{answer}");
+    }
+    assert_eq!(rig.accepted(), 30);
+}
+
+#[tokio::test]
+async fn target_that_refuses_is_passed_over_within_the_retries() {
+    let rig = rig_with(
+        ok("hi"),
+        |_| {},
+        |route, upstream| {
+            route.retries = 1;
+            let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+            upstream.targets.push(Target { url: format!("http://{closed}"), weight: 1 });
+        },
+    )
+    .await;
+    for _ in 0..10 {
+        assert_eq!(status(&rig.get("/", "").await), 200);
+    }
+    assert_eq!(rig.ledger.0.refunded.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn names_of_upstreams_are_looked_up() {
+    let mut rig = rig_with(
+        ok("hi"),
+        |_| {},
+        |_, upstream| upstream.targets[0].url = upstream.targets[0].url.replace("127.0.0.1", "localhost"),
+    )
+    .await;
+    assert_eq!(status(&rig.get("/", "").await), 200);
+    assert!(rig.got().await.header("host").is_some_and(|host| host.starts_with("localhost:")));
+}
+
+#[tokio::test]
+async fn upstream_at_its_bound_of_connections_is_503_before_it_is_called() {
+    let rig = rig_with(
+        vec![Act::Hold, ok("hi").remove(0)],
+        |_| {},
+        |_, upstream| (upstream.max_connections, upstream.connect_timeout_ms) = (Some(1), Some(100)),
+    )
+    .await;
+    let mut first = rig.connect().await;
+    first.write_all(request("GET", "/", &rig.key, "", "").as_bytes()).await.expect("write");
+    while rig.accepted() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(status(&rig.get("/", "").await), 503);
+    assert_eq!(rig.ledger.0.refunded.load(Ordering::SeqCst), 1);
+    rig.go_on.notify_one();
+    assert_eq!(status(&read_until(&mut first, "hi").await), 200);
+}
+
+#[tokio::test]
+async fn http2_by_prior_knowledge_is_served_on_the_same_port() {
+    let mut rig = rig(ok("found")).await;
+    let stream = rig.connect().await;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("h2");
+    tokio::spawn(connection);
+    for _ in 0..10 {
+        let request = Request::builder()
+            .method("POST")
+            .version(Version::HTTP_2)
+            .uri("http://api.test/v3/scan")
+            .header("x-api-key", &rig.key)
+            .body(Full::new(Bytes::from_static(b"hello")))
+            .expect("a request");
+        let response = sender.send_request(request).await.expect("an answer");
+        assert_eq!(response.status(), 200);
+        assert!(response.headers().contains_key("ratelimit"));
+        assert_eq!(response.into_body().collect().await.expect("a body").to_bytes(), "found");
+        let got = rig.got().await;
+        assert_eq!((got.body.as_slice(), got.header("x-forwarded-host")), (b"hello".as_slice(), Some("api.test")));
+    }
+    assert_eq!(rig.accepted(), 1);
+    let unknown = Request::get("http://api.test/").body(Full::new(Bytes::new())).expect("a request");
+    assert_eq!(sender.send_request(unknown).await.expect("an answer").status(), 401);
+}
+
+#[tokio::test]
+async fn head_requests_and_empty_answers_have_no_body() {
+    let rig = rig(vec![write("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n")]).await;
+    let answer = rig.send(&request("HEAD", "/", &rig.key, "Connection: close\r\n", "")).await;
+    assert_eq!((status(&answer), header(&answer, "content-length"), body(&answer)), (200, Some("10"), ""));
+    let rig = super::harness::rig(vec![write("HTTP/1.1 204 No Content\r\n\r\n")]).await;
+    let answer = rig.get("/", "").await;
+    assert_eq!((status(&answer), body(&answer)), (204, ""));
+}
+
+#[tokio::test]
+async fn stack_is_a_tower_service_of_any_body() {
+    use tower::{Service, ServiceExt};
+    let rig = rig(ok("found")).await;
+    let settings = Arc::new(Settings::default());
+    let ledger = Arc::new(rig.ledger.clone());
+    let stack = Arc::new(Stack::new(ledger, settings, Arc::new(Rejections::new())));
+    let mut service = stack.service();
+    let mut request = Request::get("/v3/scan").header("host", "a").header("x-api-key", &rig.key);
+    request = request.extension(Client::new([10, 0, 0, 1].into()));
+    let request = request.body(Empty::<Bytes>::new()).expect("a request");
+    let response = service.ready().await.expect("ready").call(request).await.expect("infallible");
+    let body = response.into_body().collect().await.expect("a body").to_bytes();
+    assert_eq!(body, "found");
+    let row = rig.ledger.row().await;
+    assert_eq!((row.client_ip, row.outcome), (Some([10, 0, 0, 1].into()), Outcome::Admitted));
+}

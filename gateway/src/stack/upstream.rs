@@ -1,0 +1,161 @@
+//! Last link: a connection to the upstream, the request on it, and the first byte of its answer in time.
+
+mod connect;
+mod pool;
+mod reply;
+
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+
+use http::{Method, Request, Response, header};
+use hyper::body::Incoming;
+
+pub(crate) use pool::Pools;
+pub(crate) use reply::{Reply, ReplyError};
+
+use self::pool::Connection;
+use super::{Inbound, Ledger, Upload, entry::{Entry, micros}, link::Link};
+use crate::error::Fault;
+
+/// A pooled connection that was idle for longer may have been closed by the upstream at this very moment: a request
+/// without a body is kept in copy, to be sent again on a fresh one.
+const STALE_AFTER: Duration = Duration::from_millis(500);
+
+/// The link.
+#[derive(Debug)]
+pub(crate) struct Upstream<B: Inbound> {
+    pools: Arc<Pools<B>>,
+}
+
+impl<B: Inbound> Upstream<B> {
+    pub(crate) fn new(pools: Arc<Pools<B>>) -> Self {
+        Self { pools }
+    }
+}
+
+impl<L: Ledger, B: Inbound> Link<L, Request<Upload<B>>> for Upstream<B> {
+    type Response = Response<Reply<B>>;
+
+    async fn call(&self, entry: &mut Entry<L>, mut request: Request<Upload<B>>) -> Result<Self::Response, Fault> {
+        let Some(view) = &entry.route().upstream else {
+            return Err(Fault::UpstreamUnreachable("the route's upstream does not exist"));
+        };
+        let pool = self.pools.pool(view);
+        let slot = pool.slot().await?;
+        let route = &entry.route().route;
+        let timeout = route.timeout_ms.map(Duration::from_millis);
+        let timeout = timeout.unwrap_or(entry.shared.settings.timeouts.upstream_first_byte);
+        // Tries after a connection that failed before anything was sent.
+        let mut retries = route.retries;
+        let mut target = pool.pick()?;
+        loop {
+            let (mut connection, fresh) = match pool.idle(target) {
+                Some(connection) => (connection, false),
+                None => match pool.connect(target).await {
+                    Ok(connection) => {
+                        entry.shared.telemetry.upstream_connects.increment(1);
+                        (connection, true)
+                    }
+                    Err(fault) if retries == 0 => return Err(fault),
+                    Err(_) => {
+                        retries -= 1;
+                        target = pool.pick()?;
+                        continue;
+                    }
+                },
+            };
+            request.headers_mut().insert(header::HOST, pool.authority(target));
+            let copy = if !fresh && connection.idle_for() > STALE_AFTER { replay(&request) } else { None };
+            let called = std::time::Instant::now();
+            let before = entry.called.replace(called);
+            match send(&mut connection, request, entry, timeout).await {
+                Sent::Answered(response) => {
+                    entry.upstream_us = micros(called);
+                    entry.shared.telemetry.upstream.record(called.elapsed());
+                    let idle = pool.idle_timeout();
+                    return Ok(response.map(|body| Reply::new(body, connection, pool, target, slot, idle)));
+                }
+                // Nothing of it was written: not a call at all. An idle connection was closed under it, so the next one.
+                Sent::Unsent(back) => {
+                    entry.called = before;
+                    if fresh && retries == 0 {
+                        return Err(Fault::UpstreamUnreachable("the upstream closed the connection"));
+                    }
+                    if fresh {
+                        retries -= 1;
+                        target = pool.pick()?;
+                    }
+                    request = back;
+                }
+                Sent::Broke => {
+                    entry.upstream_us = micros(called);
+                    if let Some(fault) = entry.upload.as_ref().and_then(|meter| meter.fault()) {
+                        return Err(fault);
+                    }
+                    match copy {
+                        Some(again) => request = again,
+                        None => return Err(Fault::UpstreamBroke),
+                    }
+                }
+                Sent::TimedOut => {
+                    entry.upstream_us = micros(called);
+                    return Err(Fault::UpstreamTimeout);
+                }
+            }
+        }
+    }
+}
+
+/// What became of a request on a connection.
+enum Sent<B: Inbound> {
+    Answered(Response<Incoming>),
+    Unsent(Request<Upload<B>>),
+    Broke,
+    TimedOut,
+}
+
+async fn send<L: Ledger, B: Inbound>(
+    connection: &mut Connection<B>,
+    request: Request<Upload<B>>,
+    entry: &Entry<L>,
+    timeout: Duration,
+) -> Sent<B> {
+    let Connection { sender, deadline, .. } = connection;
+    let mut answer = pin!(sender.try_send_request(request));
+    deadline.set(timeout);
+    let mut sent_bytes = 0;
+    poll_fn(|cx| {
+        if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+            return Poll::Ready(match answer {
+                Ok(response) => Sent::Answered(response),
+                Err(mut error) => match error.take_message() {
+                    Some(request) => Sent::Unsent(request),
+                    None => Sent::Broke,
+                },
+            });
+        }
+        while deadline.poll(cx).is_ready() {
+            // While the body still goes up, the upstream cannot be late.
+            match &entry.upload {
+                Some(meter) if !meter.is_finished() && meter.bytes() > sent_bytes => sent_bytes = meter.bytes(),
+                _ => return Poll::Ready(Sent::TimedOut),
+            }
+            deadline.set(timeout);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// A copy of a request that may be sent twice: idempotent (RFC 9110 §9.2.2) and without a body.
+fn replay<B: Inbound>(request: &Request<Upload<B>>) -> Option<Request<Upload<B>>> {
+    use http_body::Body as _;
+    let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE, Method::TRACE];
+    if !request.body().is_end_stream() || !idempotent.contains(request.method()) {
+        return None;
+    }
+    let mut copy = Request::new(Upload::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}

@@ -1,0 +1,100 @@
+//! How an account stands with the leader, for the admin API.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Leases,
+    acquire,
+    bucket::Wanted,
+    group::Wants,
+};
+use crate::{
+    Unavailable,
+    model::{Dimension, KeyId, Name, Timestamp},
+    view::{AccountView, FoundKey, LimitPolicy, RouteView},
+};
+
+/// Buckets looked at, at most: an account with a thousand keys on a hundred routes is shown in part.
+const LEVELS: usize = 10_000;
+
+/// How an account stands with the leader: rates and concurrency. Quotas are in the replicated state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Levels {
+    /// Requests under way, cluster-wide; none without a concurrency limit.
+    pub concurrent: Option<u64>,
+    /// Rate limits: those of the whole account, and of each key and route those that are not full.
+    pub rates: Vec<Level>,
+}
+
+/// One rate bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Level {
+    /// The limit's name.
+    pub limit: Name,
+    /// Of this key alone.
+    pub key: Option<KeyId>,
+    /// On this route alone.
+    pub route: Option<Name>,
+    /// Units at most.
+    pub burst: u64,
+    /// Units that could be taken now.
+    pub remaining: u64,
+    /// Until it is full again.
+    pub full_after: Duration,
+}
+
+impl Leases {
+    /// How an account stands with the leader, for these of its keys and these routes.
+    ///
+    /// # Errors
+    /// No leader to ask.
+    pub async fn levels(
+        &self,
+        account: &AccountView,
+        keys: &[FoundKey],
+        routes: &[Arc<RouteView>],
+        now: Timestamp,
+    ) -> Result<Levels, Unavailable> {
+        let mut named: Vec<(&LimitPolicy, Option<&FoundKey>, Option<&Arc<RouteView>>)> = Vec::new();
+        for policy in account.policies.limits_at(now) {
+            let keys = subjects(policy, Dimension::Key, keys);
+            let routes = subjects(policy, Dimension::Route, routes);
+            for key in &keys {
+                named.extend(routes.iter().map(|route| (policy, *key, *route)));
+            }
+        }
+        named.truncate(LEVELS);
+        let wanted = |(policy, key, route): &(&LimitPolicy, Option<&FoundKey>, Option<&Arc<RouteView>>)| Wanted {
+            name: policy.bucket(account.number, key.map_or(0, |key| key.number), route.map_or(0, |route| route.number)),
+            emission_ns: policy.gcra.emission_ns,
+            capacity_ns: policy.gcra.capacity_ns,
+            revision: account.policy_revision(),
+        };
+        let demand = Wants {
+            account: account.number,
+            concurrency: account.policies.concurrency,
+            rates: named.iter().map(wanted).collect(),
+        };
+        let group = self.inner.group(self.inner.authority.group(&account.id));
+        let (verdict, clock_ns) = Box::pin(acquire::look(&group, &demand)).await?;
+        let rates = named.iter().zip(&verdict.rates).map(|((policy, key, route), level)| Level {
+            limit: policy.limit.name.clone(),
+            key: key.map(|key| key.id.clone()),
+            route: route.map(|route| route.route.name.clone()),
+            burst: policy.limit.burst,
+            remaining: policy.gcra.remaining(level.tat_ns, clock_ns),
+            full_after: Duration::from_nanos(policy.gcra.full_after_ns(level.tat_ns, clock_ns)),
+        });
+        Ok(Levels {
+            concurrent: account.policies.concurrency.map(|_| verdict.in_use),
+            rates: rates
+                .filter(|level| (level.key.is_none() && level.route.is_none()) || !level.full_after.is_zero())
+                .collect(),
+        })
+    }
+}
+
+/// Each subject that a limit counts apart, or one for all.
+fn subjects<'a, T>(policy: &LimitPolicy, dimension: Dimension, all: &'a [T]) -> Vec<Option<&'a T>> {
+    if policy.per.contains(&dimension) { all.iter().map(Some).collect() } else { vec![None] }
+}

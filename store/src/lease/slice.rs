@@ -1,0 +1,403 @@
+//! Quota slices: units that the replicated state has reserved for this node, spent from memory.
+//!
+//! A slice is what about a second of recent demand spends, at most a hundredth of the limit, less as the quota runs out,
+//! and exactly the demand at its very end. The next one is fetched in the background before the last is used up, so steady
+//! traffic never waits. When there is nothing left to reserve, that is remembered, and a flood is refused from memory.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use tokio::sync::oneshot;
+
+use super::authority::Granted;
+use crate::{
+    Unavailable,
+    model::{AccountId, Name, Overage, PeriodBounds, Timestamp, Unit},
+    view::QuotaPolicy,
+};
+
+/// A slice is at most this part of the limit.
+const SLICE_OF_LIMIT: u64 = 100;
+/// A slice is at most this part of what nobody has reserved: slices shrink towards the end of a quota.
+const SLICE_OF_FREE: u64 = 16;
+/// Fetched ahead only when a slice is worth so many requests; below, each request reserves for itself.
+const PREFETCH_REQUESTS: u64 = 4;
+/// A quota without units is asked for again at most this often: other nodes may give some back.
+const ASK_AGAIN_NS: u64 = 250_000_000;
+/// Units that nobody has spent from for so long go back.
+const IDLE_NS: u64 = 1_000_000_000;
+const SECOND_NS: u64 = 1_000_000_000;
+/// A reservation is never greater, whatever the demand: it travels as an `i64`.
+const MOST: u64 = 1 << 62;
+
+/// One account's quota on this node.
+#[derive(Debug)]
+pub(super) struct Slice {
+    pub(super) account: AccountId,
+    pub(super) quota: Name,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Seconds since 1970. Never goes back.
+    period_start: i64,
+    /// The limit that the units were reserved under.
+    limit: u64,
+    /// Reserved and not spent.
+    left: u64,
+    /// What nobody had reserved when last heard.
+    free: Option<u64>,
+    /// A reservation is under way; at most one.
+    asking: bool,
+    /// The last reservation came short: the end of the quota is near.
+    short: bool,
+    /// Refuse from memory until then (lease clock).
+    none_until_ns: u64,
+    waiters: VecDeque<Waiter>,
+    meter: Meter,
+    spent_ns: u64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    units: u64,
+    unit: Unit,
+    answer: oneshot::Sender<Result<QuotaTake, Short>>,
+}
+
+/// Why a waiter got nothing.
+#[derive(Debug)]
+pub(super) enum Short {
+    /// The quota has no more.
+    Exhausted,
+    /// No quorum.
+    Unavailable(Unavailable),
+}
+
+/// A reservation that must be made.
+#[derive(Debug, Clone)]
+pub(super) struct Want {
+    pub(super) slice: Arc<Slice>,
+    pub(super) period_start: i64,
+    pub(super) limit: u64,
+    /// Negative: given back.
+    pub(super) units: i64,
+}
+
+/// The answer to a demand.
+#[derive(Debug)]
+pub(super) enum Step {
+    Taken(QuotaTake),
+    /// Refused from memory.
+    Exhausted,
+    /// The answer comes with the next reservation.
+    Wait(oneshot::Receiver<Result<QuotaTake, Short>>),
+}
+
+/// Units taken from a slice; they go back when it is dropped, unless they were kept.
+#[derive(Debug)]
+pub(super) struct QuotaTake {
+    slice: Arc<Slice>,
+    pub(super) unit: Unit,
+    pub(super) period_start: i64,
+    pub(super) units: u64,
+    /// See [`Slice::remaining`], right after.
+    pub(super) remaining: Option<u64>,
+}
+
+impl Slice {
+    pub(super) fn new(account: AccountId, quota: Name) -> Self {
+        Self { account, quota, state: Mutex::default() }
+    }
+
+    /// Takes units, or says why not; and the reservations that must be made now (a fetch; a return, after the limit fell).
+    pub(super) fn take(
+        self: &Arc<Self>,
+        policy: &QuotaPolicy,
+        bounds: PeriodBounds,
+        units: u64,
+        now_ns: u64,
+    ) -> (Step, Vec<Want>) {
+        let mut wants = Vec::new();
+        let mut state = self.lock();
+        self.enter(&mut state, policy, bounds, &mut wants);
+        state.meter.count(units, now_ns);
+        state.spent_ns = now_ns;
+        // Those who wait are served first, or a large demand would starve.
+        let step = if state.waiters.is_empty() && state.left >= units {
+            state.left -= units;
+            Step::Taken(self.taken(&state, policy.unit, units))
+        } else if units > state.limit || (now_ns < state.none_until_ns && state.left < units) {
+            Step::Exhausted
+        } else {
+            if state.none_until_ns > 0 {
+                // This one asks again for all; the others are refused until its answer.
+                state.none_until_ns = now_ns + ASK_AGAIN_NS;
+            }
+            let (answer, wait) = oneshot::channel();
+            state.waiters.push_back(Waiter { units, unit: policy.unit, answer });
+            Step::Wait(wait)
+        };
+        wants.extend(self.next_want(&mut state, units, now_ns));
+        (step, wants)
+    }
+
+    /// What a reservation came to; the reservations that must be made next.
+    pub(super) fn reserved(
+        self: &Arc<Self>,
+        want: &Want,
+        granted: Result<Granted, Unavailable>,
+        now_ns: u64,
+    ) -> Vec<Want> {
+        let (mut answers, mut wants) = (Vec::new(), Vec::new());
+        {
+            let mut state = self.lock();
+            state.asking = false;
+            let current = state.period_start == want.period_start && state.limit == want.limit;
+            match granted {
+                Err(unavailable) => {
+                    for waiter in state.waiters.drain(..) {
+                        answers.push((waiter.answer, Err(Short::Unavailable(unavailable.clone()))));
+                    }
+                }
+                // Units of a period that has ended are forgotten; those of a limit that changed meanwhile go back.
+                Ok(granted) if !current => {
+                    let units = i64::try_from(granted.units.min(MOST)).expect("bounded");
+                    if units > 0 && state.period_start == want.period_start {
+                        wants.push(Want { units: -units, ..want.clone() });
+                    }
+                }
+                Ok(granted) => {
+                    state.left = state.left.saturating_add(granted.units);
+                    state.free = granted.free;
+                    state.short = granted.units < want.units.unsigned_abs();
+                    state.none_until_ns = 0;
+                    while let Some(waiter) = state.waiters.front() {
+                        let fits = state.left >= waiter.units;
+                        if !fits && !state.short {
+                            break;
+                        }
+                        let waiter = state.waiters.pop_front().expect("it was looked at");
+                        let answer = if fits {
+                            state.left -= waiter.units;
+                            Ok(self.taken(&state, waiter.unit, waiter.units))
+                        } else {
+                            state.none_until_ns = now_ns + ASK_AGAIN_NS;
+                            Err(Short::Exhausted)
+                        };
+                        answers.push((waiter.answer, answer));
+                    }
+                }
+            }
+            wants.extend(self.next_want(&mut state, 0, now_ns));
+        }
+        // Outside the lock: units sent to one who no longer waits come straight back.
+        for (answer, result) in answers {
+            let _ = answer.send(result);
+        }
+        wants
+    }
+
+    /// Units left in the period as far as this node knows: its own, and what nobody had reserved when it last heard.
+    /// None before it has heard.
+    pub(super) fn remaining(&self, period_start: i64) -> Option<u64> {
+        let state = self.lock();
+        let known = state.period_start == period_start;
+        state.free.filter(|_| known).map(|free| free.saturating_add(state.left))
+    }
+
+    /// Whether `units` could be taken now as far as this node knows; takes nothing.
+    pub(super) fn would_pass(&self, period_start: i64, units: u64, now_ns: u64) -> bool {
+        let state = self.lock();
+        if state.period_start != period_start || state.left >= units {
+            return true;
+        }
+        now_ns >= state.none_until_ns && state.free.is_none_or(|free| free.saturating_add(state.left) >= units)
+    }
+
+    /// Whether [`Slice::take`] would refuse from memory.
+    pub(super) fn refuses(&self, policy: &QuotaPolicy, bounds: PeriodBounds, units: u64, now_ns: u64) -> bool {
+        let state = self.lock();
+        let current = state.period_start == bounds.start.unix_seconds() && state.limit == limit_of(policy);
+        units > limit_of(policy) || (current && state.left < units && now_ns < state.none_until_ns)
+    }
+
+    /// The unspent units, if nobody has spent from them for a while (or at once), to be given back.
+    pub(super) fn idle(self: &Arc<Self>, now_ns: u64, at_once: bool) -> Option<Want> {
+        let mut state = self.lock();
+        let idle = at_once || now_ns.saturating_sub(state.spent_ns) >= IDLE_NS;
+        if !idle || state.asking || !state.waiters.is_empty() || state.left == 0 {
+            return None;
+        }
+        let left = std::mem::take(&mut state.left);
+        state.free = state.free.map(|free| free.saturating_add(left));
+        Some(self.back(&state, left))
+    }
+
+    /// Nothing reserved or wanted, and not used for a while.
+    pub(super) fn is_idle(&self, now_ns: u64) -> bool {
+        let state = self.lock();
+        !state.asking
+            && state.left == 0
+            && state.waiters.is_empty()
+            && now_ns.saturating_sub(state.spent_ns.max(state.none_until_ns)) > 4 * IDLE_NS
+    }
+
+    /// Moves on to the period of a demand, and to a changed limit.
+    fn enter(self: &Arc<Self>, state: &mut State, policy: &QuotaPolicy, bounds: PeriodBounds, wants: &mut Vec<Want>) {
+        let limit = limit_of(policy);
+        let start = bounds.start.unix_seconds();
+        if start > state.period_start || (state.limit == 0 && state.period_start == 0) {
+            // What is left of the old period is worth nothing in the new one.
+            *state = State {
+                period_start: start,
+                limit,
+                asking: state.asking,
+                waiters: std::mem::take(&mut state.waiters),
+                meter: state.meter,
+                ..State::default()
+            };
+        } else if limit != state.limit {
+            // A lowered limit is in force at once: what was reserved under the old one goes back and is decided anew.
+            if state.left > 0 {
+                wants.push(self.back(state, state.left));
+            }
+            (state.left, state.free, state.short, state.none_until_ns, state.limit) = (0, None, false, 0, limit);
+        }
+    }
+
+    fn back(self: &Arc<Self>, state: &State, units: u64) -> Want {
+        let units = i64::try_from(units.min(MOST)).expect("bounded");
+        Want { slice: self.clone(), period_start: state.period_start, limit: state.limit, units: -units }
+    }
+
+    fn taken(self: &Arc<Self>, state: &State, unit: Unit, units: u64) -> QuotaTake {
+        let remaining = state.free.map(|free| free.saturating_add(state.left));
+        QuotaTake { slice: self.clone(), unit, period_start: state.period_start, units, remaining }
+    }
+
+    fn next_want(self: &Arc<Self>, state: &mut State, typical: u64, now_ns: u64) -> Option<Want> {
+        if state.asking {
+            return None;
+        }
+        let waiting: u64 = state.waiters.iter().fold(0, |sum, waiter| sum.saturating_add(waiter.units));
+        let target = state.target(now_ns);
+        let ahead = !state.short
+            && now_ns >= state.none_until_ns
+            && target >= typical.max(1).saturating_mul(PREFETCH_REQUESTS)
+            && state.left < target / 2
+            && typical > 0;
+        if waiting == 0 && !ahead {
+            return None;
+        }
+        let missing = waiting.saturating_sub(state.left);
+        let units = if state.short { missing } else { missing.max(target) }.clamp(1, MOST);
+        state.asking = true;
+        let units = i64::try_from(units).expect("bounded");
+        Some(Want { slice: self.clone(), period_start: state.period_start, limit: state.limit, units })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder panics")
+    }
+}
+
+impl State {
+    /// How large a slice should be.
+    fn target(&self, now_ns: u64) -> u64 {
+        let of_free = self.free.map_or(u64::MAX, |free| free / SLICE_OF_FREE);
+        self.meter.per_second(now_ns).min(self.limit / SLICE_OF_LIMIT).min(of_free)
+    }
+}
+
+impl QuotaTake {
+    pub(super) fn quota(&self) -> &Name {
+        &self.slice.quota
+    }
+
+    /// Makes it what was truly used: less goes back to the slice, more is taken from it as far as there is. The units beyond
+    /// that nobody reserved are the answer.
+    pub(super) fn adjust(&mut self, units: u64) -> u64 {
+        let mut state = self.slice.lock();
+        let current = state.period_start == self.period_start;
+        let beyond = if units <= self.units {
+            if current {
+                state.left = state.left.saturating_add(self.units - units);
+            }
+            0
+        } else {
+            let more = units - self.units;
+            let covered = if current { more.min(state.left) } else { 0 };
+            state.left -= covered;
+            more - covered
+        };
+        drop(state);
+        self.units = units;
+        beyond
+    }
+
+    /// Leaves the units spent.
+    pub(super) fn keep(mut self) {
+        self.units = 0;
+    }
+}
+
+impl Drop for QuotaTake {
+    fn drop(&mut self) {
+        if self.units > 0 {
+            self.adjust(0);
+        }
+    }
+}
+
+/// Recent demand.
+#[derive(Debug, Clone, Copy, Default)]
+struct Meter {
+    since_ns: u64,
+    units: u64,
+    requests: u64,
+    /// Units of the second before.
+    before: u64,
+}
+
+impl Meter {
+    fn count(&mut self, units: u64, now_ns: u64) {
+        let age_ns = now_ns.saturating_sub(self.since_ns);
+        if age_ns >= SECOND_NS {
+            let before = if age_ns < 2 * SECOND_NS { self.units } else { 0 };
+            *self = Self { since_ns: now_ns, units: 0, requests: 0, before };
+        }
+        self.units = self.units.saturating_add(units);
+        self.requests += 1;
+    }
+
+    /// Units a second: of the second before, or of this one so far; from 16 requests on, at this one's pace.
+    fn per_second(&self, now_ns: u64) -> u64 {
+        let age_ns = now_ns.saturating_sub(self.since_ns).max(SECOND_NS / 100);
+        let now = if self.requests >= 16 && age_ns < SECOND_NS {
+            u64::try_from(u128::from(self.units) * u128::from(SECOND_NS) / u128::from(age_ns)).unwrap_or(MOST)
+        } else {
+            self.units
+        };
+        now.max(self.before).max(1)
+    }
+}
+
+/// What is reserved against.
+fn limit_of(policy: &QuotaPolicy) -> u64 {
+    match policy.overage {
+        Overage::Block => policy.limit,
+        Overage::Allow => u64::MAX,
+    }
+}
+
+/// Seconds of the wall clock until a period ends, in nanoseconds.
+pub(super) fn until_ns(end: Timestamp, now: Timestamp) -> u64 {
+    u64::try_from(end.0.saturating_sub(now.0)).unwrap_or(0).saturating_mul(1_000)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! Requests at once, over nodes, losses and takeovers.
+
+use super::*;
+
+fn limited(limit: u32) -> Client {
+    client(tier(vec![], vec![], Some(limit)))
+}
+
+async fn in_use(world: &World, leases: &Leases, client: &Client) -> u64 {
+    let levels = leases.levels(&client.key.account, &[], &[], world.wall()).await.expect("somebody leads");
+    levels.concurrent.expect("it is limited")
+}
+
+#[tokio::test]
+async fn a_unit_comes_back_when_its_grant_ends() {
+    let (world, leases) = World::alone();
+    let client = limited(2);
+    let first = client.now(&world, &leases).expect("one");
+    let second = client.now(&world, &leases).expect("two");
+    let refused = refusal(client.now(&world, &leases));
+    assert_eq!((refused.policy, refused.retry_after), (Policy::Concurrency, Duration::from_secs(1)));
+    assert_eq!(refused.violated, ["concurrency".into()]);
+    drop(first);
+    client.now(&world, &leases).expect("one came back").refund();
+    drop(second);
+    assert_eq!(in_use(&world, &leases, &client).await, 0);
+}
+
+#[tokio::test]
+async fn the_cluster_shares_one_count() {
+    let (world, leader) = World::alone();
+    let (two, three) = (world.start(2, 1), world.start(3, 1));
+    let client = limited(3);
+    let mut grants = Vec::new();
+    for leases in [&leader, &two, &three] {
+        grants.push(client.ask(&world, leases).await.expect("three in all"));
+    }
+    for leases in [&leader, &two, &three] {
+        assert_eq!(refusal(client.ask(&world, leases).await).policy, Policy::Concurrency);
+    }
+    // Given back on node 2, taken on node 3.
+    grants.remove(1);
+    world.wait_ns(SECOND / 100);
+    until("the unit is there again", || in_use(&world, &leader, &client).now_or_never() == Some(2)).await;
+    grants.push(client.ask(&world, &three).await.expect("the unit of node 2"));
+    grants.clear();
+    until("all came back", || in_use(&world, &leader, &client).now_or_never() == Some(0)).await;
+}
+
+#[tokio::test]
+async fn units_of_a_node_that_is_gone_come_back_after_their_lease() {
+    let (world, leader) = World::alone();
+    let two = world.start(2, 1);
+    let client = limited(1);
+    let grant = client.ask(&world, &two).await.expect("the unit");
+    world.cut(2);
+    assert!(!grant.has_lapsed());
+    world.wait_ns(group::UNITS_LEASE_NS - SECOND / 100);
+    assert!(grant.has_lapsed(), "its node must end it before the leader gives the unit to another");
+    refusal(client.now(&world, &leader));
+    world.wait_ns(SECOND / 4);
+    client.now(&world, &leader).expect("the lease has run out");
+}
+
+#[tokio::test]
+async fn a_restarted_node_holds_nothing() {
+    let (world, leader) = World::alone();
+    let two = world.start(2, 1);
+    let client = limited(1);
+    std::mem::forget(client.ask(&world, &two).await.expect("the unit"));
+    drop(two);
+    let two = world.start(2, 2);
+    world.wait_ns(SECOND / 100);
+    client.ask(&world, &two).await.expect("its old incarnation's requests are gone");
+    drop(leader);
+}
+
+#[tokio::test]
+async fn a_lost_answer_leaks_no_unit() {
+    let (world, leader) = World::alone();
+    let two = world.start(2, 1);
+    let client = limited(4);
+    client.ask(&world, &two).await.expect("so far so good");
+    world.lose_answers.store(true, Ordering::Relaxed);
+    for _ in 0..4 {
+        assert!(matches!(client.ask(&world, &two).await, Err(Denied::Unavailable(_))));
+    }
+    world.lose_answers.store(false, Ordering::Relaxed);
+    let grants: Vec<_> = (0..4).map(|_| client.ask(&world, &two)).collect();
+    for grant in grants {
+        grant.await.expect("node 2 has said what it truly holds");
+    }
+    until("all came back", || in_use(&world, &leader, &client).now_or_never() == Some(0)).await;
+}
+
+#[tokio::test]
+async fn a_new_leader_counts_what_the_others_hold_before_it_grants() {
+    let (world, one) = World::alone();
+    let (two, three) = (world.start(2, 1), world.start(3, 1));
+    let client = limited(3);
+    let on_one = client.now(&world, &one).expect("the leader's own");
+    let on_three = client.ask(&world, &three).await.expect("a third node's");
+    world.wait_ns(SECOND);
+    world.elect(2, 2, false);
+    // Waits until both have told node 2, which each does by itself.
+    let on_two = client.ask(&world, &two).await.expect("the last of three");
+    assert_eq!(refusal(client.ask(&world, &two).await).policy, Policy::Concurrency);
+    assert_eq!(in_use(&world, &two, &client).await, 3);
+    drop((on_one, on_three));
+    until("both said so", || in_use(&world, &two, &client).now_or_never() == Some(1)).await;
+    drop(on_two);
+}
+
+#[tokio::test]
+async fn a_new_leader_does_not_wait_for_ever_for_a_dead_node() {
+    let (world, one) = World::alone();
+    let two = world.start(2, 1);
+    let client = limited(1);
+    std::mem::forget(client.now(&world, &one).expect("it dies with this"));
+    world.cut(1);
+    world.elect(2, 2, false);
+    let waiting = client.ask(&world, &two);
+    let clock = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        world.wait_ns(group::UNITS_LEASE_NS + SECOND / 10);
+    };
+    let (granted, ()) = tokio::join!(waiting, clock);
+    granted.expect("after the lease of the dead node's units");
+}
+
+#[tokio::test]
+async fn a_request_that_is_given_up_leaves_nothing_behind() {
+    let (world, leader) = World::alone();
+    let two = world.start(2, 1);
+    let client = client(tier(vec![rate("daily", "1/d", 1)], vec![quota("daily", 10)], Some(1)));
+    for patience in [0, 1, 2, 3, 5, 8] {
+        let mut asking = Box::pin(client.ask(&world, &two));
+        for _ in 0..patience {
+            if let std::task::Poll::Ready(grant) = futures_util::poll!(&mut asking) {
+                grant.expect("there are units").refund();
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(asking);
+        until("the rate's unit is back", || {
+            leader.peek(client.demand(&world)).now_or_never().is_some_and(|peeked| peeked.is_ok())
+        })
+        .await;
+        world.wait_ns(SECOND / 100);
+        until("the unit is back", || in_use(&world, &leader, &client).now_or_never() == Some(0)).await;
+    }
+}
+
+#[test]
+fn threads_never_see_more_than_the_limit_at_once() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let _enter = runtime.enter();
+    let (world, leases) = World::alone();
+    let (client, running) = (limited(3), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..20_000 {
+                    if let Ok(grant) = client.now(&world, &leases) {
+                        assert!(running.fetch_add(1, Ordering::SeqCst) < 3);
+                        running.fetch_sub(1, Ordering::SeqCst);
+                        drop(grant);
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(runtime.block_on(in_use(&world, &leases, &client)), 0);
+}

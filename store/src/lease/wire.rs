@@ -1,0 +1,217 @@
+//! What nodes say to a group's leader and what it answers: a version byte, then minicbor (indexed, so that a newer node's
+//! fields are skipped). Drawn in `store/README.md`.
+
+use bytes::Bytes;
+use minicbor::{Decode, Encode};
+
+use super::{
+    authority::Holder,
+    bucket::{Taken, Wanted},
+    group::Wants,
+};
+use crate::model::{GroupId, NodeId};
+
+const VERSION: u8 = 1;
+
+/// A node's message: what it holds, what it gives back, what it asks for. In this order, so that what comes back can be
+/// granted again at once.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub(super) struct Ask {
+    #[n(0)]
+    pub(super) group: GroupId,
+    #[n(1)]
+    pub(super) node: NodeId,
+    #[n(2)]
+    pub(super) incarnation: u64,
+    /// 1, 2, 3, … within the incarnation and group. A message that comes after a later one is not acted on.
+    #[n(3)]
+    pub(super) number: u64,
+    /// `held` is all that the node holds, rather than what has changed since its last message.
+    #[n(4)]
+    pub(super) full: bool,
+    /// Concurrency units of the node's requests under way, by account.
+    #[n(5)]
+    pub(super) held: Vec<(u64, u32)>,
+    /// The term that the returned units were taken in.
+    #[n(6)]
+    pub(super) returned: Vec<Returned>,
+    #[n(7)]
+    pub(super) demands: Vec<WireDemand>,
+}
+
+/// A unit of a rate that comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Encode, Decode)]
+pub(super) struct Returned {
+    #[n(0)]
+    pub(super) term: u64,
+    #[n(1)]
+    pub(super) unit: Taken,
+}
+
+/// One request's demand on the leader.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub(super) struct WireDemand {
+    #[n(0)]
+    pub(super) account: u64,
+    /// The concurrency limit.
+    #[n(1)]
+    pub(super) concurrency: Option<u32>,
+    #[n(2)]
+    pub(super) rates: Vec<Wanted>,
+    /// Only looks.
+    #[n(3)]
+    #[cbor(default)]
+    pub(super) look: bool,
+}
+
+/// The leader's answer.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub(super) enum Answer {
+    /// Not (or no longer, or not yet) the leader; nothing was done.
+    #[n(0)]
+    NotLeading,
+    /// The leader does not know what this node holds: say it in full. Nothing was done.
+    #[n(1)]
+    SayAll,
+    /// Overtaken by a later message of the node; nothing was done.
+    #[n(2)]
+    Stale,
+    /// Not understood, and why; nothing was done.
+    #[n(3)]
+    Unreadable(#[n(0)] String),
+    /// A verdict for each demand, in order.
+    #[n(4)]
+    Decided {
+        #[n(0)]
+        term: u64,
+        /// The leader's lease clock when it decided.
+        #[n(1)]
+        now_ns: u64,
+        #[n(2)]
+        verdicts: Vec<Verdict>,
+    },
+}
+
+/// What became of a demand.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub(super) struct Verdict {
+    #[n(0)]
+    pub(super) decision: Decision,
+    /// The account's requests under way after it.
+    #[n(1)]
+    pub(super) in_use: u64,
+    /// Each rate, in the order asked.
+    #[n(2)]
+    pub(super) rates: Vec<RateLevel>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub(super) enum Decision {
+    /// Taken (or, when only looking, it would be).
+    #[n(0)]
+    Granted,
+    #[n(1)]
+    Concurrency,
+    #[n(2)]
+    Rate,
+    /// A new leader has not yet heard what the others hold.
+    #[n(3)]
+    NotYet,
+}
+
+/// A bucket after a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub(super) struct RateLevel {
+    #[n(0)]
+    pub(super) tat_ns: u64,
+    /// The time to wait, when this bucket refused.
+    #[n(1)]
+    pub(super) retry_after_ns: Option<u64>,
+    /// The unit, when it was taken.
+    #[n(2)]
+    pub(super) taken: Option<Taken>,
+}
+
+impl WireDemand {
+    pub(super) fn wants(&self) -> Wants {
+        Wants {
+            account: self.account,
+            concurrency: self.concurrency,
+            rates: self.rates.iter().copied().collect(),
+        }
+    }
+}
+
+impl Ask {
+    pub(super) fn holder(&self) -> Holder {
+        Holder { node: self.node, incarnation: self.incarnation }
+    }
+}
+
+pub(super) fn encode<T: Encode<()>>(message: &T) -> Bytes {
+    let mut out = vec![VERSION];
+    minicbor::encode(message, &mut out).expect("writing to memory cannot fail");
+    out.into()
+}
+
+/// Reads a message.
+///
+/// # Errors
+/// A newer version, by number, or damage: for logs and for [`Answer::Unreadable`].
+pub(super) fn decode<T: for<'b> Decode<'b, ()>>(bytes: &[u8]) -> Result<T, String> {
+    match bytes {
+        [VERSION, body @ ..] => minicbor::decode(body).map_err(|error| format!("damaged lease message: {error}")),
+        [version, ..] => Err(format!("lease message version {version} is not known to this build (it knows {VERSION})")),
+        [] => Err("empty lease message".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_and_damage_never_panics() {
+        let ask = Ask {
+            group: GroupId(1),
+            node: NodeId(7),
+            incarnation: 3,
+            number: 9,
+            full: true,
+            held: vec![(1, 2)],
+            returned: vec![Returned {
+                term: 4,
+                unit: Taken { name: 1, cost_ns: 2, after_ns: 3, returned_ns: 4, era: 5 },
+            }],
+            demands: vec![WireDemand {
+                account: 1,
+                concurrency: Some(20),
+                rates: vec![Wanted { name: 1, emission_ns: 2, capacity_ns: 3, revision: 4 }],
+                look: false,
+            }],
+        };
+        let bytes = encode(&ask);
+        assert_eq!(decode(&bytes), Ok(ask));
+        for cut in 0..bytes.len() {
+            assert!(decode::<Ask>(&bytes[..cut]).is_err());
+        }
+        assert!(decode::<Ask>(&[2, 0]).expect_err("a newer version").contains("version 2"));
+    }
+
+    /// Nodes of different builds talk to each other: these bytes never change.
+    #[test]
+    fn golden_bytes() {
+        let answer = Answer::Decided {
+            term: 2,
+            now_ns: 1_000,
+            verdicts: vec![Verdict {
+                decision: Decision::Rate,
+                in_use: 3,
+                rates: vec![RateLevel { tat_ns: 7, retry_after_ns: Some(5), taken: None }],
+            }],
+        };
+        let hex: String = encode(&answer).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "01820483021903e88183020381820705");
+    }
+}

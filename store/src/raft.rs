@@ -1,0 +1,29 @@
+//! The node's Raft groups, and openraft nowhere else.
+//!
+//! A [`Node`] is a log, a group 0 (metadata) and ledger groups, a listener for peers, and for each ledger group a batcher of
+//! rows. It forms, joins or resumes its cluster by itself (see `bootstrap`).
+
+mod batcher;
+mod bootstrap;
+mod checkpointer;
+mod codec;
+mod group;
+mod identity;
+mod log;
+mod machine;
+mod network;
+mod node;
+mod peer;
+mod peers;
+mod server;
+mod snapshot;
+#[cfg(test)]
+mod suite;
+#[cfg(test)]
+mod tests;
+mod types;
+mod wire;
+
+pub(crate) use batcher::{Batcher, Place};
+pub(crate) use group::{ProposeError, Wait, lease_clock_ns};
+pub(crate) use node::{Node, NodeSettings, StartError};

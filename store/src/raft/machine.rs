@@ -1,0 +1,175 @@
+//! openraft's state machine over one group's replicated state.
+//!
+//! Apply collects what is ready, up to a bound, into one transaction. Snapshots are the checkpoints that the state makes by
+//! itself; their bytes are made only when a follower needs them (see `snapshot`).
+
+use std::{io, path::PathBuf, pin::pin, sync::Arc, task::Poll};
+
+use futures_util::{Stream, StreamExt};
+use openraft::{
+    OptionalSend, RaftSnapshotBuilder,
+    alias::SnapshotOf,
+    storage::{EntryResponder, RaftStateMachine, Snapshot},
+};
+
+use super::{
+    codec,
+    types::{Payload, RaftLogId, SnapshotMeta, StoredMembership, TypeConfig, log_id, raft_log_id},
+};
+use crate::state::{self, State};
+
+/// Entries applied in one transaction at most.
+const APPLY_ENTRIES: usize = 256;
+
+/// Where a snapshot's bytes are.
+#[derive(Debug)]
+pub(crate) enum SnapshotData {
+    /// In the state itself, at its last checkpoint or later; exported when it is sent.
+    Checkpoint,
+    /// Received whole into this file, which is removed once installed.
+    Received(PathBuf),
+}
+
+/// Waits until the node's own log is durable up to an index.
+pub(super) type WaitDurable = Arc<dyn Fn(u64) -> io::Result<()> + Send + Sync>;
+
+/// The state machine of one group.
+pub(crate) struct Machine {
+    state: Arc<State>,
+    wait_durable: WaitDurable,
+    /// Told when a replica cannot go on.
+    failed: Arc<dyn Fn(String) + Send + Sync>,
+}
+
+impl Machine {
+    pub(super) fn new(
+        state: Arc<State>,
+        wait_durable: WaitDurable,
+        failed: Arc<dyn Fn(String) + Send + Sync>,
+    ) -> Self {
+        Self { state, wait_durable, failed }
+    }
+
+    fn fail(&self, what: &str, error: impl std::fmt::Display) -> io::Error {
+        let message = format!("{what}: {error}");
+        (self.failed)(message.clone());
+        io::Error::other(message)
+    }
+}
+
+fn membership(bytes: Option<bytes::Bytes>) -> io::Result<StoredMembership> {
+    bytes.map_or_else(|| Ok(StoredMembership::default()), |bytes| codec::decode_stored_membership(&bytes))
+}
+
+fn checkpoint_meta(state: &State) -> io::Result<Option<SnapshotMeta>> {
+    let Some((last, bytes)) = state.checkpointed() else { return Ok(None) };
+    Ok(Some(SnapshotMeta { last_log_id: Some(raft_log_id(last)), last_membership: membership(bytes)? }))
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<RaftLogId>, StoredMembership)> {
+        let applied = self.state.applied();
+        Ok((applied.last.map(raft_log_id), membership(applied.membership)?))
+    }
+
+    async fn apply<S>(&mut self, entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        let mut entries = pin!(entries);
+        let mut ended = false;
+        while !ended {
+            let (mut batch, mut waiters) = (Vec::new(), Vec::new());
+            while batch.len() < APPLY_ENTRIES && !ended {
+                // The first is waited for; the rest is what is there already. The stream is not polled after its end.
+                let next = if batch.is_empty() {
+                    Poll::Ready(entries.next().await)
+                } else {
+                    futures_util::poll!(entries.next())
+                };
+                match next {
+                    Poll::Pending => break,
+                    Poll::Ready(None) => ended = true,
+                    Poll::Ready(Some(item)) => {
+                        let (entry, waiter) = item?;
+                        let id = log_id(&entry.log_id);
+                        let payload = match entry.payload {
+                            Payload::Blank => state::Payload::Blank,
+                            Payload::Normal(proposal) => state::Payload::Command(proposal.0),
+                            Payload::Membership(set) => state::Payload::Membership(codec::encode_stored_membership(
+                                &StoredMembership::new(Some(entry.log_id), set),
+                            )),
+                        };
+                        batch.push(state::Entry { id, payload });
+                        waiters.push(waiter);
+                    }
+                }
+            }
+            if batch.is_empty() {
+                continue;
+            }
+            let replies = self.state.apply(&batch).map_err(|error| self.fail("apply entries", error))?;
+            for (waiter, reply) in waiters.into_iter().zip(replies) {
+                if let Some(waiter) = waiter {
+                    waiter.send(reply);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder { state: Arc::clone(&self.state), wait_durable: Arc::clone(&self.wait_durable) }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
+        let SnapshotData::Received(path) = snapshot else { return Ok(()) };
+        let state = Arc::clone(&self.state);
+        let file = path.clone();
+        let imported = tokio::task::spawn_blocking(move || {
+            let mut source = io::BufReader::new(std::fs::File::open(&file)?);
+            state.import(&mut source).map_err(io::Error::other)
+        })
+        .await
+        .map_err(io::Error::other)?;
+        let _ = std::fs::remove_file(&path);
+        let applied = imported.map_err(|error| self.fail("install snapshot", error))?;
+        tracing::info!(
+            last = ?applied.last, expected = ?meta.last_log_id, "installed a snapshot from the leader"
+        );
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<TypeConfig, SnapshotData>>> {
+        Ok(checkpoint_meta(&self.state)?.map(|meta| Snapshot { meta, snapshot: SnapshotData::Checkpoint }))
+    }
+}
+
+/// Names the newest checkpoint as the group's snapshot.
+pub(crate) struct Builder {
+    state: Arc<State>,
+    wait_durable: WaitDurable,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, SnapshotData>> {
+        let meta = match checkpoint_meta(&self.state)? {
+            Some(meta) => meta,
+            // Asked for before the first checkpoint: one is made now.
+            None => {
+                let (state, wait) = (Arc::clone(&self.state), Arc::clone(&self.wait_durable));
+                tokio::task::spawn_blocking(move || state.checkpoint(&mut |index| wait(index)))
+                    .await
+                    .map_err(io::Error::other)?
+                    .map_err(io::Error::other)?;
+                checkpoint_meta(&self.state)?.unwrap_or_default()
+            }
+        };
+        Ok(Snapshot { meta, snapshot: SnapshotData::Checkpoint })
+    }
+}

@@ -1,0 +1,209 @@
+//! The caller's side of a peer connection: questions and answers over one pipelined connection a peer.
+//!
+//! Every call has a deadline. A connection that fails answers all its open calls with [`CallError::Lost`]; the next call
+//! connects anew. Open calls are bounded by [`MAX_OPEN_CALLS`]; at the bound a call fails at once.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    sync::{mpsc, oneshot},
+};
+
+use super::wire::{self, Fault, Frame, Greeting, Kind, Lane};
+use crate::model::NodeId;
+
+/// Calls that may be open on a connection.
+const MAX_OPEN_CALLS: usize = 4_096;
+/// Time to connect and be greeted.
+const CONNECT_DEADLINE: Duration = Duration::from_millis(800);
+/// Frames are gathered into writes of at most this size.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// Why a call has no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum CallError {
+    /// The peer was not reached: nothing was sent.
+    #[error("peer {addr}: {error}")]
+    Unreachable { addr: String, error: String },
+    /// It was sent, and then the connection or the deadline was lost: it may have been done.
+    #[error("peer {addr}: {error}")]
+    Lost { addr: String, error: String },
+    /// The peer said why not.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+impl CallError {
+    /// Whether the peer may have done what it was asked.
+    pub(super) fn may_have_happened(&self) -> bool {
+        matches!(self, Self::Lost { .. } | Self::Fault(Fault::Unknown(_)))
+    }
+}
+
+/// Connects a lane to a peer and exchanges greetings.
+pub(super) async fn connect(me: NodeId, to: Option<NodeId>, addr: &str, lane: Lane) -> io::Result<TcpStream> {
+    let connecting = async {
+        let mut stream = TcpStream::connect(addr).await?;
+        stream.set_nodelay(true)?;
+        wire::write_greeting(&mut stream, &Greeting { from: me, to, lane, refused: None }).await?;
+        let answer = wire::read_greeting(&mut stream).await?;
+        match answer.refused {
+            Some(reason) => Err(io::Error::new(io::ErrorKind::ConnectionRefused, reason)),
+            None => Ok(stream),
+        }
+    };
+    tokio::time::timeout(CONNECT_DEADLINE, connecting).await?
+}
+
+type Answer = Result<Bytes, CallError>;
+
+struct Question {
+    kind: Kind,
+    parts: [Bytes; 2],
+    answer: oneshot::Sender<Answer>,
+}
+
+/// A peer to ask.
+#[derive(Clone)]
+pub(super) struct Peer(Arc<Inner>);
+
+struct Inner {
+    me: NodeId,
+    to: Option<NodeId>,
+    addr: String,
+    /// The live connection, if any.
+    lane: Mutex<Option<mpsc::Sender<Question>>>,
+    /// One attempt to connect at a time.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+impl Peer {
+    pub(super) fn new(me: NodeId, to: Option<NodeId>, addr: String) -> Self {
+        Self(Arc::new(Inner { me, to, addr, lane: Mutex::default(), connecting: tokio::sync::Mutex::default() }))
+    }
+
+    pub(super) fn addr(&self) -> &str {
+        &self.0.addr
+    }
+
+    /// Asks, and waits at most until the deadline.
+    pub(super) async fn call(&self, kind: Kind, body: Bytes, deadline: Duration) -> Answer {
+        self.call_parts(kind, [body, Bytes::new()], deadline).await
+    }
+
+    /// As [`Peer::call`], with a body in two parts, so that a large one need not be copied behind a small one.
+    pub(super) async fn call_parts(&self, kind: Kind, parts: [Bytes; 2], deadline: Duration) -> Answer {
+        let mut sent = false;
+        let calling = async {
+            let lane = self.lane().await?;
+            let (answer, answered) = oneshot::channel();
+            lane.try_send(Question { kind, parts, answer }).map_err(|error| CallError::Unreachable {
+                addr: self.0.addr.clone(),
+                error: match error {
+                    mpsc::error::TrySendError::Full(_) => format!("{MAX_OPEN_CALLS} calls wait already"),
+                    mpsc::error::TrySendError::Closed(_) => "the connection was just lost".into(),
+                },
+            })?;
+            sent = true;
+            answered.await.unwrap_or_else(|_| Err(self.lost("connection lost")))
+        };
+        match tokio::time::timeout(deadline, calling).await {
+            Ok(answer) => answer,
+            Err(_) if sent => Err(self.lost(&format!("no answer within {deadline:?}"))),
+            Err(_) => Err(self.unreachable(&format!("not connected within {deadline:?}"))),
+        }
+    }
+
+    fn lost(&self, error: &str) -> CallError {
+        CallError::Lost { addr: self.0.addr.clone(), error: error.into() }
+    }
+
+    fn unreachable(&self, error: &str) -> CallError {
+        CallError::Unreachable { addr: self.0.addr.clone(), error: error.into() }
+    }
+
+    fn live(&self) -> Option<mpsc::Sender<Question>> {
+        let lane = self.0.lane.lock().expect("no holder of this lock panics");
+        lane.as_ref().filter(|lane| !lane.is_closed()).cloned()
+    }
+
+    async fn lane(&self) -> Result<mpsc::Sender<Question>, CallError> {
+        if let Some(lane) = self.live() {
+            return Ok(lane);
+        }
+        let _one = self.0.connecting.lock().await;
+        if let Some(lane) = self.live() {
+            return Ok(lane);
+        }
+        let stream = connect(self.0.me, self.0.to, &self.0.addr, Lane::Call)
+            .await
+            .map_err(|error| self.unreachable(&error.to_string()))?;
+        let (lane, questions) = mpsc::channel(MAX_OPEN_CALLS);
+        tokio::spawn(converse(stream, questions, self.0.addr.clone()));
+        *self.0.lane.lock().expect("no holder of this lock panics") = Some(lane.clone());
+        Ok(lane)
+    }
+}
+
+/// Carries questions out and answers back until either side ends.
+async fn converse(stream: TcpStream, mut questions: mpsc::Receiver<Question>, addr: String) {
+    let (mut reader, mut writer) = stream.into_split();
+    let open: Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>> = Arc::default();
+    let asked = Arc::clone(&open);
+    let ask = async move {
+        let (mut number, mut out) = (0u64, BytesMut::new());
+        while let Some(question) = questions.recv().await {
+            let mut next = Some(question);
+            while let Some(Question { kind, parts, answer }) = next.take() {
+                number += 1;
+                {
+                    let mut open = asked.lock().expect("no holder of this lock panics");
+                    // Callers that gave up are forgotten here, so that the map stays bounded.
+                    if open.len() >= MAX_OPEN_CALLS {
+                        open.retain(|_, answer| !answer.is_closed());
+                    }
+                    open.insert(number, answer);
+                }
+                wire::put_frame(&mut out, kind as u8, number, |out| {
+                    out.extend_from_slice(&parts[0]);
+                    out.extend_from_slice(&parts[1]);
+                });
+                if out.len() < WRITE_BYTES {
+                    next = questions.try_recv().ok();
+                }
+            }
+            writer.write_all(&out).await?;
+            out.clear();
+        }
+        io::Result::Ok(())
+    };
+    let answered = Arc::clone(&open);
+    let listen = async move {
+        let mut buffer = BytesMut::new();
+        while let Some(Frame { kind, number, body }) = wire::read_frame(&mut reader, &mut buffer).await? {
+            let answer = answered.lock().expect("no holder of this lock panics").remove(&number);
+            let Some(answer) = answer else { continue };
+            let _ = answer.send(match Kind::from_u8(kind) {
+                Some(Kind::Error) => Err(wire::from_cbor::<Fault>(&body).unwrap_or_else(|fault| fault).into()),
+                _ => Ok(body),
+            });
+        }
+        io::Result::Ok(())
+    };
+    let ended = tokio::select! {
+        ended = ask => ended,
+        ended = listen => ended,
+    };
+    let error = ended.err().map_or_else(|| "connection closed".to_owned(), |error| error.to_string());
+    for (_, answer) in open.lock().expect("no holder of this lock panics").drain() {
+        let _ = answer.send(Err(CallError::Lost { addr: addr.clone(), error: error.clone() }));
+    }
+}

@@ -1,0 +1,40 @@
+//! The peers that this node talks to: one call connection an address, shared by all groups.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use super::peer::Peer;
+use crate::model::NodeId;
+
+/// Peers by id (and by address, where no id is known yet).
+pub(super) struct Peers {
+    me: NodeId,
+    known: Mutex<HashMap<(Option<NodeId>, String), Peer>>,
+}
+
+impl Peers {
+    pub(super) fn new(me: NodeId) -> Arc<Self> {
+        Arc::new(Self { me, known: Mutex::default() })
+    }
+
+    pub(super) fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// The connection to a member. An address that answers with another id is refused.
+    pub(super) fn peer(&self, id: NodeId, addr: &str) -> Peer {
+        self.find(Some(id), addr)
+    }
+
+    /// The connection to whoever answers at an address (bootstrap only).
+    pub(super) fn anyone(&self, addr: &str) -> Peer {
+        self.find(None, addr)
+    }
+
+    fn find(&self, id: Option<NodeId>, addr: &str) -> Peer {
+        let mut known = self.known.lock().expect("no holder of this lock panics");
+        known.entry((id, addr.to_owned())).or_insert_with(|| Peer::new(self.me, id, addr.to_owned())).clone()
+    }
+}

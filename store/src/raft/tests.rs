@@ -1,0 +1,111 @@
+//! Whole nodes in one process: real sockets, real log, real elections.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use super::{
+    group::Wait,
+    node::{Node, NodeSettings},
+};
+use crate::model::{ColdCommand, Command, NodeInfo};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn free_addrs(n: usize) -> Vec<String> {
+    let held: Vec<_> =
+        (0..n).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    held.iter().map(|listener| listener.local_addr().expect("bound").to_string()).collect()
+}
+
+async fn start(dir: &std::path::Path, name: &str, addr: &str, join: &[String]) -> Arc<Node> {
+    let listen: SocketAddr = addr.parse().expect("an address");
+    let settings = NodeSettings {
+        data_dir: dir.join(name),
+        info: NodeInfo { name: name.into(), peer_addr: addr.into(), ..NodeInfo::default() },
+        listen,
+        join: join.to_vec(),
+        voters: 3,
+        retention_days: 30,
+    };
+    Node::start(settings, |_, _| Ok(())).await.expect("starts")
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let waited = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, waited).await.is_ok(), "{what} did not happen within {PATIENCE:?}");
+}
+
+fn command(n: u64) -> bytes::Bytes {
+    Command::from(ColdCommand::Seal { from: n, to: n }).encode()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_node_makes_a_cluster_commits_and_resumes_with_a_new_incarnation() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let addr = free_addrs(1).remove(0);
+    let node = start(dir.path(), "a", &addr, &[]).await;
+    until("readiness", || node.not_ready().is_none()).await;
+    assert!(node.made_cluster());
+    for n in 0..50 {
+        node.ledger().propose(&command(n), Wait::Committed, false, PATIENCE).await.expect("commits");
+    }
+    let (id, last) = (node.me(), node.ledger().progress().last);
+    node.shutdown().await;
+    drop(node);
+    let addr = free_addrs(1).remove(0);
+    let node = start(dir.path(), "a", &addr, &[]).await;
+    until("readiness", || node.not_ready().is_none()).await;
+    assert_eq!((node.me(), node.incarnation()), (id, 2));
+    assert!(!node.made_cluster());
+    assert!(node.ledger().progress().applied > last);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_form_a_cluster_forward_to_the_leader_and_survive_its_loss() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let addrs = free_addrs(3);
+    let mut nodes = Vec::new();
+    for (name, addr) in ["a", "b", "c"].iter().zip(&addrs) {
+        nodes.push(start(dir.path(), name, addr, &addrs).await);
+    }
+    for node in &nodes {
+        until("readiness", || node.not_ready().is_none()).await;
+    }
+    for (n, node) in nodes.iter().enumerate() {
+        node.ledger().propose(&command(n as u64), Wait::Applied, false, PATIENCE).await.expect("forwards");
+        node.meta().barrier(PATIENCE).await.expect("reads");
+    }
+    let leader = nodes.iter().position(|node| node.ledger().is_leader()).expect("a leader");
+    let lost = nodes.remove(leader);
+    lost.shutdown().await;
+    drop(lost);
+    for node in &nodes {
+        node.ledger().propose(&command(9), Wait::Applied, true, PATIENCE).await.expect("commits without it");
+    }
+    for node in nodes {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_waits_for_listed_peers_by_name_and_never_forms_half_a_cluster() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let addrs = free_addrs(3);
+    let a = start(dir.path(), "a", &addrs[0], &addrs).await;
+    let b = start(dir.path(), "b", &addrs[1], &addrs).await;
+    until("waiting by name", || a.not_ready().is_some_and(|reason| reason.contains(&addrs[2]))).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(a.not_ready().is_some() && b.not_ready().is_some());
+    let c = start(dir.path(), "c", &addrs[2], &addrs).await;
+    for node in [&a, &b, &c] {
+        until("readiness", || node.not_ready().is_none()).await;
+        assert_eq!(node.meta().members().len(), 3);
+    }
+    for node in [a, b, c] {
+        node.shutdown().await;
+    }
+}

@@ -1,0 +1,257 @@
+//! Rows turned into columns in memory, before they are written: row by row, or block by block when blocks are joined.
+
+use std::net::IpAddr;
+
+use super::{
+    Charges, Column, EncodeError, MAX_CHARGES, MAX_ROWS, Principal, Shape,
+    dictionary::{Table, Texts},
+    rows::Columns,
+};
+use crate::model::Row;
+
+/// Columns that grow. Texts are borrowed from the rows or from the blocks that are joined.
+pub(super) struct Gather<'a> {
+    pub(super) accounts: Texts<'a>,
+    pub(super) keys: Texts<'a>,
+    pub(super) tiers: Texts<'a>,
+    pub(super) routes: Texts<'a>,
+    pub(super) methods: Texts<'a>,
+    pub(super) nodes: Texts<'a>,
+    pub(super) regions: Texts<'a>,
+    pub(super) quotas: Texts<'a>,
+    pub(super) paths: Texts<'a>,
+    /// account, key, tier
+    pub(super) principals: Table<[u64; 3]>,
+    /// route, method, node, region, status, outcome, completion, settles
+    pub(super) shapes: Table<[u64; 8]>,
+    pub(super) ips: Table<Option<IpAddr>>,
+    /// Lists of (quota, period start).
+    pub(super) lists: Table<Vec<(u64, i64)>>,
+    pub(super) principal: Vec<u64>,
+    pub(super) shape: Vec<u64>,
+    pub(super) path: Vec<u64>,
+    pub(super) ip: Vec<u64>,
+    pub(super) list: Vec<u64>,
+    pub(super) ts: Vec<i64>,
+    pub(super) ids: Vec<u128>,
+    pub(super) cost: Vec<u64>,
+    pub(super) bytes_in: Vec<u64>,
+    pub(super) bytes_out: Vec<u64>,
+    pub(super) upstream_us: Vec<u64>,
+    pub(super) duration_us: Vec<u64>,
+    pub(super) count: Vec<u32>,
+    pub(super) client_ids: Vec<Option<&'a str>>,
+    pub(super) traces: Vec<u128>,
+    /// Of all charges, row after row; `unit_costs` are their rows' costs.
+    pub(super) units: Vec<u64>,
+    pub(super) unit_costs: Vec<u64>,
+    scratch: Vec<(u64, i64)>,
+}
+
+impl Default for Gather<'_> {
+    fn default() -> Self {
+        Self {
+            accounts: Texts::new("account"),
+            keys: Texts::new("key_id"),
+            tiers: Texts::new("tier"),
+            routes: Texts::new("route"),
+            methods: Texts::new("method"),
+            nodes: Texts::new("node"),
+            regions: Texts::new("region"),
+            quotas: Texts::new("charges.quota"),
+            paths: Texts::new("path"),
+            principals: Table::default(),
+            shapes: Table::default(),
+            ips: Table::default(),
+            lists: Table::default(),
+            principal: Vec::new(),
+            shape: Vec::new(),
+            path: Vec::new(),
+            ip: Vec::new(),
+            list: Vec::new(),
+            ts: Vec::new(),
+            ids: Vec::new(),
+            cost: Vec::new(),
+            bytes_in: Vec::new(),
+            bytes_out: Vec::new(),
+            upstream_us: Vec::new(),
+            duration_us: Vec::new(),
+            count: Vec::new(),
+            client_ids: Vec::new(),
+            traces: Vec::new(),
+            units: Vec::new(),
+            unit_costs: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+}
+
+impl<'a> Gather<'a> {
+    /// With room for so many rows, and for as many distinct values as they usually have.
+    pub(super) fn for_rows(rows: usize) -> Self {
+        let mut gather = Self::default();
+        let rows = rows.min(MAX_ROWS);
+        for column in [
+            &mut gather.principal,
+            &mut gather.shape,
+            &mut gather.path,
+            &mut gather.ip,
+            &mut gather.list,
+            &mut gather.cost,
+            &mut gather.bytes_in,
+            &mut gather.bytes_out,
+            &mut gather.upstream_us,
+            &mut gather.duration_us,
+            &mut gather.units,
+            &mut gather.unit_costs,
+        ] {
+            column.reserve(rows);
+        }
+        gather.ts.reserve(rows);
+        gather.ids.reserve(rows);
+        gather.count.reserve(rows);
+        gather.client_ids.reserve(rows);
+        gather.traces.reserve(rows);
+        let distinct = (rows / 2).min(1_024);
+        gather.accounts.reserve(distinct);
+        gather.keys.reserve(distinct);
+        gather.paths.reserve(distinct);
+        gather.principals.reserve(distinct);
+        gather.ips.reserve(distinct);
+        gather
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.ts.len()
+    }
+
+    /// Checks the bounds that grow with `rows` and `charges` more.
+    fn room_for(&self, rows: usize, charges: usize) -> Result<(), EncodeError> {
+        let (rows, charges) = (self.rows() + rows, self.units.len() + charges);
+        if rows > MAX_ROWS {
+            return Err(EncodeError::TooManyRows { rows, max: MAX_ROWS });
+        }
+        if charges > MAX_CHARGES {
+            return Err(EncodeError::TooManyCharges { charges, max: MAX_CHARGES });
+        }
+        Ok(())
+    }
+
+    /// One row more.
+    pub(super) fn push(&mut self, row: &'a Row) -> Result<(), EncodeError> {
+        self.room_for(1, row.charges.len())?;
+        let principal = [self.accounts.code(&row.account)?, self.keys.code(&row.key_id)?, self.tiers.code(&row.tier)?];
+        let shape = [
+            self.routes.code(&row.route)?,
+            self.methods.code(&row.method)?,
+            self.nodes.code(&row.node)?,
+            self.regions.code(&row.region)?,
+            u64::from(row.status),
+            row.outcome as u64,
+            row.completion as u64,
+            u64::from(row.settles),
+        ];
+        let path = self.paths.code_of_new(&row.path)?;
+        let client_id = row.client_request_id.as_deref();
+        if let Some(text) = client_id.filter(|text| text.len() > super::MAX_TEXT) {
+            let field = "client_request_id";
+            return Err(EncodeError::TextTooLong { field, bytes: text.len(), max: super::MAX_TEXT });
+        }
+        self.scratch.clear();
+        for charge in &row.charges {
+            self.scratch.push((self.quotas.code(&charge.quota)?, charge.period_start));
+            self.units.push(charge.units);
+            self.unit_costs.push(row.cost);
+        }
+
+        self.principal.push(self.principals.code(&principal));
+        self.shape.push(self.shapes.code(&shape));
+        self.path.push(path);
+        self.ip.push(self.ips.code(&row.client_ip));
+        self.list.push(self.lists.code(self.scratch.as_slice()));
+        self.ts.push(row.ts.0);
+        self.ids.push(row.request_id.0);
+        self.cost.push(row.cost);
+        self.bytes_in.push(row.bytes_in);
+        self.bytes_out.push(row.bytes_out);
+        self.upstream_us.push(row.upstream_us);
+        self.duration_us.push(row.duration_us);
+        self.count.push(row.count);
+        self.client_ids.push(client_id);
+        self.traces.push(row.trace_id);
+        Ok(())
+    }
+
+    /// A block's rows more. Every dictionary is in order of first appearance, so the codes come out as if row by row.
+    pub(super) fn append(&mut self, block: &'a Columns) -> Result<(), EncodeError> {
+        self.room_for(block.ts.len(), block.charges.units.len())?;
+        let principals = self.principals_of(&block.principals)?;
+        let shapes = self.shapes_of(&block.shapes)?;
+        let paths: Vec<_> = block.paths.values.iter().map(|p| self.paths.code_of_new(p)).collect::<Result<_, _>>()?;
+        let ips: Vec<_> = block.ips.values.iter().map(|ip| self.ips.code(ip)).collect();
+        let lists = self.lists_of(&block.charges)?;
+
+        recode(&mut self.principal, &principals, &block.principals.codes);
+        recode(&mut self.shape, &shapes, &block.shapes.codes);
+        recode(&mut self.path, &paths, &block.paths.codes);
+        recode(&mut self.ip, &ips, &block.ips.codes);
+        recode(&mut self.list, &lists, &block.charges.lists.codes);
+        self.ts.extend(block.ts.iter().map(|ts| ts.0));
+        self.ids.extend(block.ids.iter().map(|id| id.0));
+        self.cost.extend_from_slice(&block.cost);
+        self.bytes_in.extend_from_slice(&block.bytes_in);
+        self.bytes_out.extend_from_slice(&block.bytes_out);
+        self.upstream_us.extend_from_slice(&block.upstream_us);
+        self.duration_us.extend_from_slice(&block.duration_us);
+        self.count.extend_from_slice(&block.count);
+        self.client_ids.extend(block.client_ids.iter().map(Option::as_deref));
+        self.traces.extend_from_slice(&block.traces);
+        self.units.extend_from_slice(&block.charges.units);
+        for (row, &cost) in block.cost.iter().enumerate() {
+            let charges = block.charges.lists.get(row).len();
+            self.unit_costs.extend(std::iter::repeat_n(cost, charges));
+        }
+        Ok(())
+    }
+
+    fn principals_of(&mut self, column: &'a Column<Principal>) -> Result<Vec<u64>, EncodeError> {
+        let code = |p: &'a Principal| {
+            let tuple = [self.accounts.code(&p.account)?, self.keys.code(&p.key_id)?, self.tiers.code(&p.tier)?];
+            Ok(self.principals.code(&tuple))
+        };
+        column.values.iter().map(code).collect()
+    }
+
+    fn shapes_of(&mut self, column: &'a Column<Shape>) -> Result<Vec<u64>, EncodeError> {
+        let code = |s: &'a Shape| {
+            let tuple = [
+                self.routes.code(&s.route)?,
+                self.methods.code(&s.method)?,
+                self.nodes.code(&s.node)?,
+                self.regions.code(&s.region)?,
+                u64::from(s.status),
+                s.outcome as u64,
+                s.completion as u64,
+                u64::from(s.settles),
+            ];
+            Ok(self.shapes.code(&tuple))
+        };
+        column.values.iter().map(code).collect()
+    }
+
+    fn lists_of(&mut self, charges: &'a Charges) -> Result<Vec<u64>, EncodeError> {
+        let mut codes = Vec::with_capacity(charges.lists.values.len());
+        for list in &charges.lists.values {
+            self.scratch.clear();
+            for (quota, period_start) in list {
+                self.scratch.push((self.quotas.code(quota)?, *period_start));
+            }
+            codes.push(self.lists.code(self.scratch.as_slice()));
+        }
+        Ok(codes)
+    }
+}
+
+fn recode(to: &mut Vec<u64>, codes: &[u64], from: &[u32]) {
+    to.extend(from.iter().map(|&code| codes[code as usize]));
+}

@@ -1,0 +1,199 @@
+//! Applying a ledger's commands. None of them is ever refused: what was committed has been answered for.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    State, StateError,
+    codec::{self, text_key},
+    index::{BlockKey, BlockMeta},
+    layer::{Live, QuotaKey},
+    quota::Counter,
+    settled,
+    tables::Table,
+    tally::Tally,
+    view::Range,
+};
+use crate::model::{AccountId, ColdCommand, LogId, Name, Profile, Reply, Reservation, RowBatch};
+
+/// Retention class of all rows until tiers name others.
+pub(super) const DEFAULT_CLASS: u16 = 0;
+
+/// Counters that a command is going to change.
+type Counters = BTreeMap<QuotaKey, Arc<Counter>>;
+
+impl State {
+    /// A batch of rows: kept once, counted once.
+    pub(super) fn apply_rows(&self, id: LogId, batch: &RowBatch) -> Result<Reply, StateError> {
+        let RowBatch { node, incarnation, batch: number, ref block, .. } = *batch;
+        if self.read().live.vars.landed.contains(node, incarnation, number) {
+            return Ok(self.step(id, 0, |_| Reply::Rows(false)));
+        }
+        let tally = Tally::of(block).map_err(|source| StateError::Block { index: id.index, source })?;
+        let keys = tally.charges.iter().map(|(account, quota, ..)| (account.clone(), quota.clone()));
+        let mut counters = self.counters(keys)?;
+        let bytes = block.len() as u64;
+        Ok(self.step(id, bytes, |live| {
+            live.vars.landed.insert(node, incarnation, number);
+            for (account, quota, start, units) in tally.charges {
+                let counter = counters.get_mut(&(account, quota)).expect("every charge's counter was read");
+                Arc::make_mut(counter).charge(&live.vars.nodes, node, incarnation, start, units);
+            }
+            put_counters(live, counters);
+            for (account, minute, cells) in tally.usage {
+                let minute = live.active.usage.minute(&account, minute);
+                for (split, cell) in cells {
+                    minute.entry(split).and_modify(|sum| sum.merge(&cell)).or_insert(cell);
+                }
+            }
+            let first_seq = live.vars.next_seq;
+            live.vars.next_seq += u64::from(tally.rows);
+            for (record, request, ts, mut settled) in tally.settled {
+                let day = settled::day_of(request, ts);
+                if !live.vars.is_dropped((day, DEFAULT_CLASS)) {
+                    settled.seq = first_seq + u64::from(record);
+                    live.active.settled.insert(request, (day, settled));
+                }
+            }
+            let day = settled::day(tally.newest.unix_seconds());
+            let key = BlockKey { at: id.index, day, class: DEFAULT_CLASS };
+            let meta = BlockMeta {
+                first: id.index,
+                last: id.index,
+                rows: tally.rows,
+                min_ts: tally.min_ts,
+                max_ts: tally.max_ts,
+                bytes: bytes as u32,
+                sealed: false,
+                runs: vec![(first_seq, tally.rows)],
+                newest: tally.newest,
+            };
+            put_block(live, key, meta);
+            live.active.blocks.insert(key, block.clone());
+            Reply::Rows(true)
+        }))
+    }
+
+    /// Everything that is not hot.
+    pub(super) fn apply_ledger(&self, id: LogId, bytes: u64, command: ColdCommand) -> Result<Reply, StateError> {
+        match command {
+            ColdCommand::Meta(_) => unreachable!("metadata does not come here"),
+            ColdCommand::StageProfile { account, stage, published, profile } => {
+                self.stage_profile(id, bytes, &account, (&stage, &published), &profile)
+            }
+            ColdCommand::Reserve(demands) => self.reserve(id, bytes, &demands),
+            ColdCommand::NodeStarted { node, incarnation } => Ok(self.step(id, bytes, |live| {
+                let newest = live.vars.nodes.entry(node).or_default();
+                *newest = incarnation.max(*newest);
+                live.vars.landed.begin(node, incarnation);
+                Reply::Done
+            })),
+            ColdCommand::Seal { from, to } => self.seal(id, from, to),
+            ColdCommand::DropBefore { day, class } => Ok(self.step(id, bytes, |live| {
+                let floor = live.vars.floors.entry(class).or_insert(day);
+                *floor = day.max(*floor);
+                let gone: Vec<BlockKey> =
+                    live.index.iter().map(|(key, _)| key).filter(|key| key.class == class && key.day < day).collect();
+                for key in gone {
+                    drop_block(live, key);
+                }
+                live.active.settled.retain(|_, (of, _)| class != DEFAULT_CLASS || *of >= day);
+                live.active.drops = true;
+                Reply::Done
+            })),
+        }
+    }
+
+    fn reserve(&self, id: LogId, bytes: u64, demands: &[Reservation]) -> Result<Reply, StateError> {
+        let keys = demands.iter().map(|demand| (demand.account.clone(), demand.quota.clone()));
+        let mut counters = self.counters(keys)?;
+        Ok(self.step(id, bytes, |live| {
+            let grant = |demand: &Reservation| {
+                let key = (demand.account.clone(), demand.quota.clone());
+                let counter = counters.get_mut(&key).expect("every demand's counter was read");
+                Arc::make_mut(counter).reserve(&live.vars.nodes, demand)
+            };
+            let granted = demands.iter().map(grant).collect();
+            put_counters(live, counters);
+            Reply::Granted(granted)
+        }))
+    }
+
+    /// Keeps a profile, and drops those of the account that are neither new nor published.
+    fn stage_profile(
+        &self,
+        id: LogId,
+        bytes: u64,
+        account: &AccountId,
+        (stage, published): (&str, &str),
+        profile: &Profile,
+    ) -> Result<Reply, StateError> {
+        let prefix = text_key(account, &[]);
+        let mut gone = Vec::new();
+        self.walk(Table::Profiles, &Range::prefix(prefix.clone()), false, &mut |key, _| {
+            let kept = &key[prefix.len()..];
+            if kept != stage.as_bytes() && kept != published.as_bytes() {
+                gone.push(key.to_vec());
+            }
+            Ok(true)
+        })?;
+        Ok(self.step(id, bytes, |live| {
+            for key in gone {
+                live.put(Table::Profiles, key, None);
+            }
+            live.put(Table::Profiles, text_key(account, stage.as_bytes()), Some(codec::encode(profile).into()));
+            Reply::Done
+        }))
+    }
+
+    /// The counters of some quotas as they stand.
+    fn counters(&self, keys: impl Iterator<Item = QuotaKey>) -> Result<Counters, StateError> {
+        let mut counters = Counters::new();
+        let mut unknown = Vec::new();
+        let main = {
+            let replica = self.read();
+            for key in keys {
+                match replica.live.quota(&key) {
+                    Some(counter) => drop(counters.insert(key, counter)),
+                    None => unknown.push(key),
+                }
+            }
+            if unknown.is_empty() {
+                return Ok(counters);
+            }
+            replica.storage.read_main()?
+        };
+        let table = main.table(Table::Quotas)?;
+        for key in unknown {
+            let stored = table.get(&quota_key(&key.0, &key.1)[..]).map_err(main.error(Table::Quotas))?;
+            let counter = match stored {
+                Some(value) => codec::decode(value.value()).map_err(main.error(Table::Quotas))?,
+                None => Counter::default(),
+            };
+            counters.insert(key, Arc::new(counter));
+        }
+        Ok(counters)
+    }
+}
+
+/// The stored key of a quota's counter.
+pub(super) fn quota_key(account: &AccountId, quota: &Name) -> Vec<u8> {
+    text_key(account, quota.as_bytes())
+}
+
+fn put_counters(live: &mut Live, counters: Counters) {
+    for (key, counter) in counters {
+        live.put_quota(key, counter);
+    }
+}
+
+pub(super) fn put_block(live: &mut Live, key: BlockKey, meta: BlockMeta) {
+    live.put(Table::Blocks, key.to_bytes().to_vec(), Some(codec::encode(&meta).into()));
+    live.index.insert(key, Arc::new(meta));
+}
+
+/// Takes a block out of the index; its bytes in memory go at once, those in a file at a later checkpoint.
+pub(super) fn drop_block(live: &mut Live, key: BlockKey) {
+    live.put(Table::Blocks, key.to_bytes().to_vec(), None);
+    live.index.remove(key);
+    live.active.blocks.remove(&key);
+}

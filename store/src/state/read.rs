@@ -1,0 +1,243 @@
+//! Plain reads: what is there now, memory over files.
+
+use std::{ops::ControlFlow, sync::Arc};
+
+use super::{
+    Change, QuotaNow, ReadError, State, StateError,
+    codec::{self, text_key},
+    layer::QuotaKey,
+    ledger::quota_key,
+    meta::{Object, audit_before},
+    quota::{Counter, Nodes, Period},
+    tables::Table,
+    view::Range,
+};
+use crate::model::{
+    Account, AccountId, AuditRecord, Key, KeyHash, KeyId, Name, Profile, Revision, Route, Tier, Token, Upstream,
+};
+
+impl State {
+    /// Every object of group 0, as changes: tiers, upstreams, routes and accounts before the keys, then tokens.
+    ///
+    /// # Errors
+    /// The disk or a stored value, as in all reads.
+    pub fn load(&self, f: &mut dyn FnMut(Change)) -> Result<(), StateError> {
+        self.load_all::<Tier>(f)?;
+        self.load_all::<Upstream>(f)?;
+        self.load_all::<Route>(f)?;
+        self.load_all::<Account>(f)?;
+        self.load_all::<Key>(f)?;
+        self.load_all::<Token>(f)
+    }
+
+    fn load_all<T: Object>(&self, f: &mut dyn FnMut(Change)) -> Result<(), StateError> {
+        self.each::<T>(&Range::all(), &mut |object| {
+            f(T::change(Arc::new(object)));
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// An account.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub fn account(&self, id: &AccountId) -> Result<Option<Account>, ReadError> {
+        self.object(id)
+    }
+
+    /// Accounts in order of id, after `after`.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub fn accounts(&self, after: Option<&str>, limit: usize) -> Result<Vec<Account>, ReadError> {
+        let range = after.map_or_else(Range::all, |after| Range::all().after(after.as_bytes().to_vec()));
+        self.some(&range, limit)
+    }
+
+    /// A key.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub fn key(&self, id: &KeyId) -> Result<Option<Key>, ReadError> {
+        self.object(id)
+    }
+
+    /// A key by the hash of its secret.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub fn key_by_hash(&self, hash: &KeyHash) -> Result<Option<Key>, ReadError> {
+        let Some(id) = self.get(Table::KeyHashes, &hash.0)? else { return Ok(None) };
+        self.object(&String::from_utf8_lossy(&id))
+    }
+
+    /// An account's keys in order of id, after `after`.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub fn keys(&self, account: &AccountId, after: Option<&str>, limit: usize) -> Result<Vec<Key>, ReadError> {
+        let prefix = text_key(account, &[]);
+        let mut range = Range::prefix(prefix.clone());
+        if let Some(after) = after {
+            range = range.after(text_key(account, after.as_bytes()));
+        }
+        let mut ids = Vec::new();
+        self.walk(Table::AccountKeys, &range, false, &mut |key, _| {
+            if ids.len() < limit {
+                ids.push(String::from_utf8_lossy(&key[prefix.len()..]).into_owned());
+            }
+            Ok(ids.len() < limit)
+        })?;
+        let mut keys = Vec::with_capacity(ids.len());
+        for id in ids {
+            // One that a later entry took away meanwhile is left out.
+            keys.extend(self.object::<Key>(&id)?);
+        }
+        Ok(keys)
+    }
+
+    /// All tiers, by name.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub fn tiers(&self) -> Result<Vec<Tier>, ReadError> {
+        self.some(&Range::all(), usize::MAX)
+    }
+
+    /// All routes, by name.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub fn routes(&self) -> Result<Vec<Route>, ReadError> {
+        self.some(&Range::all(), usize::MAX)
+    }
+
+    /// All upstreams, by name.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub fn upstreams(&self) -> Result<Vec<Upstream>, ReadError> {
+        self.some(&Range::all(), usize::MAX)
+    }
+
+    /// All admin tokens, by id.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub fn tokens(&self) -> Result<Vec<Token>, ReadError> {
+        self.some(&Range::all(), usize::MAX)
+    }
+
+    /// Audit lines, newest first, before revision `before`. A revision's lines come together, so there can be more than
+    /// `limit`.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub fn audit(&self, before: Option<Revision>, limit: usize) -> Result<Vec<AuditRecord>, ReadError> {
+        let mut lines: Vec<AuditRecord> = Vec::new();
+        self.walk(Table::Audit, &audit_before(before), true, &mut |_, value| {
+            let line: AuditRecord = codec::decode(value).map_err(|what| self.value_error(Table::Audit, what))?;
+            if lines.len() >= limit && lines.last().is_none_or(|last| last.revision != line.revision) {
+                return Ok(false);
+            }
+            lines.push(line);
+            Ok(true)
+        })?;
+        Ok(lines)
+    }
+
+    /// The profile of an account under a stage.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub fn profile(&self, account: &AccountId, stage: &str) -> Result<Option<Profile>, ReadError> {
+        let found = self.get(Table::Profiles, &text_key(account, stage.as_bytes()))?;
+        let decode = |bytes: bytes::Bytes| codec::decode(&bytes);
+        Ok(found.map(decode).transpose().map_err(|what| self.value_error(Table::Profiles, what))?)
+    }
+
+    /// Profiles of accounts under stages, in the order asked.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub fn profiles(&self, accounts: &[(AccountId, String)]) -> Result<Vec<Option<Profile>>, ReadError> {
+        accounts.iter().map(|(account, stage)| self.profile(account, stage)).collect()
+    }
+
+    /// One period of an account's quota; zeros when nothing was ever reserved or used.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub fn quota(&self, account: &AccountId, quota: &Name, period_start: i64) -> Result<QuotaNow, ReadError> {
+        let key: QuotaKey = (account.clone(), quota.clone());
+        let (known, nodes) = {
+            let replica = self.read();
+            (replica.live.quota(&key), replica.live.vars.nodes.clone())
+        };
+        let counter = match known {
+            Some(counter) => counter,
+            None => Arc::new(self.stored_counter(&key)?),
+        };
+        let period = counter.period(period_start).cloned().unwrap_or_default();
+        Ok(QuotaNow { period_start, ..now(quota, &period, &nodes) })
+    }
+
+    /// Every period of every quota of an account.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub fn quotas(&self, account: &AccountId) -> Result<Vec<QuotaNow>, ReadError> {
+        let prefix = text_key(account, &[]);
+        let (mut counters, main, nodes) = {
+            let replica = self.read();
+            (replica.live.quotas_of(account), replica.storage.read_main()?, replica.live.vars.nodes.clone())
+        };
+        let none = super::view::Overlay::new();
+        super::view::walk(&main, Table::Quotas, &Range::prefix(prefix.clone()), none, false, &mut |key, value| {
+            let quota: Name = String::from_utf8_lossy(&key[prefix.len()..]).into_owned().into();
+            if !counters.contains_key(&quota) {
+                counters.insert(quota, Arc::new(codec::decode(value).map_err(main.error(Table::Quotas))?));
+            }
+            Ok(true)
+        })?;
+        let all = counters.iter().flat_map(|(quota, counter)| {
+            counter.periods().iter().map(|period| now(quota, period, &nodes)).collect::<Vec<_>>()
+        });
+        Ok(all.collect())
+    }
+
+    fn stored_counter(&self, (account, quota): &QuotaKey) -> Result<Counter, StateError> {
+        let main = self.read().storage.read_main()?;
+        let stored = main.get(Table::Quotas, &quota_key(account, quota))?;
+        stored.map_or(Ok(Counter::default()), |bytes| codec::decode(&bytes).map_err(main.error(Table::Quotas)))
+    }
+
+    fn object<T: Object>(&self, id: &str) -> Result<Option<T>, ReadError> {
+        let found = self.get(T::TABLE, id.as_bytes())?;
+        let decode = |bytes: bytes::Bytes| codec::decode(&bytes);
+        Ok(found.map(decode).transpose().map_err(|what| self.value_error(T::TABLE, what))?)
+    }
+
+    fn some<T: Object>(&self, range: &Range, limit: usize) -> Result<Vec<T>, ReadError> {
+        let mut some = Vec::new();
+        if limit > 0 {
+            self.each::<T>(range, &mut |object| {
+                some.push(object);
+                if some.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+        }
+        Ok(some)
+    }
+
+    fn each<T: Object>(&self, range: &Range, f: &mut dyn FnMut(T) -> ControlFlow<()>) -> Result<(), StateError> {
+        self.walk(T::TABLE, range, false, &mut |_, value| {
+            let object = codec::decode(value).map_err(|what| self.value_error(T::TABLE, what))?;
+            Ok(f(object).is_continue())
+        })
+    }
+}
+
+fn now(quota: &Name, period: &Period, nodes: &Nodes) -> QuotaNow {
+    let (reserved, unsettled) = period.reserved_and_unsettled(nodes);
+    QuotaNow { quota: quota.clone(), period_start: period.start, used: period.used, reserved, unsettled }
+}

@@ -1,0 +1,94 @@
+//! The tables of a group's main file. Keys and values are bytes; each key's form is drawn in `store/README.md`.
+
+use redb::TableDefinition;
+
+/// A table. Its number goes into snapshots and digests and is never used anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub(super) enum Table {
+    /// `state` -> how far the file is and the small things ([`super::vars::Vars`]).
+    Vars = 0,
+    /// id -> account.
+    Accounts = 1,
+    /// id -> key.
+    Keys = 2,
+    /// SHA-256 of the secret -> key id.
+    KeyHashes = 3,
+    /// account, key id -> nothing.
+    AccountKeys = 4,
+    /// name -> tier.
+    Tiers = 5,
+    /// name -> route.
+    Routes = 6,
+    /// name -> upstream.
+    Upstreams = 7,
+    /// id -> token.
+    Tokens = 8,
+    /// entry, operation -> audit record.
+    Audit = 9,
+    /// tier, account -> nothing.
+    TierAccounts = 10,
+    /// account, stage -> profile.
+    Profiles = 20,
+    /// entry, day, class -> what is known of a row block without reading it.
+    Blocks = 21,
+    /// account, dimension, value, minute -> counters and latencies.
+    Usage = 22,
+    /// account, quota -> its periods.
+    Quotas = 23,
+    /// entry, day, class -> nothing: a joined block's part, to be removed from its file of rows.
+    Garbage = 24,
+}
+
+/// How the main file's tables are opened.
+pub(super) type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+impl Table {
+    pub(super) const ALL: [Self; 16] = [
+        Self::Vars,
+        Self::Accounts,
+        Self::Keys,
+        Self::KeyHashes,
+        Self::AccountKeys,
+        Self::Tiers,
+        Self::Routes,
+        Self::Upstreams,
+        Self::Tokens,
+        Self::Audit,
+        Self::TierAccounts,
+        Self::Profiles,
+        Self::Blocks,
+        Self::Usage,
+        Self::Quotas,
+        Self::Garbage,
+    ];
+
+    pub(super) fn from_u8(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|table| *table as u8 == number)
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Vars => "vars",
+            Self::Accounts => "accounts",
+            Self::Keys => "keys",
+            Self::KeyHashes => "key_hashes",
+            Self::AccountKeys => "account_keys",
+            Self::Tiers => "tiers",
+            Self::Routes => "routes",
+            Self::Upstreams => "upstreams",
+            Self::Tokens => "tokens",
+            Self::Audit => "audit",
+            Self::TierAccounts => "tier_accounts",
+            Self::Profiles => "profiles",
+            Self::Blocks => "blocks",
+            Self::Usage => "usage",
+            Self::Quotas => "quotas",
+            Self::Garbage => "garbage",
+        }
+    }
+
+    pub(super) fn definition(self) -> Definition {
+        TableDefinition::new(self.name())
+    }
+}

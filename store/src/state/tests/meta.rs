@@ -1,0 +1,200 @@
+//! Group 0: scripts of writes, and what they answer.
+
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::{
+    model::{CommandError, KeyState, WriteConflict},
+    state::Change,
+};
+
+fn refused(op: u32, kind: &str, id: &str, conflict: WriteConflict) -> Reply {
+    Reply::Refused(CommandError::Conflict { op, kind: kind.into(), id: id.into(), conflict })
+}
+
+fn dangling(kind: &str, id: &str) -> WriteConflict {
+    WriteConflict::Dangling { kind: kind.into(), id: id.into() }
+}
+
+fn in_use(kind: &str, id: &str) -> WriteConflict {
+    WriteConflict::InUse { kind: kind.into(), id: id.into() }
+}
+
+fn furnished() -> Rig {
+    let mut rig = Rig::new(GroupId::META);
+    let ops = vec![tier("free"), put_account("acme", "free"), put_key(key("key_1", "acme", "s1"))];
+    assert_eq!(rig.meta(ops), Reply::Written(1));
+    rig
+}
+
+fn revoked(id: &str, account: &str, secret: &str) -> Key {
+    Key { state: KeyState::Revoked, revoked_at: Some(at(9)), ..key(id, account, secret) }
+}
+
+#[test]
+fn objects_get_the_entrys_index_as_revision_and_keep_when_they_were_made() {
+    let mut rig = furnished();
+    let mut changed = account("acme", "free");
+    changed.created_at = at(500);
+    changed.region = "eu".into();
+    assert_eq!(rig.meta(vec![MetaOp::PutAccount { account: changed, expect: Expect::Revision(1) }]), Reply::Written(2));
+    let found = rig.state().account(&"acme".into()).expect("read").expect("there");
+    assert_eq!((found.revision, found.created_at, found.region.as_str()), (2, at(1), "eu"));
+    let key = rig.state().key_by_hash(&KeyHash::of("s1")).expect("read").expect("there");
+    assert_eq!((key.id.as_str(), key.revision), ("key_1", 1));
+    assert_eq!(rig.state().keys(&"acme".into(), None, 10).expect("read"), [key]);
+}
+
+#[test]
+fn expectations_are_held_against_what_is_there() {
+    let mut rig = furnished();
+    let put = |expect| vec![MetaOp::PutTier { tier: Tier { name: "free".into(), ..Tier::default() }, expect }];
+    assert_eq!(rig.meta(put(Expect::Absent)), refused(0, "tier", "free", WriteConflict::Exists));
+    let stale = WriteConflict::Revision { expected: 7, current: 1 };
+    assert_eq!(rig.meta(put(Expect::Revision(7))), refused(0, "tier", "free", stale));
+    assert_eq!(rig.meta(put(Expect::Present)), Reply::Written(4));
+    let delete = |expect| vec![MetaOp::DeleteRoute { name: "none".into(), expect }];
+    assert_eq!(rig.meta(delete(Expect::Present)), refused(0, "route", "none", WriteConflict::Missing));
+    assert_eq!(rig.meta(delete(Expect::Revision(1))), refused(0, "route", "none", WriteConflict::Missing));
+    assert_eq!(rig.meta(delete(Expect::Any)), Reply::Written(7), "nothing expected, nothing to do");
+}
+
+#[test]
+fn references_are_held_and_used_objects_stay() {
+    let mut rig = furnished();
+    assert_eq!(rig.meta(vec![put_account("b", "gold")]), refused(0, "account", "b", dangling("tier", "gold")));
+    let orphan = put_key(key("key_2", "nobody", "s2"));
+    assert_eq!(rig.meta(vec![orphan]), refused(0, "key", "key_2", dangling("account", "nobody")));
+    assert_eq!(rig.meta(vec![route("scan", "up")]), refused(0, "route", "scan", dangling("upstream", "up")));
+    assert_eq!(rig.meta(vec![upstream("up"), route("scan", "up")]), Reply::Written(5), "later ones see earlier ones");
+    let delete_tier = || MetaOp::DeleteTier { name: "free".into(), expect: Expect::Any };
+    let delete_upstream = || MetaOp::DeleteUpstream { name: "up".into(), expect: Expect::Any };
+    assert_eq!(rig.meta(vec![delete_tier()]), refused(0, "tier", "free", in_use("account", "acme")));
+    assert_eq!(rig.meta(vec![delete_upstream()]), refused(0, "upstream", "up", in_use("route", "scan")));
+    rig.checkpoint();
+    assert_eq!(rig.meta(vec![delete_tier()]), refused(0, "tier", "free", in_use("account", "acme")));
+    let ops = vec![tier("gold"), put_account("acme", "gold"), delete_tier()];
+    assert_eq!(rig.meta(ops), Reply::Written(9), "the account has left the tier");
+    let ops = vec![MetaOp::DeleteRoute { name: "scan".into(), expect: Expect::Any }, delete_upstream()];
+    assert_eq!(rig.meta(ops), Reply::Written(10));
+    assert!(rig.state().upstreams().expect("read").is_empty() && rig.state().routes().expect("read").is_empty());
+}
+
+#[test]
+fn revoked_keys_stay_revoked_and_hashes_are_nobody_elses() {
+    let mut rig = furnished();
+    let other = put_key(key("key_2", "acme", "s1"));
+    assert_eq!(rig.meta(vec![other]), refused(0, "key", "key_2", WriteConflict::Exists));
+    assert_eq!(rig.meta(vec![put_key(revoked("key_1", "acme", "s1"))]), Reply::Written(3));
+    let again = put_key(key("key_1", "acme", "s1"));
+    assert_eq!(rig.meta(vec![again]), refused(0, "key", "key_1", WriteConflict::Revoked));
+    let renamed = Key { name: "old".into(), revoked_at: None, ..revoked("key_1", "acme", "s1") };
+    assert_eq!(rig.meta(vec![put_key(renamed)]), Reply::Written(5));
+    let found = rig.state().key(&"key_1".into()).expect("read").expect("there");
+    assert_eq!((found.name.as_str(), found.revoked_at), ("old", Some(at(9))));
+}
+
+#[test]
+fn an_account_goes_with_its_tombstoned_keys_but_not_with_live_ones() {
+    let mut rig = furnished();
+    let delete = || vec![MetaOp::DeleteAccount { id: "acme".into(), expect: Expect::Present }];
+    assert_eq!(rig.meta(delete()), refused(0, "account", "acme", in_use("key", "key_1")));
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    rig.state().subscribe(Box::new(move |changes| log.lock().expect("whole").extend_from_slice(changes)));
+    rig.checkpoint();
+    assert_eq!(rig.meta(vec![put_key(revoked("key_1", "acme", "s1"))]), Reply::Written(3));
+    assert_eq!(rig.meta(delete()), Reply::Written(4));
+    assert_eq!(rig.state().key(&"key_1".into()).expect("read"), None);
+    assert_eq!(rig.state().key_by_hash(&KeyHash::of("s1")).expect("read"), None);
+    assert_eq!(rig.state().keys(&"acme".into(), None, 9).expect("read"), []);
+    assert_eq!(rig.state().accounts(None, 9).expect("read"), []);
+    let gone = [
+        Change::KeyGone { id: "key_1".into(), hash: KeyHash::of("s1") },
+        Change::AccountGone("acme".into()),
+    ];
+    assert_eq!(seen.lock().expect("whole")[1..], gone);
+    let delete_tier = vec![MetaOp::DeleteTier { name: "free".into(), expect: Expect::Any }];
+    assert_eq!(rig.meta(delete_tier), Reply::Written(5), "nobody is in it");
+}
+
+#[test]
+fn a_refused_entry_leaves_nothing() {
+    let mut rig = furnished();
+    let before = rig.state().accounts(None, 100).expect("read");
+    let (audit, tiers) = (rig.state().audit(None, 100).expect("read"), rig.state().tiers().expect("read"));
+    let told = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&told);
+    rig.state().subscribe(Box::new(move |changes| *count.lock().expect("whole") += changes.len()));
+    let ops = vec![
+        tier("gold"),
+        put_account("acme", "gold"),
+        put_account("b", "gold"),
+        put_key(key("key_9", "b", "s9")),
+        put_account("c", "missing"),
+    ];
+    assert_eq!(rig.meta(ops), refused(4, "account", "c", dangling("tier", "missing")));
+    assert_eq!(rig.state().accounts(None, 100).expect("read"), before);
+    assert_eq!(rig.state().audit(None, 100).expect("read"), audit);
+    assert_eq!(rig.state().tiers().expect("read"), tiers);
+    assert_eq!(rig.state().key_by_hash(&KeyHash::of("s9")).expect("read"), None);
+    assert_eq!(*told.lock().expect("whole"), 0);
+    assert_eq!(rig.state().applied().last.expect("applied").index, 2, "it is applied all the same");
+}
+
+#[test]
+fn the_audit_has_digests_of_the_stored_bytes_newest_first_by_whole_revisions() {
+    let mut rig = furnished();
+    rig.checkpoint();
+    rig.meta(vec![put_account("acme", "free"), tier("gold")]);
+    let lines = rig.state().audit(None, 1).expect("read");
+    let short = |line: &crate::model::AuditRecord| (line.revision, line.action.clone(), line.kind.clone(), line.id.clone());
+    assert_eq!(lines.iter().map(short).collect::<Vec<_>>(), [
+        (2, "put".into(), "tier".into(), "gold".into()),
+        (2, "put".into(), "account".into(), "acme".into()),
+    ]);
+    let older = rig.state().audit(Some(2), 10).expect("read");
+    assert_eq!(older.len(), 3);
+    assert_eq!(older[1].after, lines[1].before, "the account as the first entry left it");
+    assert!(older[1].before.is_empty() && lines[1].after.len() == 32 && lines[1].after != lines[1].before);
+}
+
+#[test]
+fn pages_of_accounts_and_keys_merge_memory_and_file() {
+    let mut rig = furnished();
+    let name = |number: usize| format!("a{number:03}");
+    for round in 0..2 {
+        let ops = (0..20).map(|number| put_account(&name(number * 2 + round), "free"));
+        let keys = (0..20).map(|number| {
+            let number = number * 2 + round;
+            put_key(key(&format!("key_{:03}", number + 100), "acme", &format!("t{number}")))
+        });
+        rig.meta(ops.chain(keys).collect());
+        if round == 0 {
+            rig.checkpoint();
+        }
+    }
+    rig.meta(vec![MetaOp::DeleteAccount { id: "a004".into(), expect: Expect::Present }]);
+    let (mut after, mut ids) = (None::<String>, Vec::new());
+    loop {
+        let page = rig.state().accounts(after.as_deref(), 7).expect("read");
+        let Some(last) = page.last() else { break };
+        after = Some(last.id.to_string());
+        ids.extend(page.iter().map(|account| account.id.to_string()));
+    }
+    let expected: Vec<String> = (0..40).filter(|number| *number != 4).map(name).chain(["acme".into()]).collect();
+    assert_eq!(ids, expected);
+    let keys = rig.state().keys(&"acme".into(), Some("key_109"), 3).expect("read");
+    assert_eq!(keys.iter().map(|key| key.id.as_str()).collect::<Vec<_>>(), ["key_110", "key_111", "key_112"]);
+    let mut loaded = 0;
+    rig.state().load(&mut |_| loaded += 1).expect("loads");
+    assert_eq!(loaded, 1 + 40 + 41);
+}
+
+#[test]
+fn ledger_commands_do_not_belong_to_group_0_and_the_other_way_round() {
+    let mut rig = Rig::new(GroupId::META);
+    assert_eq!(rig.rows(1, &[row(1, at(0))]), Reply::Refused(CommandError::WrongGroup));
+    let mut rig = Rig::new(GroupId::LEDGER);
+    assert_eq!(rig.meta(vec![tier("free")]), Reply::Refused(CommandError::WrongGroup));
+}

@@ -1,0 +1,78 @@
+//! Who decides about units, over Raft: the lease room's view of the groups.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use super::Unavailable;
+use crate::{
+    lease::{Authority, Granted, Holder, Leadership},
+    model::{AccountId, ColdCommand, Command, GroupId, NodeId, Reply, Reservation},
+    raft::{Node, Wait, lease_clock_ns},
+};
+
+/// An ask is answered from the leader's memory; longer means that the leader is gone.
+const ASK_DEADLINE: Duration = Duration::from_secs(1);
+
+pub(super) struct RaftAuthority {
+    node: Arc<Node>,
+    deadline: Duration,
+}
+
+impl RaftAuthority {
+    pub(super) fn new(node: Arc<Node>, deadline: Duration) -> Self {
+        Self { node, deadline }
+    }
+}
+
+impl Authority for RaftAuthority {
+    fn now_ns(&self) -> u64 {
+        lease_clock_ns()
+    }
+
+    fn holder(&self) -> Holder {
+        Holder { node: self.node.me(), incarnation: self.node.incarnation() }
+    }
+
+    fn group(&self, _account: &AccountId) -> GroupId {
+        GroupId::LEDGER
+    }
+
+    fn leading(&self, group: GroupId, now_ns: u64) -> Option<Leadership> {
+        if group != GroupId::LEDGER {
+            return None;
+        }
+        let granting = self.node.ledger().granting(now_ns)?;
+        Some(Leadership { term: granting.term, since_ns: granting.since_ns, fresh: granting.first })
+    }
+
+    fn peers(&self, _group: GroupId) -> Vec<NodeId> {
+        let me = self.node.me().0;
+        self.node.ledger().members().into_keys().filter(|id| *id != me).map(NodeId).collect()
+    }
+
+    fn ask(&self, group: GroupId, body: Bytes) -> BoxFuture<'static, Result<Bytes, Unavailable>> {
+        let node = Arc::clone(&self.node);
+        Box::pin(async move { node.ask_lease(group, body, ASK_DEADLINE).await.map_err(Unavailable::new) })
+    }
+
+    fn reserve(
+        &self,
+        _group: GroupId,
+        reservations: Vec<Reservation>,
+    ) -> BoxFuture<'static, Result<Vec<Granted>, Unavailable>> {
+        let (node, deadline) = (Arc::clone(&self.node), self.deadline);
+        Box::pin(async move {
+            let command = Command::from(ColdCommand::Reserve(reservations)).encode();
+            // Not repeatable: a reservation that landed twice would hold its units twice.
+            let reply = node.ledger().propose(&command, Wait::Applied, false, deadline).await;
+            match reply.map_err(|error| Unavailable::new(error.to_string()))? {
+                Reply::Granted(units) => {
+                    Ok(units.into_iter().map(|units| Granted { units, free: None }).collect())
+                }
+                reply => Err(Unavailable::new(format!("unexpected reply to a reservation: {reply:?}"))),
+            }
+        })
+    }
+}

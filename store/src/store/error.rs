@@ -1,0 +1,68 @@
+//! What can go wrong with a store.
+
+use std::time::Duration;
+
+use crate::{
+    model::CommandError,
+    state::{self},
+};
+
+/// No quorum, no leader, draining, or at a bound: 503 `temporary-reduced-capacity`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("temporarily reduced capacity: {reason}")]
+pub struct Unavailable {
+    /// For logs and the answer's `detail`.
+    pub reason: String,
+    /// When to try again.
+    pub retry_after: Duration,
+}
+
+impl Unavailable {
+    pub(crate) fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), retry_after: Duration::from_secs(1) }
+    }
+}
+
+/// Why a store could not be opened. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct OpenError(pub String);
+
+/// A row's fate is not known, or it has none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("row not committed: {0}")]
+pub struct CommitError(pub Unavailable);
+
+/// A write that changed nothing (or whose fate is unknown, for `Unavailable`).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// A condition does not hold.
+    #[error(transparent)]
+    Refused(#[from] CommandError),
+    /// No quorum.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// A read that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// No quorum for a linearizable read.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// The disk or a stored form.
+    #[error("read the ledger: {0}")]
+    Storage(String),
+    /// A cursor that this store did not make.
+    #[error("the cursor is not valid: use a next_cursor as it was given")]
+    Cursor,
+}
+
+impl From<state::ReadError> for ReadError {
+    fn from(error: state::ReadError) -> Self {
+        match error {
+            state::ReadError::Cursor => Self::Cursor,
+            error => Self::Storage(error.to_string()),
+        }
+    }
+}

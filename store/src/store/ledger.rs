@@ -1,0 +1,145 @@
+//! Reads of the ledger. They look at many blocks, so they run on a thread that may block.
+
+use super::{ReadError, RowPage, RowQuery, Store, UsagePoint, UsageQuery};
+use crate::{
+    model::{AccountId, Name, RequestId, Row, Timestamp},
+    state::{self, State},
+};
+
+/// A limit or quota as it stands.
+#[derive(Debug, Clone)]
+pub struct PolicyNow {
+    /// `rate`, `quota` or `concurrency`.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: Name,
+    /// What it counts.
+    pub unit: &'static str,
+    /// For a limit counted per key or route: which one (`key=key_…,route=scan`); empty for the account.
+    pub scope: String,
+    /// Units a period, or the burst of a rate.
+    pub limit: u64,
+    /// Units used.
+    pub used: u64,
+    /// Units left.
+    pub remaining: u64,
+    /// Reserved by nodes and not yet used (quotas).
+    pub reserved: u64,
+    /// Reserved by incarnations that are gone; counted as used for the period.
+    pub unsettled: u64,
+    /// When it is whole again.
+    pub resets_at: Option<Timestamp>,
+}
+
+/// All of an account's.
+pub type LimitsNow = Vec<PolicyNow>;
+
+/// Keys of an account whose own buckets are listed by [`Store::limits_now`].
+const LISTED_KEYS: usize = 100;
+
+impl Store {
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&State) -> Result<T, state::ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let state = std::sync::Arc::clone(self.0.node.ledger().state());
+        let reading = tokio::task::spawn_blocking(move || read(&state)).await;
+        Ok(reading.map_err(|error| ReadError::Storage(error.to_string()))??)
+    }
+
+    /// Rows, newest first.
+    ///
+    /// # Errors
+    /// The disk, or a bad cursor.
+    pub async fn requests(&self, query: RowQuery) -> Result<RowPage, ReadError> {
+        self.read(move |state| state.rows(&query)).await
+    }
+
+    /// One row, joined.
+    ///
+    /// # Errors
+    /// The disk.
+    pub async fn request(&self, id: RequestId) -> Result<Option<Row>, ReadError> {
+        self.read(move |state| state.row(id)).await
+    }
+
+    /// Usage of an account.
+    ///
+    /// # Errors
+    /// The disk.
+    pub async fn usage(&self, query: UsageQuery) -> Result<Vec<UsagePoint>, ReadError> {
+        self.read(move |state| state.usage(&query)).await
+    }
+
+    /// An account's limits and quotas as they stand, cluster-wide.
+    ///
+    /// # Errors
+    /// No leader to ask.
+    pub async fn limits_now(&self, account: &AccountId) -> Result<LimitsNow, ReadError> {
+        let Some(view) = self.directory().account(account) else { return Ok(Vec::new()) };
+        let now = Timestamp::now();
+        let keys = self.keys(account, None, LISTED_KEYS)?;
+        let keys: Vec<_> = keys.iter().filter_map(|key| self.directory().key_by_id(&key.id)).collect();
+        let routes: Vec<_> = self
+            .routes()?
+            .iter()
+            .filter_map(|route| self.directory().routes().by_name(&route.name).cloned())
+            .collect();
+        let levels = self.leases().levels(&view, &keys, &routes, now).await?;
+        let mut all = Vec::new();
+        for level in levels.rates {
+            let key = level.key.map(|key| format!("key={key}"));
+            let route = level.route.map(|route| format!("route={route}"));
+            let scope: Vec<String> = key.into_iter().chain(route).collect();
+            let full_after = i64::try_from(level.full_after.as_micros()).unwrap_or(i64::MAX);
+            all.push(PolicyNow {
+                kind: "rate",
+                name: level.limit,
+                unit: "requests",
+                scope: scope.join(","),
+                limit: level.burst,
+                used: level.burst.saturating_sub(level.remaining),
+                remaining: level.remaining,
+                reserved: 0,
+                unsettled: 0,
+                resets_at: Some(Timestamp(now.0.saturating_add(full_after))),
+            });
+        }
+        if let (Some(limit), Some(used)) = (view.policies.concurrency, levels.concurrent) {
+            let limit = u64::from(limit);
+            all.push(PolicyNow {
+                kind: "concurrency",
+                name: "concurrency".into(),
+                unit: "concurrent-requests",
+                scope: String::new(),
+                limit,
+                used,
+                remaining: limit.saturating_sub(used),
+                reserved: 0,
+                unsettled: 0,
+                resets_at: None,
+            });
+        }
+        for quota in &view.policies.quotas {
+            let Ok(bounds) = quota.period.bounds_in(&quota.zone, now) else { continue };
+            let (account, name) = (account.clone(), quota.name.clone());
+            let start = bounds.start.unix_seconds();
+            let stands = self.read(move |state| state.quota(&account, &name, start)).await?;
+            let taken = stands.used.saturating_add(stands.reserved).saturating_add(stands.unsettled);
+            all.push(PolicyNow {
+                kind: "quota",
+                name: quota.name.clone(),
+                unit: quota.unit.as_str(),
+                scope: String::new(),
+                limit: quota.limit,
+                used: stands.used,
+                // What nodes hold and have not spent can still be spent.
+                remaining: quota.limit.saturating_sub(taken.saturating_sub(stands.reserved)),
+                reserved: stands.reserved,
+                unsettled: stands.unsettled,
+                resets_at: Some(bounds.end),
+            });
+        }
+        Ok(all)
+    }
+}

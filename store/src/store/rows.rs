@@ -1,0 +1,73 @@
+//! A row's way in.
+
+use std::time::Duration;
+
+use super::{CommitError, Readiness, Store, Unavailable};
+use crate::{
+    model::{AccountId, Row},
+    raft::Place,
+};
+
+/// A place in the commit queue, taken before the upstream is called (P5). Dropping it gives the place back.
+#[derive(Debug)]
+pub struct RowPermit {
+    store: Store,
+    place: Place,
+}
+
+impl RowPermit {
+    /// Hands the row in and waits until it is on a quorum's disks, at most the commit deadline.
+    /// The row still lands (exactly once) when the waiter gives up, if it was proposed.
+    ///
+    /// # Errors
+    /// [`CommitError`]: the deadline passed or the quorum is lost; the row may land or not.
+    pub async fn commit(self, row: Row) -> Result<(), CommitError> {
+        let deadline = self.store.0.commit_deadline;
+        let committed = self.store.0.batcher.push(row, self.place);
+        match tokio::time::timeout(deadline, committed).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(_) => Err(CommitError(Unavailable::new("the row was not committed"))),
+            Err(_) => Err(CommitError(Unavailable::new(format!("the row was not committed within {deadline:?}")))),
+        }
+    }
+}
+
+impl Store {
+    /// Whether this node may decide about requests now: it serves, and was in contact with both quorums a moment ago.
+    /// An answer that depends on the metadata (also "unknown key") must not be given when it may not.
+    ///
+    /// # Errors
+    /// [`Unavailable`]: 503, never 401, 403 or 429.
+    pub fn check(&self) -> Result<(), Unavailable> {
+        let node = &self.0.node;
+        if node.meta().is_fresh() && node.ledger().is_fresh() && !node.has_failed() {
+            return Ok(());
+        }
+        let reason = match self.readiness() {
+            Readiness::NotReady(reason) => reason,
+            Readiness::Ready => "no fresh contact with the quorum".into(),
+        };
+        Err(Unavailable::new(reason))
+    }
+
+    /// Makes sure that a row can be committed: fresh contact with the quorum and a place in the queue.
+    ///
+    /// # Errors
+    /// [`Unavailable`]; the upstream must not be called.
+    pub fn permit(&self, _account: &AccountId) -> Result<RowPermit, Unavailable> {
+        self.check()?;
+        match self.0.batcher.place() {
+            Some(place) => Ok(RowPermit { store: self.clone(), place }),
+            None => Err(Unavailable {
+                reason: "too many rows wait for their quorum".into(),
+                retry_after: Duration::from_secs(1),
+            }),
+        }
+    }
+
+    /// Hands in a row that nobody waits for (a settling record); it is tried until it lands or the node stops.
+    /// At the queue's bound it is dropped and counted, and the open row stays `open`.
+    pub fn record(&self, row: Row) {
+        self.0.batcher.push_unattended(row);
+    }
+}

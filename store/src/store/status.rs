@@ -1,0 +1,139 @@
+//! The cluster and the node, for operators.
+
+use std::{collections::BTreeMap, sync::atomic::Ordering};
+
+use super::Store;
+use crate::model::{Name, NodeInfo};
+
+/// Whether the node can serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// It serves.
+    Ready,
+    /// It does not, and this is why (waiting for a peer by name, no leader, draining, disk failure).
+    NotReady(String),
+}
+
+/// A member of the cluster.
+#[derive(Debug, Clone)]
+pub struct MemberStatus {
+    /// Raft id, in hexadecimal.
+    pub id: String,
+    /// What peers know of it.
+    pub info: NodeInfo,
+    /// Votes in group 0.
+    pub voter: bool,
+    /// Is this node.
+    pub this: bool,
+}
+
+/// A Raft group as this node sees it.
+#[derive(Debug, Clone)]
+pub struct GroupStatus {
+    /// 0 is meta.
+    pub group: u32,
+    /// Name of the leading node.
+    pub leader: Option<Name>,
+    /// Current term.
+    pub term: u64,
+    /// Index of the last entry here.
+    pub last_index: u64,
+    /// Newest index known to be committed.
+    pub committed_index: u64,
+    /// Newest index applied here.
+    pub applied_index: u64,
+    /// By node name: how many entries its log is behind the leader's (only on the leader).
+    pub lag: BTreeMap<Name, u64>,
+}
+
+/// The cluster as this node sees it.
+#[derive(Debug, Clone)]
+pub struct ClusterStatus {
+    /// This node's name.
+    pub node: Name,
+    /// Members.
+    pub members: Vec<MemberStatus>,
+    /// Groups.
+    pub groups: Vec<GroupStatus>,
+}
+
+impl Store {
+    /// Whether the node can serve, and why not.
+    pub fn readiness(&self) -> Readiness {
+        self.0.node.not_ready().map_or(Readiness::Ready, Readiness::NotReady)
+    }
+
+    /// The cluster as this node sees it.
+    pub fn cluster(&self) -> ClusterStatus {
+        let node = &self.0.node;
+        let members = node.meta().members();
+        let groups = node
+            .groups()
+            .iter()
+            .map(|group| {
+                let progress = group.progress();
+                let lag = progress
+                    .matched
+                    .iter()
+                    .filter_map(|(id, matched)| {
+                        Some((members.get(id)?.0.name.clone(), progress.last.saturating_sub(*matched)))
+                    })
+                    .collect();
+                GroupStatus {
+                    group: group.id().0,
+                    leader: group.leader().map(|(_, info)| info.name),
+                    term: progress.term,
+                    last_index: progress.last,
+                    committed_index: progress.committed,
+                    applied_index: progress.applied,
+                    lag,
+                }
+            })
+            .collect();
+        let members = members
+            .into_iter()
+            .map(|(id, (info, voter))| {
+                let id = crate::model::NodeId(id);
+                MemberStatus { id: id.to_string(), info, voter, this: id == node.me() }
+            })
+            .collect();
+        ClusterStatus { node: node.info().name.clone(), members, groups }
+    }
+
+    /// Numbers for `/metrics`: name (Prometheus, with unit), help, value.
+    pub fn stats(&self) -> Vec<(&'static str, &'static str, f64)> {
+        let node = &self.0.node;
+        let wal = node.wal().stats();
+        let seconds = |ns: u64| ns as f64 / 1e9;
+        let rows = self.0.batcher.counters();
+        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        let ledger = node.ledger().progress();
+        let state = node.ledger().state().stats();
+        let mut all = vec![
+            ("tollgate_wal_syncs_total", "Flushes of the write-ahead log.", wal.syncs as f64),
+            ("tollgate_wal_sync_seconds_total", "Time in writes and flushes of the log.", seconds(wal.total_sync_ns)),
+            ("tollgate_wal_sync_max_seconds", "Longest write and flush of the log.", seconds(wal.max_sync_ns)),
+            ("tollgate_wal_written_bytes_total", "Bytes written to the log.", wal.synced_bytes as f64),
+            ("tollgate_wal_bytes", "Length of the log's segments in use.", wal.bytes as f64),
+            ("tollgate_wal_queue_bytes", "Bytes that wait for the log's disk.", wal.queue_bytes as f64),
+            ("tollgate_rows_total", "Rows handed to the ledger by this node.", load(&rows.rows)),
+            ("tollgate_row_batches_total", "Batches that these rows made.", load(&rows.batches)),
+            ("tollgate_row_block_bytes_total", "Bytes of these batches' blocks.", load(&rows.block_bytes)),
+            ("tollgate_row_commit_seconds_total", "Time of batches until their commit.", load(&rows.commit_ns) / 1e9),
+            ("tollgate_rows_dropped_total", "Unattended rows dropped at the bound.", load(&rows.dropped)),
+            ("tollgate_rows_waiting", "Rows that wait for their quorum.", self.0.batcher.waiting() as f64),
+            ("tollgate_ledger_term", "Raft term of the ledger group.", ledger.term as f64),
+            ("tollgate_ledger_last_index", "Last log index of the ledger group.", ledger.last as f64),
+            ("tollgate_ledger_applied_index", "Applied index of the ledger group.", ledger.applied as f64),
+            ("tollgate_ledger_is_leader", "1 on the ledger's leader.", f64::from(u8::from(node.ledger().is_leader()))),
+            ("tollgate_ledger_rows", "Records kept.", state.rows as f64),
+            ("tollgate_ledger_blocks", "Row blocks kept.", state.blocks as f64),
+            ("tollgate_ledger_block_bytes", "Bytes of these blocks.", state.block_bytes as f64),
+            ("tollgate_ledger_file_bytes", "Bytes of the ledger's state files.", state.file_bytes as f64),
+            ("tollgate_ledger_checkpoints_total", "Checkpoints made.", state.checkpoints as f64),
+            ("tollgate_keys", "Keys in the directory.", self.directory().len() as f64),
+        ];
+        all.extend(self.leases().stats());
+        all
+    }
+}
