@@ -69,6 +69,7 @@ impl Node {
             node: info.clone(),
             peer_listen: peer_addr,
             join: settings.join.0.clone(),
+            voters: settings.voters.into(),
             commit_deadline: Duration::from_millis(settings.commit_deadline_ms),
             max_waiting_rows: settings.max_waiting_rows,
             log_retention_days: settings.log_retention_days,
@@ -76,7 +77,7 @@ impl Node {
         })
         .await
         .with_context(|| format!("open data_dir {}", settings.data_dir.display()))?;
-        let data_plane = match data_plane::start(settings, data_addr, store.clone()).await {
+        let data_plane = match data_plane::start(settings, data_addr, store.clone()) {
             Ok(handle) => handle,
             Err(error) => {
                 store.shutdown().await;
@@ -117,7 +118,8 @@ impl Node {
         self.admin.drain();
         tracing::info!(grace_seconds = grace.as_secs(), "draining");
         self.store.drain().await;
-        self.data_plane.drain(grace).await;
+        let data_plane = self.data_plane;
+        let _ = tokio::task::spawn_blocking(move || data_plane.drain(grace)).await;
         self.admin_server.stop(ADMIN_GRACE).await;
         self.store.shutdown().await;
         tracing::info!("stopped");

@@ -10,11 +10,7 @@
 //!
 //! Run: `cargo bench -p tollgate-store --bench decision`
 
-use std::{
-    hint::black_box,
-    sync::Arc,
-    time::Instant,
-};
+use std::{hint::black_box, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
@@ -75,7 +71,8 @@ fn main() {
     println!("fill: {KEYS} keys, {ACCOUNTS} accounts: {filled:.2?}, {} bytes a key all included", bytes / KEYS);
     drop(keys);
 
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let _entered = runtime.enter();
     let leases = Leases::new(Arc::new(Alone), runtime.handle());
     let route = directory.routes().by_name(&"scan".into()).expect("it was put").clone();
@@ -222,4 +219,3 @@ fn resident_bytes() -> usize {
     let pages: usize = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("its second number");
     pages * rustix::param::page_size()
 }
-

@@ -29,7 +29,7 @@ mod wire;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Mutex, OnceLock, Weak},
     time::Duration,
 };
 
@@ -59,6 +59,8 @@ struct Inner {
     runtime: Handle,
     /// Few; added and never taken away.
     groups: ArcSwap<Vec<Arc<Group>>>,
+    /// The first of them, which is nearly always the one: found with one load.
+    first: OnceLock<Arc<Group>>,
     adding: Mutex<()>,
     counters: Arc<Counters>,
 }
@@ -70,6 +72,7 @@ impl Leases {
             authority,
             runtime: runtime.clone(),
             groups: ArcSwap::default(),
+            first: OnceLock::new(),
             adding: Mutex::default(),
             counters: Arc::default(),
         });
@@ -104,6 +107,9 @@ impl Leases {
 
 impl Inner {
     fn group(&self, id: GroupId) -> Arc<Group> {
+        if let Some(first) = self.first.get().filter(|first| first.id == id) {
+            return first.clone();
+        }
         let find = || self.groups.load().iter().find(|group| group.id == id).cloned();
         if let Some(group) = find() {
             return group;
@@ -118,6 +124,8 @@ impl Inner {
             let mut groups = Vec::clone(&self.groups.load());
             groups.push(group.clone());
             self.groups.store(Arc::new(groups));
+            // Taken already by the first, for all but the first.
+            let _ = self.first.set(group.clone());
             group
         })
     }

@@ -14,9 +14,9 @@ use crate::{
 const RECHECK: Duration = Duration::from_secs(1);
 
 /// Starts the data plane.
-pub(super) async fn start(settings: &Settings, listen: SocketAddr, store: Store) -> anyhow::Result<stack::Handle> {
+pub(super) fn start(settings: &Settings, listen: SocketAddr, store: Store) -> anyhow::Result<stack::Handle> {
     let stack = stack_settings(settings, listen)?;
-    stack::Server::start(stack, Arc::new(store)).await.with_context(|| format!("listen on data_addr {listen}"))
+    stack::Server::start(stack, Arc::new(store)).context("start the data plane")
 }
 
 fn stack_settings(settings: &Settings, listen: SocketAddr) -> anyhow::Result<stack::Settings> {

@@ -5,7 +5,7 @@
 use std::{fmt, future::Future, sync::Arc};
 
 use store::{
-    CommitError, Readiness, RowPermit, Store, Unavailable,
+    CommitError, RowPermit, Store, Unavailable,
     lease::{self, Demand, Denied, Standing},
     model::{AccountId, Charge, KeyHash, Row},
     view::{FoundKey, RouteView},
@@ -67,12 +67,7 @@ impl Ledger for Store {
     }
 
     fn ready(&self) -> Result<(), Unavailable> {
-        match self.readiness() {
-            Readiness::Ready => Ok(()),
-            Readiness::NotReady(reason) => {
-                Err(Unavailable { reason, retry_after: std::time::Duration::from_secs(1) })
-            }
-        }
+        self.check()
     }
 
     fn permit(&self, account: &AccountId) -> Result<RowPermit, Unavailable> {

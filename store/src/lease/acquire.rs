@@ -35,7 +35,7 @@ struct Ruling {
 
 enum Outcome {
     /// Units taken, and the account's requests under way.
-    Granted(Held, u64),
+    Granted(Box<Held>, u64),
     /// Nothing taken: refused, or only looked at.
     Seen(Verdict),
 }
@@ -63,7 +63,8 @@ impl Leases {
             }
         };
         for policy in demand.key.account.policies.quotas_at(demand.now) {
-            match take_quota(&held.group, &demand, policy) {
+            let now_ns = if held.by_this_node() { clock_ns } else { held.group.authority.now_ns() };
+            match take_quota(&held.group, &demand, policy, now_ns) {
                 Ok(take) => held.quotas.push(take),
                 Err(None) => return Err(no_quota(held, &demand, policy, in_use, clock_ns)),
                 Err(Some(wait)) => match timeout(RESERVE_WITHIN, wait).await {
@@ -139,7 +140,7 @@ fn lead(group: Arc<Group>, wants: &Wants) -> Result<(Ruling, Option<Arc<Group>>)
     });
     match taken {
         Ok((granted, term)) => {
-            let held = Held::new(group, granted.unit, term, true, granted.rates);
+            let held = Box::new(Held::new(group, granted.unit, term, true, granted.rates));
             Ok((Ruling { clock_ns: now_ns, outcome: Outcome::Granted(held, granted.in_use) }, None))
         }
         Err(Some(verdict)) => Ok((Ruling { clock_ns: now_ns, outcome: Outcome::Seen(verdict) }, Some(group))),
@@ -214,12 +215,7 @@ async fn ask(group: &Arc<Group>, wants: &Wants, look: bool, give_up: Instant) ->
 ///
 /// # Errors
 /// The refusal by a quota.
-fn from_memory(
-    group: &Group,
-    demand: &Demand<'_>,
-    wants: &Wants,
-    now_ns: u64,
-) -> Result<Option<Verdict>, Denied> {
+fn from_memory(group: &Group, demand: &Demand<'_>, wants: &Wants, now_ns: u64) -> Result<Option<Verdict>, Denied> {
     let crowded = wants.concurrency.is_some()
         && group.crowded.lock().expect("no holder panics").get(&wants.account).is_some_and(|until| now_ns < *until);
     let level = |wanted: &Wanted| {
@@ -255,10 +251,10 @@ fn take_quota(
     group: &Group,
     demand: &Demand<'_>,
     policy: &QuotaPolicy,
+    now_ns: u64,
 ) -> Result<QuotaTake, Option<oneshot::Receiver<Result<QuotaTake, Short>>>> {
     let account = &*demand.key.account;
     let units = standing::units_of(demand, policy.unit);
-    let now_ns = group.authority.now_ns();
     let (step, wants) = group.with_slice((&account.id, account.number), (&policy.name, policy.number), |slice| {
         slice.take(policy, policy.bounds(demand.now), units, now_ns)
     });
@@ -277,7 +273,7 @@ fn take_quota(
 }
 
 /// The refusal by a quota, after everything that was taken has been given back.
-fn no_quota(held: Held, demand: &Demand<'_>, policy: &QuotaPolicy, in_use: u64, clock_ns: u64) -> Denied {
+fn no_quota(held: Box<Held>, demand: &Demand<'_>, policy: &QuotaPolicy, in_use: u64, clock_ns: u64) -> Denied {
     let group = held.group.clone();
     let level = |tat_ns| RateLevel { tat_ns, retry_after_ns: None, taken: None };
     let rates = held.rates.iter().map(|unit| level(unit.after_ns.saturating_sub(unit.cost_ns))).collect();

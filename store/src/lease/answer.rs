@@ -10,7 +10,11 @@ use super::{
 };
 
 /// Acts on a message and answers it. `group` finds the group that it names.
-pub(super) fn answer(body: &Bytes, authority: &dyn Authority, group: impl FnOnce(&Ask) -> std::sync::Arc<Group>) -> Bytes {
+pub(super) fn answer(
+    body: &Bytes,
+    authority: &dyn Authority,
+    group: impl FnOnce(&Ask) -> std::sync::Arc<Group>,
+) -> Bytes {
     let answer = match wire::decode::<Ask>(body) {
         Ok(ask) => act(&group(&ask), authority, &ask),
         Err(reason) => Answer::Unreadable(reason),
@@ -25,9 +29,7 @@ fn act(group: &Group, authority: &dyn Authority, ask: &Ask) -> Answer {
         return Answer::NotLeading;
     }
     group
-        .with_reign(leadership, |reign| {
-            group.with_remote(reign, |remote| act_in(group, reign, remote, ask, now_ns))
-        })
+        .with_reign(leadership, |reign| group.with_remote(reign, |remote| act_in(group, reign, remote, ask, now_ns)))
         // A newer reign has begun since.
         .unwrap_or(Answer::NotLeading)
 }

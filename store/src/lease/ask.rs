@@ -44,7 +44,7 @@ pub(super) struct Told {
     pub(super) verdict: Verdict,
     /// The leader's clock then.
     pub(super) leader_ns: u64,
-    pub(super) held: Option<Held>,
+    pub(super) held: Option<Box<Held>>,
 }
 
 #[derive(Debug, Clone)]
@@ -150,7 +150,7 @@ fn tell(group: &Arc<Group>, batch: Vec<Asked>, verdicts: Vec<Verdict>, term: u64
                     entry
                 });
                 let taken = verdict.rates.iter().filter_map(|level| level.taken).collect();
-                Some(Held::new(group.clone(), unit, term, false, taken))
+                Some(Box::new(Held::new(group.clone(), unit, term, false, taken)))
             }
             Decision::Concurrency => {
                 let mut crowded = group.crowded.lock().expect("no holder panics");

@@ -86,13 +86,13 @@ pub enum Denied {
 pub struct Grant {
     /// Where the client stands with every policy, after this request.
     pub standings: Vec<Standing>,
-    held: Held,
+    held: Box<Held>,
     settled: bool,
     refunded: bool,
 }
 
 impl Grant {
-    pub(super) fn new(standings: Vec<Standing>, held: Held) -> Self {
+    pub(super) fn new(standings: Vec<Standing>, held: Box<Held>) -> Self {
         Self { standings, held, settled: false, refunded: false }
     }
 

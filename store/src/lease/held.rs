@@ -36,6 +36,11 @@ impl Held {
         self.keep_quotas();
     }
 
+    /// Whether the rates were decided in this node's memory, by its clock.
+    pub(super) fn by_this_node(&self) -> bool {
+        self.by_this_node
+    }
+
     /// Whether it holds a concurrency unit.
     pub(super) fn has_unit(&self) -> bool {
         self.unit.is_some()

@@ -2,12 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{
-    Leases,
-    acquire,
-    bucket::Wanted,
-    group::Wants,
-};
+use super::{Leases, acquire, bucket::Wanted, group::Wants};
 use crate::{
     Unavailable,
     model::{Dimension, KeyId, Name, Timestamp},
@@ -43,6 +38,9 @@ pub struct Level {
     pub full_after: Duration,
 }
 
+/// A bucket's limit, key and route.
+type Named<'a> = (&'a LimitPolicy, Option<&'a FoundKey>, Option<&'a Arc<RouteView>>);
+
 impl Leases {
     /// How an account stands with the leader, for these of its keys and these routes.
     ///
@@ -55,7 +53,7 @@ impl Leases {
         routes: &[Arc<RouteView>],
         now: Timestamp,
     ) -> Result<Levels, Unavailable> {
-        let mut named: Vec<(&LimitPolicy, Option<&FoundKey>, Option<&Arc<RouteView>>)> = Vec::new();
+        let mut named: Vec<Named<'_>> = Vec::new();
         for policy in account.policies.limits_at(now) {
             let keys = subjects(policy, Dimension::Key, keys);
             let routes = subjects(policy, Dimension::Route, routes);
@@ -64,7 +62,7 @@ impl Leases {
             }
         }
         named.truncate(LEVELS);
-        let wanted = |(policy, key, route): &(&LimitPolicy, Option<&FoundKey>, Option<&Arc<RouteView>>)| Wanted {
+        let wanted = |(policy, key, route): &Named<'_>| Wanted {
             name: policy.bucket(account.number, key.map_or(0, |key| key.number), route.map_or(0, |route| route.number)),
             emission_ns: policy.gcra.emission_ns,
             capacity_ns: policy.gcra.capacity_ns,

@@ -4,14 +4,8 @@ use std::{sync::Weak, time::Duration};
 
 use tokio::sync::mpsc;
 
-use super::{
-    group::Group,
-    slice::Want,
-};
-use crate::{
-    Unavailable,
-    model::Reservation,
-};
+use super::{group::Group, slice::Want};
+use crate::{Unavailable, model::Reservation};
 
 /// Reservations in one entry. A slice has at most one under way, so the queue before it is bounded by their number.
 const WANTS_AN_ENTRY: usize = 1_024;

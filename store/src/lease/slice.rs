@@ -398,6 +398,3 @@ fn limit_of(policy: &QuotaPolicy) -> u64 {
 pub(super) fn until_ns(end: Timestamp, now: Timestamp) -> u64 {
     u64::try_from(end.0.saturating_sub(now.0)).unwrap_or(0).saturating_mul(1_000)
 }
-
-#[cfg(test)]
-mod tests;

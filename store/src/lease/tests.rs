@@ -86,7 +86,8 @@ impl Authority for Peer {
             world.asks.fetch_add(1, Ordering::Relaxed);
             let leader = *world.leader.lock().expect("whole");
             let cut = world.cut.lock().expect("whole").clone();
-            let leader = leader.map(|(leader, _)| leader).filter(|leader| !cut.contains(leader) && !cut.contains(&node));
+            let leader =
+                leader.map(|(leader, _)| leader).filter(|leader| !cut.contains(leader) && !cut.contains(&node));
             let Some(leader) = leader else { return Err(unavailable("no leader")) };
             tokio::task::yield_now().await;
             let leases = world.nodes.lock().expect("whole")[&leader].clone();

@@ -135,11 +135,7 @@ pub(super) struct RateLevel {
 
 impl WireDemand {
     pub(super) fn wants(&self) -> Wants {
-        Wants {
-            account: self.account,
-            concurrency: self.concurrency,
-            rates: self.rates.iter().copied().collect(),
-        }
+        Wants { account: self.account, concurrency: self.concurrency, rates: self.rates.iter().copied().collect() }
     }
 }
 
@@ -162,7 +158,9 @@ pub(super) fn encode<T: Encode<()>>(message: &T) -> Bytes {
 pub(super) fn decode<T: for<'b> Decode<'b, ()>>(bytes: &[u8]) -> Result<T, String> {
     match bytes {
         [VERSION, body @ ..] => minicbor::decode(body).map_err(|error| format!("damaged lease message: {error}")),
-        [version, ..] => Err(format!("lease message version {version} is not known to this build (it knows {VERSION})")),
+        [version, ..] => {
+            Err(format!("lease message version {version} is not known to this build (it knows {VERSION})"))
+        }
         [] => Err("empty lease message".into()),
     }
 }

@@ -22,10 +22,9 @@ use crate::state::{self, State};
 const APPLY_ENTRIES: usize = 256;
 
 /// Where a snapshot's bytes are.
-#[derive(Debug)]
 pub(crate) enum SnapshotData {
     /// In the state itself, at its last checkpoint or later; exported when it is sent.
-    Checkpoint,
+    Checkpoint(Arc<State>),
     /// Received whole into this file, which is removed once installed.
     Received(PathBuf),
 }
@@ -121,21 +120,35 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Ok(())
     }
 
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
+        // Asked for by the checkpointer, the newest checkpoint is the snapshot; forced, it must be of now.
+        let (state, wait_durable) = (Arc::clone(&self.state), Arc::clone(&self.wait_durable));
+        Some(Builder { state, wait_durable, force })
+    }
+
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder { state: Arc::clone(&self.state), wait_durable: Arc::clone(&self.wait_durable) }
+        Builder { state: Arc::clone(&self.state), wait_durable: Arc::clone(&self.wait_durable), force: true }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
-        let SnapshotData::Received(path) = snapshot else { return Ok(()) };
         let state = Arc::clone(&self.state);
-        let file = path.clone();
-        let imported = tokio::task::spawn_blocking(move || {
-            let mut source = io::BufReader::new(std::fs::File::open(&file)?);
-            state.import(&mut source).map_err(io::Error::other)
+        let imported = tokio::task::spawn_blocking(move || match snapshot {
+            SnapshotData::Received(path) => {
+                let mut source = io::BufReader::new(std::fs::File::open(&path)?);
+                let imported = state.import(&mut source).map_err(io::Error::other);
+                let _ = std::fs::remove_file(&path);
+                imported
+            }
+            // Its own: there is nothing to do. Another replica's in this process (as in tests): by way of memory.
+            SnapshotData::Checkpoint(from) if Arc::ptr_eq(&from, &state) => Ok(state.applied()),
+            SnapshotData::Checkpoint(from) => {
+                let mut bytes = Vec::new();
+                from.export(&mut bytes).map_err(io::Error::other)?;
+                state.import(&mut bytes.as_slice()).map_err(io::Error::other)
+            }
         })
         .await
         .map_err(io::Error::other)?;
-        let _ = std::fs::remove_file(&path);
         let applied = imported.map_err(|error| self.fail("install snapshot", error))?;
         tracing::info!(
             last = ?applied.last, expected = ?meta.last_log_id, "installed a snapshot from the leader"
@@ -144,7 +157,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<TypeConfig, SnapshotData>>> {
-        Ok(checkpoint_meta(&self.state)?.map(|meta| Snapshot { meta, snapshot: SnapshotData::Checkpoint }))
+        let snapshot = |meta| Snapshot { meta, snapshot: SnapshotData::Checkpoint(Arc::clone(&self.state)) };
+        Ok(checkpoint_meta(&self.state)?.map(snapshot))
     }
 }
 
@@ -152,24 +166,21 @@ impl RaftStateMachine<TypeConfig> for Machine {
 pub(crate) struct Builder {
     state: Arc<State>,
     wait_durable: WaitDurable,
+    force: bool,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, SnapshotData>> {
-        let meta = match checkpoint_meta(&self.state)? {
-            Some(meta) => meta,
-            // Asked for before the first checkpoint: one is made now.
-            None => {
-                let (state, wait) = (Arc::clone(&self.state), Arc::clone(&self.wait_durable));
-                tokio::task::spawn_blocking(move || state.checkpoint(&mut |index| wait(index)))
-                    .await
-                    .map_err(io::Error::other)?
-                    .map_err(io::Error::other)?;
-                checkpoint_meta(&self.state)?.unwrap_or_default()
-            }
-        };
-        Ok(Snapshot { meta, snapshot: SnapshotData::Checkpoint })
+        if self.force || self.state.checkpointed().is_none() {
+            let (state, wait) = (Arc::clone(&self.state), Arc::clone(&self.wait_durable));
+            tokio::task::spawn_blocking(move || state.checkpoint(&mut |index| wait(index)))
+                .await
+                .map_err(io::Error::other)?
+                .map_err(io::Error::other)?;
+        }
+        let meta = checkpoint_meta(&self.state)?.unwrap_or_default();
+        Ok(Snapshot { meta, snapshot: SnapshotData::Checkpoint(Arc::clone(&self.state)) })
     }
 }

@@ -29,7 +29,7 @@ impl State {
 
     fn apply_entry(&self, entry: &Entry, changes: &mut Vec<Change>) -> Result<Reply, StateError> {
         let last = self.read().live.vars.applied.last;
-        if let Some(last) = last.filter(|last| last.index + 1 != entry.id.index) {
+        if let Some(last) = last.filter(|last| last.index >= entry.id.index) {
             return Err(StateError::Order { last: last.index, found: entry.id.index });
         }
         match &entry.payload {

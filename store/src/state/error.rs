@@ -83,8 +83,8 @@ pub enum StateError {
         /// Why not.
         source: BlockError,
     },
-    /// Entries come in order, without holes.
-    #[error("entry {found} after entry {last}: the log has a hole")]
+    /// Entries come in order, each once. (That the log has no holes is Raft's to see to.)
+    #[error("entry {found} after entry {last}: out of order")]
     Order {
         /// The last entry applied.
         last: u64,

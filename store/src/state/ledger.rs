@@ -1,4 +1,4 @@
-//! Applying a ledger's commands. None of them is ever refused: what was committed has been answered for.
+//! Applying a ledger's commands. None of its own is ever refused: what was committed has been answered for.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -13,7 +13,7 @@ use super::{
     tally::Tally,
     view::Range,
 };
-use crate::model::{AccountId, ColdCommand, LogId, Name, Profile, Reply, Reservation, RowBatch};
+use crate::model::{AccountId, ColdCommand, CommandError, LogId, Name, Profile, Reply, Reservation, RowBatch};
 
 /// Retention class of all rows until tiers name others.
 pub(super) const DEFAULT_CLASS: u16 = 0;
@@ -76,7 +76,7 @@ impl State {
     /// Everything that is not hot.
     pub(super) fn apply_ledger(&self, id: LogId, bytes: u64, command: ColdCommand) -> Result<Reply, StateError> {
         match command {
-            ColdCommand::Meta(_) => unreachable!("metadata does not come here"),
+            ColdCommand::Meta(_) => Ok(self.step(id, bytes, |_| Reply::Refused(CommandError::WrongGroup))),
             ColdCommand::StageProfile { account, stage, published, profile } => {
                 self.stage_profile(id, bytes, &account, (&stage, &published), &profile)
             }

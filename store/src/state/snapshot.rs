@@ -46,6 +46,13 @@ enum Piece<'a> {
     Settled(i32, RequestId, &'a Settled),
 }
 
+/// The head of a stream of any version, for tests.
+#[cfg(test)]
+pub(super) fn write_head(sink: &mut dyn std::io::Write, version: u8, group: u32) {
+    let head = [&stream::MAGIC[..], &[version], &group.to_le_bytes(), &Vars::default().encode(0)].concat();
+    stream::write_frame(sink, stream::HEAD, &head).expect("writing to memory cannot fail");
+}
+
 impl State {
     /// SHA-256 of all that replicas must agree on: equal on all replicas at the same entry, whatever their checkpoints,
     /// files and compression library. Reads everything; for tests and checks, not for every minute.

@@ -1,6 +1,7 @@
 //! Scripts of commands, crashes, streams, and laws over random ones.
 
 mod crash;
+mod faulty;
 mod ledger;
 mod meta;
 mod open;

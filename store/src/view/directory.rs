@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use ipnet::IpNet;
 use tokio::sync::watch;
 
@@ -15,7 +15,9 @@ use super::{
     number,
     tables::{self, Tables},
 };
-use crate::model::{AccountId, AccountState, Env, KeyHash, KeyId, KeyState, Name, Overrides, Revision, Timestamp, Token};
+use crate::model::{
+    AccountId, AccountState, Env, KeyHash, KeyId, KeyState, Name, Overrides, Revision, Timestamp, Token,
+};
 
 /// A key as the request path sees it: a consistent copy.
 #[derive(Debug, Clone)]
@@ -166,7 +168,7 @@ fn found(tables: &Tables, slot: impl Fn(&Tables) -> Option<u32>) -> Option<Found
         let slot = slot(tables)?;
         let record = tables.records.at(slot)?;
         let (sequence, words) = record.read();
-        let account = tables.accounts.at((words.meta >> 32) as u32).and_then(|place| place.load_full());
+        let account = tables.accounts.at((words.meta >> 32) as u32).and_then(ArcSwapOption::load_full);
         let rare = tables.rare(&words);
         if !record.is_still(sequence) {
             continue;

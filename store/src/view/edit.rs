@@ -89,7 +89,8 @@ impl Edit<'_> {
         let number = number::of_text("account", &id);
         let view = AccountView { id, state, tier, region, policies, slot, number, overrides, revision };
         self.place_of_account(slot).store(Some(Arc::new(view)));
-        if !known && let Some(grown) = self.writer.account_fill.insert(&self.tables.account_by_id, index_hash(number), slot)
+        if !known
+            && let Some(grown) = self.writer.account_fill.insert(&self.tables.account_by_id, index_hash(number), slot)
         {
             self.tables.account_by_id = Arc::new(grown);
             self.publish();
@@ -119,7 +120,8 @@ impl Edit<'_> {
                 self.publish();
             }
             let id = ulid.is_none().then(|| key.id.clone());
-            let rare = Rare { id, scopes: key.scopes.as_slice().into(), allowed_ips: key.allowed_ips.as_slice().into() };
+            let rare =
+                Rare { id, scopes: key.scopes.as_slice().into(), allowed_ips: key.allowed_ips.as_slice().into() };
             self.tables.rares.at(slot).expect("room was made").store(Some(Arc::new(rare)));
             u64::from(slot) + 1
         });

@@ -68,7 +68,13 @@ mod tests {
 
     #[test]
     fn other_spellings_are_other_ids() {
-        for id in ["key_01arz3ndektsv4rrffq69g5fav", "key_8ZZZZZZZZZZZZZZZZZZZZZZZZZ", "key_x", "", "01ARZ3NDEKTSV4RRFFQ69G5FAV"] {
+        for id in [
+            "key_01arz3ndektsv4rrffq69g5fav",
+            "key_8ZZZZZZZZZZZZZZZZZZZZZZZZZ",
+            "key_x",
+            "",
+            "01ARZ3NDEKTSV4RRFFQ69G5FAV",
+        ] {
             assert_eq!(key_ulid(id), None, "{id}");
         }
     }

@@ -1,10 +1,8 @@
 //! Tiers and overrides, compiled for the request path.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use jiff::tz::TimeZone;

@@ -134,9 +134,7 @@ impl Paths {
                 methods.is_empty() || methods.iter().any(|m| m == method)
             })
         };
-        let pick = |map: &'_ Map<Vec<Arc<RouteView>>>, path: &str| {
-            map.get(path).and_then(takes)
-        };
+        let pick = |map: &'_ Map<Vec<Arc<RouteView>>>, path: &str| map.get(path).and_then(takes);
         if let Some(at) = pick(&self.exact, path) {
             return self.exact[path].get(at);
         }

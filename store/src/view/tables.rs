@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
 
 use super::{
@@ -96,7 +97,7 @@ impl Tables {
     pub(super) fn account(&self, id: &str) -> Option<(u32, Arc<AccountView>)> {
         let mut found = None;
         let slot = self.account_by_id.find(index_hash(number::of_text("account", id)), |slot| {
-            found = self.accounts.at(slot).and_then(|place| place.load_full()).filter(|view| view.id.as_str() == id);
+            found = self.accounts.at(slot).and_then(ArcSwapOption::load_full).filter(|view| view.id.as_str() == id);
             found.is_some()
         })?;
         found.map(|view| (slot, view))

@@ -8,8 +8,8 @@ fn wanted(name: u64, rate: &str, burst: u64) -> Wanted {
     Wanted { name, emission_ns: gcra.emission_ns, capacity_ns: gcra.capacity_ns, revision: 1 }
 }
 
-fn first(taken: Few<Taken>) -> Taken {
-    *taken.iter().next().expect("one was taken")
+fn first(mut taken: Few<Taken>) -> Taken {
+    taken.take().next().expect("one was taken")
 }
 
 const NOW: u64 = 1_000_000_000_000;

@@ -213,7 +213,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let (world, one) = World::alone();
-            let mut nodes = vec![(1, one), (1, world.start(2, 1)), (1, world.start(3, 1))];
+            let mut nodes = [(1, one), (1, world.start(2, 1)), (1, world.start(3, 1))];
             let mut bytes = quota("bytes", limit * 10);
             bytes.unit = Unit::ContentBytes;
             let mut client = client(tier(vec![], vec![quota("daily", limit), bytes], None));

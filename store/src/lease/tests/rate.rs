@@ -151,7 +151,7 @@ fn threads_that_hammer_one_bucket_get_exactly_what_is_in_it() {
                     rounds += 1;
                     match client.now(world, leases) {
                         // Every third unit is given back.
-                        Ok(grant) if (rounds + thread) % 3 == 0 => grant.refund(),
+                        Ok(grant) if (rounds + thread).is_multiple_of(3) => grant.refund(),
                         Ok(_) => {
                             granted.fetch_add(1, Ordering::Relaxed);
                         }

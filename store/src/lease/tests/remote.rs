@@ -127,7 +127,8 @@ async fn levels_and_peeks_are_asked_of_the_leader() {
     let levels = two.levels(&client.key.account, std::slice::from_ref(&client.key), &route, world.wall()).await;
     let levels = levels.expect("the leader answers");
     assert_eq!(levels.concurrent, Some(1));
-    let seen: Vec<_> = levels.rates.iter().map(|l| (&*l.limit, l.key.is_some(), l.route.is_some(), l.remaining)).collect();
+    let seen: Vec<_> =
+        levels.rates.iter().map(|l| (&*l.limit, l.key.is_some(), l.route.is_some(), l.remaining)).collect();
     assert_eq!(seen, [("all", false, false, 4), ("each", true, true, 2)]);
     let standings = two.peek(client.demand(&world)).await.expect("it would pass");
     assert_eq!(standings.iter().map(|s| s.remaining).collect::<Vec<_>>(), [4, 2, 8]);

@@ -1,1 +1,133 @@
-//! Later.
+//! Power failures at every kind of moment: the state is at its last checkpoint, whole, and replay makes it what it was.
+
+use std::sync::Arc;
+
+use super::{faulty::Faulty, snapshot::busy, *};
+
+/// Rigs whose files a power failure tears.
+fn rig(disk: &Faulty) -> Rig {
+    Rig::with(GroupId::LEDGER, Options { cache_bytes: 1 << 20, files: Arc::new(disk.clone()), ..Options::default() })
+}
+
+/// The log that a busy ledger was given.
+fn log() -> Vec<Entry> {
+    let mut rig = Rig::new(GroupId::LEDGER);
+    busy(&mut rig, false);
+    rig.cold(ColdCommand::DropBefore { day: DAY + 1, class: 0 });
+    rig.rows(77, &[row(1, at(100_000))]);
+    rig.log
+}
+
+/// What a replica without a checkpoint is after so many entries.
+fn after(log: &[Entry]) -> State {
+    let rig = Rig::new(GroupId::LEDGER);
+    rig.state().apply(log).expect("applied");
+    let Rig { state, .. } = rig;
+    state.expect("open")
+}
+
+/// Applies the log with a checkpoint every few entries, until the power fails or all is done; says how far the log was
+/// waited for.
+fn run(rig: &Rig, log: &[Entry], every: usize) -> u64 {
+    let mut durable = 0;
+    let applied = rig.state().applied().last.map_or(0, |last| last.index as usize);
+    for entries in log[applied..].chunks(every) {
+        if rig.state().apply(entries).is_err() {
+            break;
+        }
+        let wait = &mut |index| {
+            durable = index;
+            Ok(())
+        };
+        if rig.state().checkpoint(wait).is_err() {
+            break;
+        }
+    }
+    durable
+}
+
+#[test]
+fn after_a_power_failure_the_state_is_a_whole_checkpoint_and_replay_makes_it_what_it_was() {
+    let log = log();
+    let expected = after(&log).digest().expect("a digest");
+    let disk = Faulty::default();
+    run(&rig(&disk), &log, 9);
+    let writes = disk.writes();
+    // Prime, so that the failures fall on all kinds of writes.
+    for (seed, fail_after) in (0..writes).step_by((writes / 60) as usize | 1).zip(1..).map(|(at, seed)| (seed, at)) {
+        let disk = Faulty::default();
+        let mut rig = rig(&disk);
+        rig.log.clone_from(&log);
+        disk.fail_after(fail_after);
+        let durable = run(&rig, &log, 9);
+        rig.state = None;
+        disk.restart(seed * 0x9e37_79b9_7f4a_7c15);
+        rig.state = Some(open(rig.dir.path(), rig.group, &rig.options));
+        let applied = rig.state().applied().last.map_or(0, |last| last.index);
+        assert!(applied <= durable, "seed {seed}: state at {applied}, but the log is durable up to {durable} only");
+        let there = rig.state().digest().expect("a digest");
+        let whole = after(&log[..applied as usize]).digest().expect("a digest");
+        assert_eq!(there, whole, "seed {seed}, failed after {fail_after} writes: at {applied}");
+        run(&rig, &log, 7);
+        assert_eq!(rig.state().digest().expect("a digest"), expected, "seed {seed}, after replay");
+        rig.restart();
+        assert_eq!(rig.state().digest().expect("a digest"), expected, "seed {seed}, after a clean restart");
+    }
+}
+
+#[test]
+fn replies_are_the_same_when_entries_are_replayed() {
+    let log = log();
+    let whole = Rig::new(GroupId::LEDGER);
+    let replies = whole.state().apply(&log).expect("applied");
+    let mut rig = Rig::new(GroupId::LEDGER);
+    rig.log.clone_from(&log);
+    rig.state().apply(&log[..20]).expect("applied");
+    rig.checkpoint();
+    rig.state().apply(&log[20..]).expect("applied");
+    rig.state = None;
+    rig.state = Some(open(rig.dir.path(), rig.group, &rig.options));
+    assert_eq!(rig.state().applied().last.expect("a checkpoint").index, 20);
+    assert_eq!(rig.replay(), replies[20..]);
+}
+
+#[test]
+fn a_power_failure_during_an_import_leaves_the_old_state_or_the_new_one() {
+    let log = log();
+    let source = after(&log);
+    let stream = super::snapshot::export(&source);
+    let new = source.digest().expect("a digest");
+    let (mut olds, mut news) = (0, 0);
+    for fail_after in (0..1_000_000).step_by(13) {
+        let disk = Faulty::default();
+        let mut rig = rig(&disk);
+        rig.rows(1, &[row(1, at(0))]);
+        rig.checkpoint();
+        let old = rig.state().digest().expect("a digest");
+        disk.fail_after(fail_after);
+        let imported = rig.state().import(&mut &stream[..]);
+        rig.state = None;
+        disk.restart(fail_after * 77 + 1);
+        rig.state = Some(open(rig.dir.path(), rig.group, &rig.options));
+        let there = rig.state().digest().expect("a digest");
+        assert!(there == old || there == new, "failed after {fail_after} writes");
+        assert!(imported.is_err() || there == new, "an import that returned is durable");
+        if there == old { olds += 1 } else { news += 1 }
+        if imported.is_ok() {
+            break;
+        }
+    }
+    assert!(olds > 0 && news > 0, "{olds} {news}");
+}
+
+#[test]
+fn a_log_that_cannot_become_durable_stops_the_replica() {
+    let mut rig = Rig::new(GroupId::LEDGER);
+    rig.rows(1, &[row(1, at(0))]);
+    let error = rig.state().checkpoint(&mut |_| Err(std::io::Error::other("fsync"))).expect_err("no log");
+    assert!(error.to_string().contains("entry 1"), "{error}");
+    assert_eq!(rig.state().checkpointed(), None);
+    assert!(rig.state().checkpoint(&mut |_| Ok(())).is_err());
+    rig.restart();
+    assert_eq!(rig.state().stats().rows, 1);
+}

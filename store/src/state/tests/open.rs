@@ -1,1 +1,125 @@
-//! Later.
+//! Directories that cannot be opened, and stored values that must not change.
+
+use std::fs;
+
+use super::*;
+use crate::state::{OpenError, codec, storage::Storage, tables::Table};
+
+fn refused(dir: &Path, group: u32) -> OpenError {
+    State::open(dir, GroupId(group), Options::default()).expect_err("refused")
+}
+
+fn closed() -> TempDir {
+    let mut rig = Rig::new(GroupId::LEDGER);
+    rig.rows(1, &[row(1, at(0))]);
+    rig.checkpoint();
+    let Rig { dir, .. } = rig;
+    dir
+}
+
+#[test]
+fn a_directory_serves_one_process() {
+    let rig = Rig::new(GroupId::LEDGER);
+    assert!(matches!(refused(rig.dir.path(), 1), OpenError::Locked { path } if path.ends_with("LOCK")));
+}
+
+#[test]
+fn another_groups_directory_is_refused() {
+    let dir = closed();
+    assert!(matches!(refused(dir.path(), 2), OpenError::OtherGroup { found: 1, expected: 2, .. }));
+}
+
+#[test]
+fn a_newer_format_is_refused_by_name() {
+    let dir = closed();
+    fs::write(dir.path().join("state_1/FORMAT"), "tollgate state, format 2\ngroup 1\n").expect("written");
+    let error = refused(dir.path(), 1);
+    assert!(matches!(error, OpenError::Newer { found: 2, newest: 1, .. }));
+    assert!(error.to_string().contains("start the newer build"), "{error}");
+}
+
+#[test]
+fn newer_values_are_refused_by_name() {
+    let dir = closed();
+    let storage = Storage::open(&dir.path().join("state_1"), &Options::default()).expect("opens");
+    let newer = |txn: &redb::WriteTransaction| {
+        let mut table = txn.open_table(Table::Vars.definition()).expect("the table");
+        table.insert(&b"state"[..], &[2u8, 0xa0][..]).expect("written");
+        Ok(())
+    };
+    storage.write_main(redb::Durability::Immediate, newer).expect("committed");
+    drop(storage);
+    let error = refused(dir.path(), 1).to_string();
+    assert!(error.contains("version 2") && error.contains("main.redb"), "{error}");
+}
+
+#[test]
+fn damaged_files_are_refused_by_name() {
+    let dir = closed();
+    let format = dir.path().join("state_1/FORMAT");
+    let whole = fs::read(&format).expect("read");
+    fs::write(&format, "?").expect("written");
+    assert!(matches!(refused(dir.path(), 1), OpenError::Damaged { path, .. } if path == format));
+    fs::write(&format, whole).expect("written");
+    let main = dir.path().join("state_1/main.redb");
+    let bytes = fs::read(&main).expect("read");
+    for (from, to) in [(0, 64), (0, bytes.len()), (64, 512)] {
+        let mut bent = bytes.clone();
+        bent[from..to].fill(0x55);
+        fs::write(&main, &bent).expect("written");
+        let error = refused(dir.path(), 1);
+        assert!(matches!(&error, OpenError::Damaged { path, .. } if *path == main), "{from}..{to}: {error}");
+        assert!(error.to_string().contains("join again"), "{error}");
+    }
+}
+
+#[test]
+fn a_path_that_is_no_directory_says_what_was_tried() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("file");
+    fs::write(&file, "").expect("written");
+    let error = refused(&file, 1);
+    assert!(matches!(error, OpenError::Io { action: "make", .. }), "{error}");
+}
+
+#[test]
+fn leftovers_of_a_cut_import_or_first_opening_are_cleared_away() {
+    let dir = closed();
+    fs::create_dir(dir.path().join("new")).expect("made");
+    fs::write(dir.path().join("new/main.redb"), "half").expect("written");
+    let state = State::open(dir.path(), GroupId::LEDGER, Options::default()).expect("opens");
+    assert_eq!(state.stats().rows, 1);
+    assert!(!dir.path().join("new").exists());
+}
+
+/// Changing what is stored needs a new version of the envelope: these bytes are on disks.
+#[test]
+fn stored_values_are_frozen() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = State::open(dir.path(), GroupId::META, Options::default()).expect("opens");
+    let write = MetaWrite {
+        at: at(0),
+        actor: "tok_1".into(),
+        request_id: "r".into(),
+        ops: vec![tier("t"), put_account("a", "t"), put_key(key("key_1", "a", "s"))],
+    };
+    let payload = Payload::Command(Command::Cold(ColdCommand::Meta(write)).encode());
+    state.apply(&[Entry { id: LogId { term: 1, index: 7 }, payload }]).expect("applied");
+    state.checkpoint(&mut |_| Ok(())).expect("checkpoint");
+    let main = state.read().storage.read_main().expect("read");
+    let hex = |table, key: &[u8]| {
+        let value = main.get(table, key).expect("read").expect("there");
+        value.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let found = [
+        hex(Table::Tiers, b"t"),
+        hex(Table::Accounts, b"a"),
+        hex(Table::TierAccounts, b"\0\x01ta"),
+        hex(Table::AccountKeys, b"\0\x01akey_1"),
+        hex(Table::Keys, b"key_1"),
+        hex(Table::Audit, &[0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 1])[..80].to_owned(),
+        hex(Table::Vars, b"state"),
+    ];
+    assert_eq!(found.join("\n"), include_str!("golden.txt").trim_end());
+    assert!(codec::decode::<Account>(&[2, 0x80]).expect_err("newer").contains("upgrade this node"));
+}

@@ -62,7 +62,8 @@ fn the_most_specific_route_wins() {
 
 #[test]
 fn a_route_that_fits_but_for_its_methods_is_no_route() {
-    let table = table(&[route("scan", None, Exact("/v3/scan"), &["POST"]), route("h", Some("h"), Prefix("/"), &["GET"])]);
+    let table =
+        table(&[route("scan", None, Exact("/v3/scan"), &["POST"]), route("h", Some("h"), Prefix("/"), &["GET"])]);
     assert_eq!(name(&table, None, "/v3/scan", "GET"), "-");
     assert_eq!(name(&table, Some("h"), "/v3/scan", "POST"), "scan");
     assert_eq!(name(&table, Some("h"), "/v3/scan", "PUT"), "-");
