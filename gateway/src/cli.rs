@@ -30,7 +30,6 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use client::{Client, OnlyIf};
-use failure::Failure;
 
 use crate::config::Entries;
 

@@ -79,7 +79,7 @@ fn fields(value: &Value) -> String {
 /// Columns apart by blanks, nothing drawn: easy to read, to grep and to cut.
 fn plain() -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table
 }
 
