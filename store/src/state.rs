@@ -16,6 +16,7 @@ mod apply;
 mod change;
 mod checkpoint;
 mod codec;
+mod counting;
 mod dedup;
 mod disk;
 mod error;

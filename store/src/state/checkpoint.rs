@@ -2,7 +2,7 @@
 //!
 //! The order makes every crash harmless. First the files of rows: until the main file knows of them, blocks there are
 //! nobody's, and replay overwrites them. Then the log is waited for: no state may be durable of which the node's own log
-//! could still lose an entry. Last, in one transaction, the main file: tables, index of blocks, cells, and `applied`.
+//! could still lose an entry. Last, in one transaction, the main file: tables, index of blocks, usage, and `applied`.
 
 use std::{
     io,
@@ -19,7 +19,7 @@ use super::{
     replica::stored_layer,
     storage::{Storage, storage_error},
     tables::Table,
-    usage::Cell,
+    usage::Record,
     vars::{self, Vars},
 };
 use crate::model::LogId;
@@ -105,7 +105,7 @@ fn write_down(
     Ok(flat.drops)
 }
 
-/// The main file's cells, garbage and vars.
+/// The main file's usage, garbage and vars.
 fn write_small(
     txn: &redb::WriteTransaction,
     storage: &Storage,
@@ -119,7 +119,7 @@ fn write_small(
         let mut cells = txn.open_table(Table::Usage.definition()).map_err(|what| error(what.into()))?;
         for (key, more) in &flat.usage {
             let stored = cells.get(&key[..]).map_err(|what| error(what.into()))?;
-            let sum = match stored.as_ref().map(|value| Cell::decode(value.value())) {
+            let sum = match stored.as_ref().map(|value| Record::decode(value.value())) {
                 Some(Err(what)) => return Err(storage_error(Table::Usage.name(), &path)(what)),
                 Some(Ok(mut sum)) => {
                     sum.merge(more);

@@ -31,17 +31,11 @@ pub(super) fn body(bytes: &[u8]) -> Result<&[u8], String> {
     }
 }
 
-/// Appends a text that more of the key follows: two bytes of length, then the text.
-pub(super) fn put_text(key: &mut Vec<u8>, text: &[u8]) {
-    let bytes = u16::try_from(text.len()).expect("ids and names are at most 64 KiB");
-    key.extend_from_slice(&bytes.to_be_bytes());
-    key.extend_from_slice(text);
-}
-
-/// A key of a text and a rest.
+/// A key of a text and a rest: two bytes of length, the text, the rest. Keys of one text lie together.
 pub(super) fn text_key(text: &str, rest: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(2 + text.len() + rest.len());
-    put_text(&mut key, text.as_bytes());
+    key.extend_from_slice(&(text.len() as u16).to_be_bytes());
+    key.extend_from_slice(text.as_bytes());
     key.extend_from_slice(rest);
     key
 }
@@ -68,12 +62,6 @@ impl<'a> Take<'a> {
 
     pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.bytes(N)?.try_into().ok()
-    }
-
-    /// What [`put_text`] appended.
-    pub(super) fn text(&mut self) -> Option<&'a [u8]> {
-        let bytes = u16::from_be_bytes(self.array()?);
-        self.bytes(usize::from(bytes))
     }
 
     pub(super) fn varint(&mut self) -> Option<u64> {

@@ -6,12 +6,12 @@ use bytes::Bytes;
 
 use super::{
     codec,
+    counting::{Records, add_up},
     index::{BlockKey, FileKey},
     layer::{Layer, Puts},
     ledger::quota_key,
     settled::Settled,
     tables::Table,
-    usage::Cell,
 };
 use crate::model::RequestId;
 
@@ -21,7 +21,7 @@ pub(super) struct Flat {
     /// Whole values, quotas among them.
     pub(super) puts: Puts,
     /// Differences.
-    pub(super) usage: BTreeMap<Vec<u8>, Cell>,
+    pub(super) usage: Records,
     /// By file of rows.
     pub(super) rows: BTreeMap<FileKey, FlatRows>,
     /// Whether files of rows are to be removed.
@@ -44,10 +44,7 @@ impl Flat {
             flat.puts.extend(layer.puts.iter().map(|(key, value)| (key.clone(), value.clone())));
             for ((account, quota), counter) in &layer.quotas {
                 let key = (Table::Quotas, quota_key(account, quota));
-                flat.puts.insert(key, Some(codec::encode(&**counter).into()));
-            }
-            if layer.number > holds_usage {
-                layer.usage.flatten_into(&mut flat.usage);
+                flat.puts.insert(key, Some(codec::encode(counter).into()));
             }
             blocks.extend(layer.blocks.iter().map(|(key, block)| (*key, block.clone())));
             for (id, (day, settled)) in &layer.settled {
@@ -55,6 +52,9 @@ impl Flat {
             }
             flat.drops |= layer.drops;
         }
+        let newer = layers.iter().filter(|layer| layer.number > holds_usage);
+        let counted: Vec<_> = newer.flat_map(|layer| layer.usage.iter().map(Arc::clone)).collect();
+        flat.usage = add_up(&counted, None);
         for (key, block) in blocks {
             let stored = key.to_bytes().to_vec();
             if matches!(flat.puts.get(&(Table::Blocks, stored.clone())), Some(None)) {

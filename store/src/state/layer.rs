@@ -10,7 +10,7 @@ use super::{
     quota::Counter,
     settled::Settled,
     tables::Table,
-    usage::Usage,
+    tally::Counted,
     vars::Vars,
 };
 use crate::model::{AccountId, Name, RequestId};
@@ -30,8 +30,10 @@ pub(super) struct Layer {
     /// 1, 2, 3, …; the file knows the newest that it holds.
     pub(super) number: u64,
     pub(super) puts: Puts,
-    pub(super) quotas: FastMap<QuotaKey, Arc<Counter>>,
-    pub(super) usage: Usage,
+    /// Filled when the layer is closed.
+    pub(super) quotas: FastMap<QuotaKey, Counter>,
+    /// Blocks to add up.
+    pub(super) usage: Vec<Arc<Counted>>,
     pub(super) blocks: BTreeMap<BlockKey, Bytes>,
     /// By day, for the files of rows.
     pub(super) settled: FastMap<RequestId, (i32, Settled)>,
@@ -39,6 +41,14 @@ pub(super) struct Layer {
     pub(super) drops: bool,
     /// Bytes of the entries, about.
     pub(super) bytes: u64,
+}
+
+/// A counter at hand.
+#[derive(Debug)]
+struct Known {
+    counter: Counter,
+    /// Since the active layer began.
+    is_changed: bool,
 }
 
 /// The replica's memory: the small things, the index of blocks, and the layers.
@@ -50,7 +60,9 @@ pub(super) struct Live {
     pub(super) active: Layer,
     /// Oldest first; a checkpoint is writing them, or the next one will.
     pub(super) frozen: Vec<Arc<Layer>>,
-    quotas: FastMap<QuotaKey, Arc<Counter>>,
+    /// Counters at hand. The active layer's `quotas` are filled from here when it is closed.
+    quotas: FastMap<QuotaKey, Known>,
+    changed_quotas: Vec<QuotaKey>,
     /// Whether anything was applied since the active layer began.
     pub(super) touched: bool,
 }
@@ -65,6 +77,15 @@ impl Live {
     /// Closes the active layer, if anything changed, and begins the next one.
     pub(super) fn freeze(&mut self) {
         if self.touched {
+            for key in std::mem::take(&mut self.changed_quotas) {
+                if let Some(known) = self.quotas.get_mut(&key) {
+                    known.is_changed = false;
+                    self.active.quotas.insert(key, known.counter.clone());
+                }
+            }
+            if self.quotas.len() > CACHED_QUOTAS {
+                self.quotas.clear();
+            }
             let next = Layer { number: self.active.number + 1, ..Layer::default() };
             self.frozen.push(Arc::new(std::mem::replace(&mut self.active, next)));
             self.touched = false;
@@ -86,27 +107,43 @@ impl Live {
     }
 
     /// A quota, when memory has it.
-    pub(super) fn quota(&self, key: &QuotaKey) -> Option<Arc<Counter>> {
-        self.quotas.get(key).or_else(|| self.layers().find_map(|layer| layer.quotas.get(key))).cloned()
+    pub(super) fn quota(&self, key: &QuotaKey) -> Option<Counter> {
+        let frozen = || self.frozen.iter().rev().find_map(|layer| layer.quotas.get(key));
+        self.quotas.get(key).map(|known| &known.counter).or_else(frozen).cloned()
     }
 
-    /// An account's quotas, as far as layers have them.
-    pub(super) fn quotas_of(&self, account: &AccountId) -> BTreeMap<Name, Arc<Counter>> {
+    /// An account's quotas, as far as memory has them.
+    pub(super) fn quotas_of(&self, account: &AccountId) -> BTreeMap<Name, Counter> {
         let mut counters = BTreeMap::new();
-        for layer in self.layers() {
-            for ((_, quota), counter) in layer.quotas.iter().filter(|((of, _), _)| of == account) {
-                counters.entry(quota.clone()).or_insert_with(|| Arc::clone(counter));
-            }
+        let known = self.quotas.iter().map(|(key, known)| (key, &known.counter));
+        let frozen = self.frozen.iter().rev().flat_map(|layer| &layer.quotas);
+        for ((_, quota), counter) in known.chain(frozen).filter(|((of, _), _)| of == account) {
+            counters.entry(quota.clone()).or_insert_with(|| counter.clone());
         }
         counters
     }
 
-    pub(super) fn put_quota(&mut self, key: QuotaKey, counter: Arc<Counter>) {
-        if self.quotas.len() >= CACHED_QUOTAS {
-            self.quotas.clear();
+    /// Whether a counter is at hand.
+    pub(super) fn has_quota(&self, key: &QuotaKey) -> bool {
+        self.quotas.contains_key(key)
+    }
+
+    /// Takes a counter to hand, as it is stored.
+    pub(super) fn know_quota(&mut self, key: QuotaKey, counter: Counter) {
+        self.quotas.insert(key, Known { counter, is_changed: false });
+    }
+
+    /// A counter that is at hand, to be changed.
+    ///
+    /// # Panics
+    /// When it is not at hand.
+    pub(super) fn change_quota(&mut self, key: &QuotaKey) -> (&mut Counter, &Vars) {
+        let known = self.quotas.get_mut(key).expect("apply takes every counter to hand that it changes");
+        if !known.is_changed {
+            known.is_changed = true;
+            self.changed_quotas.push(key.clone());
         }
-        self.quotas.insert(key.clone(), Arc::clone(&counter));
-        self.active.quotas.insert(key, counter);
+        (&mut known.counter, &self.vars)
     }
 
     /// A block's bytes, when memory has them.

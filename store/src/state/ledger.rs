@@ -1,6 +1,6 @@
 //! Applying a ledger's commands. None of its own is ever refused: what was committed has been answered for.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     State, StateError,
@@ -10,16 +10,13 @@ use super::{
     quota::Counter,
     settled,
     tables::Table,
-    tally::Tally,
+    tally::{COUNTED_BYTES, Tally},
     view::Range,
 };
 use crate::model::{AccountId, ColdCommand, CommandError, LogId, Name, Profile, Reply, Reservation, RowBatch};
 
 /// Retention class of all rows until tiers name others.
 pub(super) const DEFAULT_CLASS: u16 = 0;
-
-/// Counters that a command is going to change.
-type Counters = BTreeMap<QuotaKey, Arc<Counter>>;
 
 impl State {
     /// A batch of rows: kept once, counted once.
@@ -29,22 +26,16 @@ impl State {
             return Ok(self.step(id, 0, |_| Reply::Rows(false)));
         }
         let tally = Tally::of(block).map_err(|source| StateError::Block { index: id.index, source })?;
-        let keys = tally.charges.iter().map(|(account, quota, ..)| (account.clone(), quota.clone()));
-        let mut counters = self.counters(keys)?;
-        let bytes = block.len() as u64;
+        self.know_quotas(tally.charges.iter().map(|(account, quota, ..)| (account, quota)))?;
+        let (bytes, counted) = (block.len() as u64, Arc::new(tally.counted));
         Ok(self.step(id, bytes, |live| {
             live.vars.landed.insert(node, incarnation, number);
             for (account, quota, start, units) in tally.charges {
-                let counter = counters.get_mut(&(account, quota)).expect("every charge's counter was read");
-                Arc::make_mut(counter).charge(&live.vars.nodes, node, incarnation, start, units);
+                let (counter, vars) = live.change_quota(&(account, quota));
+                counter.charge(&vars.nodes, node, incarnation, start, units);
             }
-            put_counters(live, counters);
-            for (account, minute, cells) in tally.usage {
-                let minute = live.active.usage.minute(&account, minute);
-                for (split, cell) in cells {
-                    minute.entry(split).and_modify(|sum| sum.merge(&cell)).or_insert(cell);
-                }
-            }
+            live.active.usage.push(counted);
+            live.active.bytes += u64::from(tally.rows) * COUNTED_BYTES;
             let first_seq = live.vars.next_seq;
             live.vars.next_seq += u64::from(tally.rows);
             for (record, request, ts, mut settled) in tally.settled {
@@ -104,17 +95,13 @@ impl State {
     }
 
     fn reserve(&self, id: LogId, bytes: u64, demands: &[Reservation]) -> Result<Reply, StateError> {
-        let keys = demands.iter().map(|demand| (demand.account.clone(), demand.quota.clone()));
-        let mut counters = self.counters(keys)?;
+        self.know_quotas(demands.iter().map(|demand| (&demand.account, &demand.quota)))?;
         Ok(self.step(id, bytes, |live| {
             let grant = |demand: &Reservation| {
-                let key = (demand.account.clone(), demand.quota.clone());
-                let counter = counters.get_mut(&key).expect("every demand's counter was read");
-                Arc::make_mut(counter).reserve(&live.vars.nodes, demand)
+                let (counter, vars) = live.change_quota(&(demand.account.clone(), demand.quota.clone()));
+                counter.reserve(&vars.nodes, demand)
             };
-            let granted = demands.iter().map(grant).collect();
-            put_counters(live, counters);
-            Reply::Granted(granted)
+            Reply::Granted(demands.iter().map(grant).collect())
         }))
     }
 
@@ -145,20 +132,22 @@ impl State {
         }))
     }
 
-    /// The counters of some quotas as they stand.
-    fn counters(&self, keys: impl Iterator<Item = QuotaKey>) -> Result<Counters, StateError> {
-        let mut counters = Counters::new();
-        let mut unknown = Vec::new();
+    /// Takes the counters of some quotas to hand, reading those that memory does not have.
+    fn know_quotas<'q>(&self, quotas: impl Iterator<Item = (&'q AccountId, &'q Name)>) -> Result<(), StateError> {
+        let (mut known, mut unknown): (Vec<(QuotaKey, Counter)>, Vec<QuotaKey>) = (Vec::new(), Vec::new());
         let main = {
             let replica = self.read();
-            for key in keys {
-                match replica.live.quota(&key) {
-                    Some(counter) => drop(counters.insert(key, counter)),
-                    None => unknown.push(key),
+            for (account, quota) in quotas {
+                let key = (account.clone(), quota.clone());
+                if !replica.live.has_quota(&key) {
+                    match replica.live.quota(&key) {
+                        Some(counter) => known.push((key, counter)),
+                        None => unknown.push(key),
+                    }
                 }
             }
-            if unknown.is_empty() {
-                return Ok(counters);
+            if known.is_empty() && unknown.is_empty() {
+                return Ok(());
             }
             replica.storage.read_main()?
         };
@@ -169,21 +158,19 @@ impl State {
                 Some(value) => codec::decode(value.value()).map_err(main.error(Table::Quotas))?,
                 None => Counter::default(),
             };
-            counters.insert(key, Arc::new(counter));
+            known.push((key, counter));
         }
-        Ok(counters)
+        let mut replica = self.write();
+        for (key, counter) in known {
+            replica.live.know_quota(key, counter);
+        }
+        Ok(())
     }
 }
 
 /// The stored key of a quota's counter.
 pub(super) fn quota_key(account: &AccountId, quota: &Name) -> Vec<u8> {
     text_key(account, quota.as_bytes())
-}
-
-fn put_counters(live: &mut Live, counters: Counters) {
-    for (key, counter) in counters {
-        live.put_quota(key, counter);
-    }
 }
 
 pub(super) fn put_block(live: &mut Live, key: BlockKey, meta: BlockMeta) {

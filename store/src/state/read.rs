@@ -176,7 +176,7 @@ impl State {
         };
         let counter = match known {
             Some(counter) => counter,
-            None => Arc::new(self.stored_counter(&key)?),
+            None => self.stored_counter(&key)?,
         };
         let period = counter.period(period_start).cloned().unwrap_or_default();
         Ok(QuotaNow { period_start, ..now(quota, &period, &nodes) })
@@ -196,7 +196,7 @@ impl State {
         super::view::walk(&main, Table::Quotas, &Range::prefix(prefix.clone()), none, false, &mut |key, value| {
             let quota: Name = String::from_utf8_lossy(&key[prefix.len()..]).into_owned().into();
             if !counters.contains_key(&quota) {
-                counters.insert(quota, Arc::new(codec::decode(value).map_err(main.error(Table::Quotas))?));
+                counters.insert(quota, codec::decode(value).map_err(main.error(Table::Quotas))?);
             }
             Ok(true)
         })?;

@@ -1,12 +1,14 @@
 //! Usage as it is asked: minutes put together into steps.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    ReadError, State, UsageBy, UsagePoint, UsageQuery, UsageStep,
+    ReadError, State, StateError, UsageBy, UsagePoint, UsageQuery, UsageStep,
+    counting::{Records, add_up},
     replica::stored_layer,
+    storage::Main,
     tables::Table,
-    usage::{Cell, Split, dimension_key, split_and_minute, split_key, stored_minute},
+    usage::{Cell, Dimension, Record, Split, minute_of, stored_minute, usage_key},
 };
 use crate::model::{AccountId, KeyId, Timestamp};
 
@@ -20,9 +22,6 @@ impl UsageStep {
     }
 }
 
-/// Cells by start of the step and stored text of the split.
-type Steps = BTreeMap<(u32, Vec<u8>), Cell>;
-
 impl State {
     /// Usage of an account, by step and then by what it is split by; hours and days are UTC's.
     ///
@@ -34,51 +33,35 @@ impl State {
         // The first minute that is not asked for.
         let until = stored_minute(query.until.0.saturating_sub(1).div_euclid(60_000_000)).saturating_add(1);
         let dimension = match query.by {
-            None => 0,
-            Some(UsageBy::Route) => 1,
-            Some(UsageBy::Key) => 2,
-            Some(UsageBy::Status) => 3,
+            None => Dimension::Total,
+            Some(UsageBy::Status) => Dimension::Status,
+            Some(UsageBy::Route) => Dimension::Route,
+            Some(UsageBy::Key) => Dimension::Key,
         };
-        let prefix = dimension_key(&query.account, dimension);
-        let mut steps = Steps::new();
-        let mut add = |split: &[u8], minute: u32, cell: &Cell| {
-            let step = steps.entry((minute / step * step, split.to_vec())).or_default();
-            step.merge(cell);
-        };
-        let main = {
-            let replica = self.read();
-            let main = replica.storage.read_main()?;
-            let stored = stored_layer(&main)?;
-            for layer in replica.live.layers().filter(|layer| layer.number > stored) {
-                for (minute, cells) in layer.usage.of(&query.account) {
-                    let minute = *minute;
-                    for (split, cell) in cells.iter().filter(|(split, _)| split.number() == dimension) {
-                        if (since..until).contains(&minute) {
-                            let key = split_key(&query.account, split);
-                            add(&key[prefix.len() + 2..], minute, cell);
-                        }
-                    }
-                }
+        let mut steps: BTreeMap<(u32, Split), Cell> = BTreeMap::new();
+        let mut add = |minute: u32, record: Record| {
+            for (split, cell) in record.0 {
+                steps.entry((minute / step * step, split)).or_default().merge(&cell);
             }
-            main
         };
-        let error = |what: redb::StorageError| main.error(Table::Usage)(what);
-        let table = main.table(Table::Usage)?;
-        // Each split's minutes lie together, so the walk leaps from the end of one's interval to the next one's start.
-        let mut from = prefix.clone();
-        loop {
-            let next = table.range::<&[u8]>(&from[..]..).map_err(error)?.next().transpose().map_err(error)?;
-            let Some(split) = next.as_ref().and_then(|(key, _)| split_and_minute(key.value(), &prefix)) else { break };
-            let key = |minute: u32| [&prefix[..], &text(split.0), &minute.to_be_bytes()].concat();
-            for row in table.range::<&[u8]>(&key(since)[..]..&key(until)[..]).map_err(error)? {
-                let (stored, value) = row.map_err(error)?;
-                let (_, minute) = split_and_minute(stored.value(), &prefix).unwrap_or((&[], 0));
-                add(split.0, minute, &Cell::decode(value.value()).map_err(main.error(Table::Usage))?);
-            }
-            from = key(u32::MAX);
-            from.push(0);
+        let (main, recent) = self.recent_usage(&query.account)?;
+        for (key, record) in recent {
+            let is_asked = (since..until).contains(&minute_of(&key));
+            let cells = record.0.into_iter().filter(|(split, _)| is_asked && split.dimension() == dimension);
+            add(minute_of(&key), Record(cells.collect()));
         }
-        Ok(steps.into_iter().map(|((minute, split), cell)| point(minute, query.by, &split, &cell)).collect())
+        let bounds = (usage_key(&query.account, since), usage_key(&query.account, until));
+        if bounds.0 < bounds.1 {
+            let stored = main.table(Table::Usage)?;
+            let error = |what: redb::StorageError| main.error(Table::Usage)(what);
+            for row in stored.range::<&[u8]>(&bounds.0[..]..&bounds.1[..]).map_err(error)? {
+                let (key, value) = row.map_err(error)?;
+                let record = Record::decode_one(value.value(), dimension).map_err(main.error(Table::Usage))?;
+                add(minute_of(key.value()), record);
+            }
+        }
+        let is_split = query.by.is_some();
+        Ok(steps.into_iter().map(|((minute, split), cell)| point(minute, is_split.then_some(&split), &cell)).collect())
     }
 
     /// The minute in which a key was last used.
@@ -86,38 +69,71 @@ impl State {
     /// # Errors
     /// The disk or a stored value.
     pub fn key_last_used(&self, account: &AccountId, key: &KeyId) -> Result<Option<Timestamp>, ReadError> {
-        let split = Split::Key(key.clone());
-        let (newest, main) = {
-            let replica = self.read();
-            let minutes = replica.live.layers().flat_map(|layer| layer.usage.of(account));
-            let newest = minutes.filter(|(_, cells)| cells.contains_key(&split)).map(|(minute, _)| *minute).max();
-            (newest, replica.storage.read_main()?)
+        Ok(self.keys_last_used(account, std::slice::from_ref(key))?.pop().flatten())
+    }
+
+    /// The minutes in which an account's keys were last used. One walk from the newest minute back to the last key's, at
+    /// worst over all the account's minutes: ask for a page of keys at once.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub fn keys_last_used(
+        &self,
+        account: &AccountId,
+        keys: &[KeyId],
+    ) -> Result<Vec<Option<Timestamp>>, ReadError> {
+        let mut last: BTreeMap<&KeyId, Option<u32>> = keys.iter().map(|key| (key, None)).collect();
+        let mut unknown = last.len();
+        let mut note = |minute: u32, record: &Record| {
+            for (split, _) in &record.0 {
+                if let Split::Key(key) = split
+                    && let Some(used) = last.get_mut(key)
+                {
+                    unknown -= usize::from(used.is_none());
+                    *used = (*used).max(Some(minute));
+                }
+            }
+            unknown > 0
         };
-        let prefix = split_key(account, &split);
-        let end = [&prefix[..], &u32::MAX.to_be_bytes()].concat();
+        let (main, recent) = self.recent_usage(account)?;
+        let mut goes_on = true;
+        for (key, record) in recent.iter().rev() {
+            goes_on &= note(minute_of(key), record);
+        }
+        let oldest_recent = recent.keys().next().map_or(u32::MAX, |key| minute_of(key));
+        let stored = main.table(Table::Usage)?;
         let error = |what: redb::StorageError| main.error(Table::Usage)(what);
-        let last = main.table(Table::Usage)?.range::<&[u8]>(&prefix[..]..=&end[..]).map_err(error)?.next_back();
-        let stored = last.transpose().map_err(error)?.and_then(|(key, _)| key.value().last_chunk().copied());
-        let minute = newest.max(stored.map(u32::from_be_bytes));
-        Ok(minute.map(|minute| Timestamp::from_unix_seconds(i64::from(minute) * 60)))
+        let bounds = (usage_key(account, 0), usage_key(account, u32::MAX));
+        for row in stored.range::<&[u8]>(&bounds.0[..]..=&bounds.1[..]).map_err(error)?.rev() {
+            let (key, value) = row.map_err(error)?;
+            let minute = minute_of(key.value());
+            // Late rows can make what is in memory older than what is stored.
+            if !goes_on && minute < oldest_recent {
+                break;
+            }
+            goes_on = note(minute, &Record::decode_one(value.value(), Dimension::Key).map_err(main.error(Table::Usage))?);
+        }
+        let time = |minute: u32| Timestamp::from_unix_seconds(i64::from(minute) * 60);
+        Ok(keys.iter().map(|key| last[key].map(time)).collect())
+    }
+
+    /// What memory has of an account's usage, and the main file as it was then.
+    fn recent_usage(&self, account: &AccountId) -> Result<(Main, Records), StateError> {
+        let (main, blocks) = {
+            let replica = self.read();
+            let main = replica.storage.read_main()?;
+            let stored = stored_layer(&main)?;
+            let layers = replica.live.layers().filter(|layer| layer.number > stored);
+            (main, layers.flat_map(|layer| layer.usage.iter().map(Arc::clone)).collect::<Vec<_>>())
+        };
+        Ok((main, add_up(&blocks, Some(account))))
     }
 }
 
-/// A split's text as keys hold it.
-fn text(split: &[u8]) -> Vec<u8> {
-    let mut text = Vec::with_capacity(2 + split.len());
-    super::codec::put_text(&mut text, split);
-    text
-}
-
-fn point(minute: u32, by: Option<UsageBy>, split: &[u8], cell: &Cell) -> UsagePoint {
-    let group = by.map(|by| match (by, <[u8; 2]>::try_from(split)) {
-        (UsageBy::Status, Ok(status)) => u16::from_be_bytes(status).to_string(),
-        _ => String::from_utf8_lossy(split).into_owned(),
-    });
+fn point(minute: u32, split: Option<&Split>, cell: &Cell) -> UsagePoint {
     UsagePoint {
         start: Timestamp::from_unix_seconds(i64::from(minute) * 60),
-        group,
+        group: split.map(ToString::to_string),
         counters: cell.counters,
         p50_us: cell.latency.quantile(0.50),
         p95_us: cell.latency.quantile(0.95),

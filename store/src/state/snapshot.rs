@@ -24,7 +24,7 @@ use super::{
     settled::Settled,
     storage::{Main, Rows},
     tables::Table,
-    usage::Cell,
+    usage::Record,
     vars::Vars,
     view::{self, Overlay, Range},
 };
@@ -134,8 +134,8 @@ impl Frozen {
         let cells = puts.entry(Table::Usage).or_default();
         for (key, more) in flat.usage {
             let mut sum = match self.main.get(Table::Usage, &key)? {
-                Some(stored) => Cell::decode(&stored).map_err(self.main.error(Table::Usage))?,
-                None => Cell::default(),
+                Some(stored) => Record::decode(&stored).map_err(self.main.error(Table::Usage))?,
+                None => Record::default(),
             };
             sum.merge(&more);
             cells.insert(key, Some(Bytes::from(sum.encode())));

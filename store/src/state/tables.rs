@@ -32,7 +32,7 @@ pub(super) enum Table {
     Profiles = 20,
     /// entry, day, class -> what is known of a row block without reading it.
     Blocks = 21,
-    /// account, dimension, value, minute -> counters and latencies.
+    /// account, minute -> sums and latencies, in total and by status, route, key.
     Usage = 22,
     /// account, quota -> its periods.
     Quotas = 23,

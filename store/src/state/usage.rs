@@ -1,38 +1,57 @@
-//! Usage rollups: for each account and minute the sums in total and by route, key and status.
+//! Usage rollups: for each account and minute one record with the sums in total and by status, route and key.
 //!
-//! What a checkpoint interval adds is collected in memory ([`Usage`]) and added to the file's cells when it is written
-//! down: a cell in memory is a difference, never the whole.
+//! One record, not one row a sum: a minute's sums change together, and a checkpoint writes each account once.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 
 use super::{
-    codec::{self, Take, put_text, put_varint, text_key},
-    hash::FastMap,
+    codec::{self, Take, put_varint, text_key},
     latency::Latency,
 };
-use crate::model::{AccountId, KeyId, Name, UsageCounters};
+use crate::model::{KeyId, Name, UsageCounters};
 
-/// What a cell counts apart.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// What a sum counts apart. Their order is that of a stored record: what is asked most comes first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Split {
     /// Everything.
     Total,
+    /// One status.
+    Status(u16),
     /// One route; the empty one is "no route".
     Route(Name),
     /// One key.
     Key(KeyId),
-    /// One status.
-    Status(u16),
 }
 
+/// A kind of [`Split`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Dimension {
+    Total,
+    Status,
+    Route,
+    Key,
+}
+
+const DIMENSIONS: [Dimension; 4] = [Dimension::Total, Dimension::Status, Dimension::Route, Dimension::Key];
+
 impl Split {
-    /// The dimension's number in stored keys.
-    pub(super) fn number(&self) -> u8 {
+    pub(super) fn dimension(&self) -> Dimension {
         match self {
-            Self::Total => 0,
-            Self::Route(_) => 1,
-            Self::Key(_) => 2,
-            Self::Status(_) => 3,
+            Self::Total => Dimension::Total,
+            Self::Status(_) => Dimension::Status,
+            Self::Route(_) => Dimension::Route,
+            Self::Key(_) => Dimension::Key,
+        }
+    }
+}
+
+impl std::fmt::Display for Split {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Total => Ok(()),
+            Self::Status(status) => status.fmt(f),
+            Self::Route(name) => name.fmt(f),
+            Self::Key(id) => id.fmt(f),
         }
     }
 }
@@ -50,50 +69,137 @@ impl Cell {
         self.latency.merge(&other.latency);
     }
 
-    /// The stored form: version, six varints, the latencies.
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(32);
-        out.push(codec::VALUE_VERSION);
+    fn encode(&self, out: &mut Vec<u8>) {
         let UsageCounters { requests, errors, rejected, bytes_in, bytes_out, cost } = self.counters;
         for sum in [requests, errors, rejected, bytes_in, bytes_out, cost] {
-            put_varint(&mut out, sum);
+            put_varint(out, sum);
         }
-        self.latency.encode(&mut out);
+        self.latency.encode(out);
+    }
+
+    fn decode(from: &mut Take<'_>) -> Option<Self> {
+        let counters = UsageCounters {
+            requests: from.varint()?,
+            errors: from.varint()?,
+            rejected: from.varint()?,
+            bytes_in: from.varint()?,
+            bytes_out: from.varint()?,
+            cost: from.varint()?,
+        };
+        Some(Self { counters, latency: Latency::decode(from)? })
+    }
+}
+
+/// An account's minute, sorted by split.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Record(pub(super) Vec<(Split, Cell)>);
+
+impl Record {
+    /// Adds another record of the same account and minute.
+    pub(super) fn merge(&mut self, other: &Self) {
+        let mut merged = Vec::with_capacity(self.0.len() + other.0.len());
+        let mut left = std::mem::take(&mut self.0).into_iter().peekable();
+        let mut right = other.0.iter().peekable();
+        loop {
+            let order = match (left.peek(), right.peek()) {
+                (None, None) => break,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((a, _)), Some((b, _))) => a.cmp(b),
+            };
+            match order {
+                Ordering::Less => merged.extend(left.next()),
+                Ordering::Greater => merged.extend(right.next().cloned()),
+                Ordering::Equal => merged.extend(left.next().zip(right.next()).map(|((split, mut cell), (_, more))| {
+                    cell.merge(more);
+                    (split, cell)
+                })),
+            }
+        }
+        self.0 = merged;
+    }
+
+    /// The stored form: version; then for each dimension the bytes that it takes, and its sums, each after its text.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = vec![codec::VALUE_VERSION];
+        let mut section = Vec::new();
+        let mut cells = self.0.iter().peekable();
+        for dimension in DIMENSIONS {
+            section.clear();
+            while let Some((split, cell)) = cells.next_if(|(split, _)| split.dimension() == dimension) {
+                let text = match split {
+                    Split::Total => "",
+                    Split::Status(status) => {
+                        put_varint(&mut section, u64::from(*status));
+                        ""
+                    }
+                    Split::Route(name) => name.as_str(),
+                    Split::Key(id) => id.as_str(),
+                };
+                if dimension >= Dimension::Route {
+                    put_varint(&mut section, text.len() as u64);
+                    section.extend_from_slice(text.as_bytes());
+                }
+                cell.encode(&mut section);
+            }
+            put_varint(&mut out, section.len() as u64);
+            out.extend_from_slice(&section);
+        }
         out
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let mut from = Take(codec::body(bytes)?);
-        let mut cell = || {
-            let counters = UsageCounters {
-                requests: from.varint()?,
-                errors: from.varint()?,
-                rejected: from.varint()?,
-                bytes_in: from.varint()?,
-                bytes_out: from.varint()?,
-                cost: from.varint()?,
-            };
-            Some(Self { counters, latency: Latency::decode(&mut from)? })
+        let mut record = Self::default();
+        for dimension in DIMENSIONS {
+            record.0.extend(Self::decode_one(bytes, dimension)?.0);
+        }
+        Ok(record)
+    }
+
+    /// The sums of one dimension alone.
+    pub(super) fn decode_one(bytes: &[u8], wanted: Dimension) -> Result<Self, String> {
+        let body = codec::body(bytes)?;
+        let read = || {
+            let mut from = Take(body);
+            for dimension in DIMENSIONS {
+                let length = usize::try_from(from.varint()?).ok()?;
+                let mut section = Take(from.bytes(length)?);
+                if dimension != wanted {
+                    continue;
+                }
+                let mut cells = Vec::new();
+                while !section.0.is_empty() {
+                    cells.push((decode_split(&mut section, dimension)?, Cell::decode(&mut section)?));
+                }
+                return Some(Self(cells));
+            }
+            None
         };
-        cell().ok_or_else(|| "a usage cell that is cut short".to_owned())
+        read().ok_or_else(|| "a usage record that is cut short".to_owned())
     }
 }
 
-/// The stored key of an account's dimension.
-pub(super) fn dimension_key(account: &str, number: u8) -> Vec<u8> {
-    text_key(account, &[number])
+fn decode_split(from: &mut Take<'_>, dimension: Dimension) -> Option<Split> {
+    let text = |from: &mut Take<'_>| {
+        let length = usize::try_from(from.varint()?).ok()?;
+        std::str::from_utf8(from.bytes(length)?).ok().map(str::to_owned)
+    };
+    Some(match dimension {
+        Dimension::Total => Split::Total,
+        Dimension::Status => Split::Status(u16::try_from(from.varint()?).ok()?),
+        Dimension::Route => Split::Route(text(from)?.into()),
+        Dimension::Key => Split::Key(text(from)?.into()),
+    })
 }
 
-/// The stored key of all minutes of one split.
-pub(super) fn split_key(account: &str, split: &Split) -> Vec<u8> {
-    let mut key = dimension_key(account, split.number());
-    match split {
-        Split::Total => put_text(&mut key, b""),
-        Split::Route(name) => put_text(&mut key, name.as_bytes()),
-        Split::Key(id) => put_text(&mut key, id.as_bytes()),
-        Split::Status(status) => put_text(&mut key, &status.to_be_bytes()),
-    }
-    key
+/// The stored key of an account's minute.
+pub(super) fn usage_key(account: &str, minute: u32) -> Vec<u8> {
+    text_key(account, &minute.to_be_bytes())
+}
+
+/// The minute at a stored key's end.
+pub(super) fn minute_of(key: &[u8]) -> u32 {
+    key.last_chunk().map_or(0, |minute| u32::from_be_bytes(*minute))
 }
 
 /// Minutes since 1970 as stored: 32 bits, enough for the year 9999.
@@ -101,81 +207,54 @@ pub(super) fn stored_minute(minute: i64) -> u32 {
     u32::try_from(minute.max(0)).unwrap_or(u32::MAX)
 }
 
-/// Reads what follows the dimension in a key: the split's text and the minute.
-pub(super) fn split_and_minute<'k>(key: &'k [u8], dimension: &[u8]) -> Option<(&'k [u8], u32)> {
-    let mut from = Take(key.strip_prefix(dimension)?);
-    Some((from.text()?, u32::from_be_bytes(from.array()?)))
-}
-
-/// A minute's cells.
-pub(super) type Minute = FastMap<Split, Cell>;
-
-/// Differences of all accounts.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Usage {
-    accounts: FastMap<AccountId, Vec<(u32, Minute)>>,
-}
-
-impl Usage {
-    /// A minute's cells, to add to.
-    pub(super) fn minute(&mut self, account: &AccountId, minute: u32) -> &mut Minute {
-        if !self.accounts.contains_key(account) {
-            self.accounts.insert(account.clone(), Vec::new());
-        }
-        let minutes = self.accounts.get_mut(account).expect("inserted above");
-        // Rows come nearly in order: the newest minutes are at the end.
-        let at = minutes.iter().rposition(|(at, _)| *at <= minute);
-        match at {
-            Some(at) if minutes[at].0 == minute => &mut minutes[at].1,
-            at => {
-                let at = at.map_or(0, |at| at + 1);
-                minutes.insert(at, (minute, Minute::default()));
-                &mut minutes[at].1
-            }
-        }
-    }
-
-    /// An account's minutes, ascending.
-    pub(super) fn of(&self, account: &AccountId) -> &[(u32, Minute)] {
-        self.accounts.get(account).map_or(&[], Vec::as_slice)
-    }
-
-    /// Adds every cell under its stored key.
-    pub(super) fn flatten_into(&self, cells: &mut BTreeMap<Vec<u8>, Cell>) {
-        for (account, minutes) in &self.accounts {
-            for (minute, splits) in minutes {
-                for (split, cell) in splits {
-                    let mut key = split_key(account, split);
-                    key.extend_from_slice(&minute.to_be_bytes());
-                    cells.entry(key).and_modify(|sum| sum.merge(cell)).or_insert_with(|| cell.clone());
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn stored_cell_is_frozen() {
-        let counters = UsageCounters { requests: 300, errors: 1, rejected: 2, bytes_in: 3, bytes_out: 4, cost: 5 };
-        let cell = Cell { counters, latency: Latency::of(&mut [7, 200, 7]) };
-        let bytes = [1, 0xac, 2, 1, 2, 3, 4, 5, 2, 7, 2, 193, 1, 1];
-        assert_eq!(cell.encode(), bytes);
-        assert_eq!(Cell::decode(&bytes), Ok(cell));
-        for cut in 0..bytes.len() {
-            assert!(Cell::decode(&bytes[..cut]).is_err());
-        }
-        assert!(Cell::decode(&[2, 0]).expect_err("newer").contains("version 2"));
+    fn cell(requests: u64, bins: &mut [u16]) -> Cell {
+        let counters = UsageCounters { requests, errors: 1, rejected: 2, bytes_in: 3, bytes_out: 4, cost: 5 };
+        Cell { counters, latency: Latency::of(bins) }
+    }
+
+    fn record() -> Record {
+        Record(vec![
+            (Split::Total, cell(300, &mut [7, 200, 7])),
+            (Split::Status(429), cell(1, &mut [])),
+            (Split::Route("".into()), cell(2, &mut [])),
+            (Split::Route("ab".into()), cell(3, &mut [])),
+            (Split::Key("k".into()), cell(4, &mut [])),
+        ])
     }
 
     #[test]
-    fn stored_key_is_frozen_and_minutes_sort() {
-        let key = |minute: u32| [split_key("ab", &Split::Status(429)), minute.to_be_bytes().to_vec()].concat();
-        assert_eq!(key(258), [0, 2, b'a', b'b', 3, 0, 2, 1, 173, 0, 0, 1, 2]);
-        assert_eq!(split_and_minute(&key(258), &dimension_key("ab", 3)), Some((&[1u8, 173][..], 258)));
-        assert!(key(255) < key(256));
+    fn stored_record_is_frozen() {
+        #[rustfmt::skip]
+        let bytes = [
+            1,
+            12, 0xac, 2, 1, 2, 3, 4, 5, 2, 7, 2, 193, 1, 1,
+            9, 173, 3, 1, 1, 2, 3, 4, 5, 0,
+            18, 0, 2, 1, 2, 3, 4, 5, 0, 2, b'a', b'b', 3, 1, 2, 3, 4, 5, 0,
+            9, 1, b'k', 4, 1, 2, 3, 4, 5, 0,
+        ];
+        let mut bytes = bytes.to_vec();
+        bytes[1] = 13;
+        assert_eq!(record().encode(), bytes);
+        assert_eq!(Record::decode(&bytes), Ok(record()));
+        assert_eq!(Record::decode_one(&bytes, Dimension::Key), Ok(Record(record().0.split_off(4))));
+        for cut in 0..bytes.len() {
+            assert!(Record::decode(&bytes[..cut]).is_err(), "{cut}");
+        }
+        assert!(Record::decode(&[2, 0]).expect_err("newer").contains("version 2"));
+        assert_eq!(usage_key("ab", 258), [0, 2, b'a', b'b', 0, 0, 1, 2]);
+    }
+
+    #[test]
+    fn merging_adds_what_both_have_and_keeps_the_rest_sorted() {
+        let mut sum = Record(vec![(Split::Total, cell(1, &mut [9])), (Split::Key("z".into()), cell(5, &mut []))]);
+        sum.merge(&record());
+        assert_eq!(sum.0.len(), 6);
+        assert!(sum.0.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        assert_eq!(sum.0[0].1.counters.requests, 301);
+        assert_eq!(sum.0[0].1.latency, Latency::of(&mut [7, 200, 7, 9]));
     }
 }

@@ -112,6 +112,31 @@ async fn a_new_leader_counts_what_the_others_hold_before_it_grants() {
 }
 
 #[tokio::test]
+async fn a_node_that_leads_again_forgets_what_it_knew_of_others() {
+    let (world, one) = World::alone();
+    let (two, three) = (world.start(2, 1), world.start(3, 1));
+    let client = limited(2);
+    let on_two = client.ask(&world, &two).await.expect("one of two");
+    world.elect(3, 2, false);
+    client.ask(&world, &three).await.expect("node 3 has heard of all");
+    drop(on_two);
+    until("node 3 was told", || in_use(&world, &three, &client).now_or_never() == Some(0)).await;
+    world.elect(1, 3, false);
+    let grants = [client.ask(&world, &one).await, client.ask(&world, &one).await];
+    assert!(grants.iter().all(Result::is_ok));
+}
+
+#[tokio::test]
+async fn a_refusal_by_a_rate_holds_no_unit_for_another_node() {
+    let (world, one) = World::alone();
+    let two = world.start(2, 1);
+    let client = client(tier(vec![rate("daily", "1/d", 1)], vec![], Some(1)));
+    client.now(&world, &one).expect("the rate's only unit");
+    assert_eq!(refusal(client.ask(&world, &two).await).policy, Policy::Rate);
+    assert_eq!(in_use(&world, &one, &client).await, 0);
+}
+
+#[tokio::test]
 async fn a_new_leader_does_not_wait_for_ever_for_a_dead_node() {
     let (world, one) = World::alone();
     let two = world.start(2, 1);

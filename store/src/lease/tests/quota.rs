@@ -114,6 +114,45 @@ async fn steady_traffic_never_waits_once_it_has_its_slice() {
 }
 
 #[tokio::test]
+async fn what_a_node_holds_is_at_most_a_hundredth_of_the_limit() {
+    let (world, leases) = World::alone();
+    let client = daily(10_000);
+    for served in 1..=2_000u64 {
+        serve(&world, &leases, 1, &client).await.expect("below the limit");
+        let held = world.taken() - served;
+        // A slice, and the half of one that was left when it was fetched.
+        assert!(held <= 150, "{held} units");
+        world.wait_ns(SECOND / 1_000);
+    }
+}
+
+#[tokio::test]
+async fn one_request_asks_again_for_all() {
+    let (world, leases) = World::alone();
+    let client = daily(1);
+    client.ask(&world, &leases).await.expect("the only unit");
+    refusal(client.ask(&world, &leases).await);
+    world.wait_ns(SECOND / 4);
+    let mut asking = Box::pin(client.ask(&world, &leases));
+    assert!(futures_util::poll!(&mut asking).is_pending());
+    refusal(client.now(&world, &leases));
+    refusal(asking.await);
+}
+
+#[tokio::test]
+async fn a_late_request_is_charged_to_the_period_that_has_begun() {
+    let (world, leases) = World::alone();
+    let client = daily(5);
+    let yesterday = client.demand(&world);
+    let mut before = leases.acquire(yesterday).await.expect("yesterday");
+    world.wait_ns(86_400 * SECOND);
+    client.ask(&world, &leases).await.expect("today");
+    let mut late = leases.acquire(yesterday).await.expect("a clock that is behind");
+    let start = |grant: &mut Grant| grant.settle(0, 1)[0].period_start;
+    assert_eq!((start(&mut before), start(&mut late)), (START_UNIX, START_UNIX + 86_400));
+}
+
+#[tokio::test]
 async fn less_than_declared_gives_back_and_more_is_charged() {
     let (world, leases) = World::alone();
     let mut bytes = quota("bytes", 1_000);

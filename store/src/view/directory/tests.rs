@@ -229,12 +229,16 @@ fn readers_never_see_two_keys_mixed() {
         let mut edit = directory.edit();
         edit.put_tier(tier("free", 1));
         accounts.iter().for_each(|id| edit.put_account(account(id, "free")));
+        (64..72).for_each(|n| edit.put_key(&key(n, "acme")));
     }
     let of = |n: u32| key(n, accounts[(n % 3 % 2) as usize]);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
+                    for n in 64..72 {
+                        assert!(directory.key(&key(n, "acme").hash).is_some(), "nobody touches this one");
+                    }
                     for n in 0..64 {
                         let key = of(n);
                         if let Some(found) = directory.key(&key.hash) {

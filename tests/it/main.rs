@@ -1,0 +1,5 @@
+//! The whole product from outside: real binaries, real sockets, real disks. One binary, so that it links once.
+
+#![allow(missing_docs, reason = "tests say what they say in their names")]
+
+mod smoke;

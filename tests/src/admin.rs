@@ -1,0 +1,184 @@
+//! Clients: of the admin API, and plain ones for the data plane.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use ureq::Agent;
+
+use crate::until;
+
+/// A client that reports every status as an answer and gives up after 30 s.
+pub fn client() -> Agent {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(30)))
+        .max_idle_connections(64)
+        .build()
+        .into()
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The headers.
+    pub headers: http::HeaderMap,
+    /// The body as text.
+    pub text: String,
+    /// The body as JSON; null where it is none.
+    pub body: Value,
+}
+
+impl Answer {
+    /// A header's text; empty where there is none.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+    }
+}
+
+fn answer(sent: Result<http::Response<ureq::Body>, ureq::Error>) -> Result<Answer, ureq::Error> {
+    let mut response = sent?;
+    let text = response.body_mut().read_to_string()?;
+    let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+    Ok(Answer { status: response.status().as_u16(), headers: response.headers().clone(), text, body })
+}
+
+/// GET with an API key (none when empty).
+///
+/// # Errors
+/// No answer came.
+pub fn get(agent: &Agent, url: &str, key: &str) -> Result<Answer, ureq::Error> {
+    let mut request = agent.get(url);
+    if !key.is_empty() {
+        request = request.header("authorization", format!("Bearer {key}"));
+    }
+    answer(request.call())
+}
+
+/// POST with an API key (none when empty).
+///
+/// # Errors
+/// No answer came.
+pub fn post(agent: &Agent, url: &str, key: &str, body: &[u8]) -> Result<Answer, ureq::Error> {
+    let mut request = agent.post(url).content_type("application/json");
+    if !key.is_empty() {
+        request = request.header("authorization", format!("Bearer {key}"));
+    }
+    answer(request.send(body))
+}
+
+/// The admin API of one node.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    base: String,
+    token: String,
+    agent: Agent,
+}
+
+impl Admin {
+    /// Speaks to an address with a token.
+    pub fn new(addr: &str, token: &str) -> Self {
+        Self { base: format!("http://{addr}"), token: token.to_owned(), agent: client() }
+    }
+
+    /// The token.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Any call; none when no answer came.
+    pub fn try_call(&self, method: &str, path: &str, body: Option<&Value>) -> Option<Answer> {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header("authorization", format!("Bearer {}", self.token))
+            .header("content-type", if method == "PATCH" { "application/merge-patch+json" } else { "application/json" });
+        let body = body.map(Value::to_string).unwrap_or_default();
+        answer(self.agent.run(request.body(body).expect("a valid request"))).ok()
+    }
+
+    /// Any call.
+    ///
+    /// # Panics
+    /// When no answer came.
+    pub fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        self.try_call(method, path, body).unwrap_or_else(|| panic!("{method} {path}: no answer"))
+    }
+
+    /// GET; none when no answer came or it is not a 200.
+    pub fn try_get(&self, path: &str) -> Option<Answer> {
+        self.try_call("GET", path, None).filter(|answer| answer.status == 200)
+    }
+
+    /// GET that must succeed.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn get(&self, path: &str) -> Value {
+        let answer = self.call("GET", path, None);
+        assert_eq!(answer.status, 200, "GET {path}: {}", answer.text);
+        answer.body
+    }
+
+    /// A write that must succeed.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn write(&self, method: &str, path: &str, body: &Value) -> Value {
+        let answer = self.call(method, path, Some(body));
+        assert!((200..300).contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.text);
+        answer.body
+    }
+
+    /// An upstream and a route to it, both called `scan`, for everything below `/`.
+    pub fn put_route(&self, upstream: &str) {
+        self.write("PUT", "/v1/upstreams/scan", &json!({ "targets": [{ "url": upstream }] }));
+        self.write("PUT", "/v1/routes/scan", &json!({ "match": { "path_prefix": "/" }, "upstream": "scan" }));
+    }
+
+    /// A tier.
+    pub fn put_tier(&self, name: &str, tier: &Value) {
+        self.write("PUT", &format!("/v1/tiers/{name}"), tier);
+    }
+
+    /// An account of a tier.
+    pub fn create_account(&self, id: &str, tier: &str) {
+        self.write("POST", "/v1/accounts", &json!({ "id": id, "name": id, "tier": tier }));
+    }
+
+    /// A key: its id and its secret.
+    pub fn create_key(&self, account: &str, fields: &Value) -> (String, String) {
+        let key = self.write("POST", &format!("/v1/accounts/{account}/keys"), fields);
+        let text = |field: &str| key[field].as_str().expect("a key has an id and a secret").to_owned();
+        (text("id"), text("secret"))
+    }
+
+    /// An account without limits and a key of it: for tests that are about something else.
+    pub fn open_account(&self, upstream: &str) -> String {
+        self.put_route(upstream);
+        self.put_tier("open", &json!({}));
+        self.create_account("acme", "open");
+        self.create_key("acme", &json!({ "name": "test" })).1
+    }
+
+    /// The row of a request, waited for.
+    pub fn row(&self, request_id: &str) -> Value {
+        until(&format!("the row of {request_id}"), || {
+            Some(self.try_get(&format!("/v1/requests/{request_id}"))?.body)
+        })
+    }
+
+    /// All rows that match a query (`account=acme&status=200`), page by page.
+    pub fn rows(&self, query: &str) -> Vec<Value> {
+        let (mut rows, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = self.get(&format!("/v1/requests?limit=1000&{query}{cursor}"));
+            rows.extend(page["data"].as_array().expect("a list").iter().cloned());
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return rows,
+            }
+        }
+    }
+}

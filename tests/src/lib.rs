@@ -1,0 +1,13 @@
+//! What the whole-system tests are made of: real `tollgate` processes, a controllable upstream, clients.
+//!
+//! Everything drives the product from outside, through the contract; only the store bench links the store.
+
+mod admin;
+mod node;
+mod upstream;
+mod wait;
+
+pub use admin::{Admin, Answer, client, get, post};
+pub use node::{Cluster, Node, Options, binary, free_addr};
+pub use upstream::Upstream;
+pub use wait::{PATIENCE, until};
