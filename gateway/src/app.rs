@@ -134,3 +134,6 @@ impl Node {
 pub fn is_fresh(data_dir: &Path) -> bool {
     std::fs::read_dir(data_dir).map_or(true, |mut entries| entries.next().is_none())
 }
+
+#[cfg(test)]
+mod tests;

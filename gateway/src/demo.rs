@@ -15,7 +15,11 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use anyhow::Context;
 use store::model::{Secret, SecretKind};
 
-use crate::{app, config::LogFormat};
+use crate::{
+    app::{self, Node},
+    config::LogFormat,
+};
+use load::Load;
 
 /// How long the end may take.
 const GRACE: Duration = Duration::from_secs(5);
@@ -43,8 +47,7 @@ pub struct Options {
 /// What kept it from starting.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     app::log_to_stderr(if options.verbose { "info" } else { "warn" }, LogFormat::Text)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     let directory = tempfile::Builder::new().prefix("tollgate-demo-").tempdir().context("make a data directory")?;
     let result = runtime.block_on(show(options, directory.path().to_owned()));
     if options.keep {
@@ -55,16 +58,11 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 
 async fn show(options: &Options, directory: PathBuf) -> anyhow::Result<()> {
     let interrupted = app::stop_signal()?;
-    let upstream = scan_api::start().await?;
-    let token = Secret::generate(SecretKind::Admin);
-    let nodes = nodes::start(options, &directory, &token).await?;
-    let admin_url = format!("http://{}", nodes[0].info.admin_addr);
-    let made = {
-        let (url, token) = (admin_url.clone(), token.clone());
-        tokio::task::spawn_blocking(move || setup::make(&url, &token, upstream)).await??
+    tokio::pin!(interrupted);
+    let (nodes, load) = tokio::select! {
+        started = Box::pin(start(options, directory)) => started?,
+        () = &mut interrupted => return Ok(()),
     };
-    guide::print(&nodes, &token, &made)?;
-    let load = options.with_load.then(|| load::Load::start(&nodes[0].info.data_addr, &made));
     interrupted.await;
     eprintln!("\nstopping");
     if let Some(load) = load {
@@ -72,4 +70,17 @@ async fn show(options: &Options, directory: PathBuf) -> anyhow::Result<()> {
     }
     futures_util::future::join_all(nodes.into_iter().map(|node| node.drain(GRACE))).await;
     Ok(())
+}
+
+async fn start(options: &Options, directory: PathBuf) -> anyhow::Result<(Vec<Node>, Option<Load>)> {
+    let upstream = scan_api::start().await?;
+    let token = Secret::generate(SecretKind::Admin);
+    let nodes = nodes::start(options, &directory, &token).await?;
+    let made = {
+        let (url, token) = (format!("http://{}", nodes[0].info.admin_addr), token.clone());
+        tokio::task::spawn_blocking(move || setup::make(&url, &token, upstream)).await??
+    };
+    guide::print(&nodes, &token, &made)?;
+    let load = options.with_load.then(|| Load::start(&nodes[0].info.data_addr, &made));
+    Ok((nodes, load))
 }

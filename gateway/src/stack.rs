@@ -90,6 +90,17 @@ type Chain<B> = auth::Auth<route::Routing<limit::Limit<quota::Quota<proxy::Proxy
 pub trait Inbound: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static {}
 impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static> Inbound for B {}
 
+/// A `tower::Service` as an axum `Router` wants it: infallible, `Clone` and `Send`.
+pub trait MountableService<Req, Res>:
+    tower::Service<Req, Response = Res, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
+impl<S, Req, Res> MountableService<Req, Res> for S where
+    S: tower::Service<Req, Response = Res, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
 impl<L: Ledger, B: Inbound> Stack<L, B> {
     /// Puts the chain of one core together.
     pub fn new(ledger: Arc<L>, settings: Arc<Settings>, rejections: Arc<Rejections>) -> Self {
@@ -123,17 +134,7 @@ impl<L: Ledger, B: Inbound> Stack<L, B> {
     }
 
     /// The chain as a tower service. The client's address is the request's [`Client`] extension, if it has one.
-    pub fn service(
-        self: &Arc<Self>,
-    ) -> impl tower::Service<
-        Request<B>,
-        Response = Response<Download<L, B>>,
-        Error = Infallible,
-        Future = impl Future<Output = Result<Response<Download<L, B>>, Infallible>> + Send,
-    > + Clone
-    + Send
-    + Sync
-    + 'static {
+    pub fn service(self: &Arc<Self>) -> impl MountableService<Request<B>, Response<Download<L, B>>> {
         let stack = self.clone();
         tower::service_fn(move |mut request: Request<B>| {
             let stack = stack.clone();

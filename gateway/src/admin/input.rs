@@ -54,7 +54,7 @@ impl<'a> Object<'a> {
     /// A field that may be missing or `null`.
     pub(crate) fn optional(&mut self, key: &'static str) -> Option<Field<'a>> {
         self.asked.push(key);
-        let value = self.map.remove(key).filter(|value| !value.is_null())?;
+        let value = self.map.shift_remove(key).filter(|value| !value.is_null())?;
         Some(Field { value, pointer: self.pointer_to(key), errors: self.errors })
     }
 
@@ -75,7 +75,7 @@ impl<'a> Object<'a> {
     /// A field that was set when the object was made, and stays.
     pub(crate) fn fixed(&mut self, key: &'static str, value: &Value) {
         self.asked.push(key);
-        if self.map.remove(key).is_some_and(|given| given != *value) {
+        if self.map.shift_remove(key).is_some_and(|given| given != *value) {
             self.tell(key, format!("cannot be changed; it is {value}"));
         }
     }
@@ -235,7 +235,7 @@ pub(crate) fn merge(target: &mut Value, patch: Value) {
             let map = target.as_object_mut().expect("made one above");
             for (key, value) in patch {
                 if value.is_null() {
-                    map.remove(&key);
+                    map.shift_remove(&key);
                 } else {
                     merge(map.entry(key).or_insert(Value::Null), value);
                 }

@@ -16,7 +16,7 @@ const RECHECK: Duration = Duration::from_secs(1);
 /// Starts the data plane.
 pub(super) fn start(settings: &Settings, listen: SocketAddr, store: Store) -> anyhow::Result<stack::Handle> {
     let stack = stack_settings(settings, listen)?;
-    stack::Server::start(stack, Arc::new(store)).context("start the data plane")
+    stack::Server::start(stack, &Arc::new(store)).context("start the data plane")
 }
 
 fn stack_settings(settings: &Settings, listen: SocketAddr) -> anyhow::Result<stack::Settings> {

@@ -10,6 +10,8 @@ use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::Subscriber
 
 use crate::{admin::Prometheus, config::LogFormat};
 
+/// openraft's "info" is a line for each of its steps: it is for those who ask for it by name.
+const QUIET: &str = "openraft=warn";
 /// Bounds of the latency histograms in seconds: from 100 us to 10 s, finer where requests are.
 const SECONDS: [f64; 17] =
     [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.006, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -21,7 +23,8 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// # Errors
 /// The level cannot be read, or the process logs already.
 pub fn log_to_stderr(level: &str, format: LogFormat) -> anyhow::Result<()> {
-    let levels: Targets = level.parse()?;
+    // What the level says of a module comes last and wins.
+    let levels: Targets = format!("{QUIET},{level}").parse()?;
     let registry = tracing_subscriber::registry().with(levels);
     let colours = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let lines = tracing_subscriber::fmt::layer().with_writer(stderr);

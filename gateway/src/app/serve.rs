@@ -27,7 +27,14 @@ pub fn serve(settings: &Settings, admin_token: Option<String>) -> anyhow::Result
 async fn run(settings: &Settings, bootstrap: Option<Bootstrap>) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let metrics = super::metrics().context("set up the metrics")?;
-    let node = Box::pin(Node::start(settings, bootstrap, metrics)).await?;
+    let node = tokio::select! {
+        node = Box::pin(Node::start(settings, bootstrap, metrics)) => node?,
+        // The data directory is as after a crash, which a start recovers from.
+        name = signals.next() => {
+            tracing::info!(signal = name, "asked to stop while starting");
+            return Ok(());
+        }
+    };
     tokio::select! {
         () = async {
             node.ready().await;

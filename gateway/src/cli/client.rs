@@ -118,7 +118,8 @@ impl Client {
 fn refused(status: u16, problem: &Value) -> Failure {
     let text = |key: &str| problem[key].as_str().unwrap_or_default();
     let mut lines = vec![format!("{} ({status} {})", text("detail"), text("code"))];
-    for error in problem["errors"].as_array().into_iter().flatten() {
+    // A single one is what the detail says.
+    for error in problem["errors"].as_array().filter(|errors| errors.len() > 1).into_iter().flatten() {
         lines.push(format!(
             "  {}: {}",
             error["pointer"].as_str().unwrap_or_default(),

@@ -21,10 +21,10 @@ pub(crate) fn read(path: &Path) -> Result<Value> {
 /// Reads a text.
 pub(crate) fn parse(text: &str) -> std::result::Result<Value, String> {
     // JSON first: its reader keeps every number and names line and column.
-    if text.trim_start().starts_with(['{', '[']) {
-        if let Ok(value) = serde_json::from_str(text) {
-            return Ok(value);
-        }
+    if text.trim_start().starts_with(['{', '['])
+        && let Ok(value) = serde_json::from_str(text)
+    {
+        return Ok(value);
     }
     serde_saphyr::from_str(text).map_err(|error| error.to_string())
 }

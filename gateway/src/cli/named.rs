@@ -86,15 +86,14 @@ impl Kind {
             Verb::Create(change) => {
                 let mut body = change.file.as_deref().map_or(Ok(json!({})), document::read)?;
                 change.form.lay(&mut body)?;
-                let answer = client.put(&self.of(&change.name), &body, &OnlyIf::Absent).map_err(|failure| {
-                    match failure {
+                let answer =
+                    client.put(&self.of(&change.name), &body, &OnlyIf::Absent).map_err(|failure| match failure {
                         Failure::Failed(reason) if reason.contains("precondition-failed") => Failure::Failed(format!(
                             "the {} {} exists already: change it with `tollgate {} set`",
                             self.noun, change.name, self.noun
                         )),
                         other => other,
-                    }
-                })?;
+                    })?;
                 format.object(&answer.body)
             }
             Verb::Set(change) => {

@@ -118,14 +118,14 @@ mod tests {
         let items = [json!({ "id": "a", "n": 1, "in": { "x": [1, 2] } }), json!({ "id": "long-one", "n": null })];
         assert_eq!(
             rows(&items, &[("id", "/id"), ("n", "/n"), ("x", "/in/x")]),
-            "ID         N   X\na          1   1,2\nlong-one   -   -"
+            "ID        N  X\na         1  1,2\nlong-one  -  -"
         );
     }
 
     #[test]
     fn objects_are_a_line_a_field_and_escape_sequences_are_defused() {
         let value = json!({ "name": "x\u{1b}[31m", "limits": [{ "name": "s", "rate": "5/s" }] });
-        assert_eq!(fields(&value), "limits   name=s rate=5/s\nname     x\u{fffd}[31m");
+        assert_eq!(fields(&value), "name    x\u{fffd}[31m\nlimits  name=s rate=5/s");
     }
 
     #[test]

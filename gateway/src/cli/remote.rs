@@ -15,7 +15,13 @@ use super::{
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Remote {
     /// Address of a node's admin API
-    #[arg(long, global = true, env = "TOLLGATE_ADMIN_URL", default_value = "http://127.0.0.1:8081", value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "TOLLGATE_ADMIN_URL",
+        default_value = "http://127.0.0.1:8081",
+        value_name = "URL"
+    )]
     admin_url: String,
     /// File with the admin token; else TOLLGATE_ADMIN_TOKEN has the token itself
     #[arg(long, global = true, env = "TOLLGATE_ADMIN_TOKEN_FILE", value_name = "FILE")]

@@ -59,8 +59,9 @@ fn wrong_use_is_told_before_anything_happens() {
 
 #[test]
 fn every_setting_of_serve_is_described() {
-    let mut command = command().term_width(500);
-    let help = command.find_subcommand_mut("serve").expect("serve").render_long_help().to_string();
+    let command = command();
+    let serve = command.find_subcommand("serve").expect("serve").clone();
+    let help = serve.term_width(500).render_long_help().to_string();
     assert!(help.contains("--data-addr <ADDR:PORT>") && help.contains("[default: 127.0.0.1:8080]"), "{help}");
     assert!(help.contains("--commit-deadline-ms <MILLISECONDS>") && help.contains("[env: TOLLGATE_DRAIN_SECONDS]"));
 }

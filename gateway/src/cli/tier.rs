@@ -37,11 +37,11 @@ struct Flags {
     /// Sustained rate, like 5/s, 300/m, 1000/h or 100/d
     #[arg(long, value_name = "RATE")]
     rate: Option<Rate>,
-    /// How many may come at once; a period's units when not said
-    #[arg(long, value_name = "COUNT", requires = "rate")]
+    /// How many may come at once; a period's units for a new rate when not said
+    #[arg(long, value_name = "COUNT")]
     burst: Option<u64>,
     /// What the rate counts apart
-    #[arg(long, value_name = "WHAT,...", value_delimiter = ',', requires = "rate")]
+    #[arg(long, value_name = "WHAT,...", value_delimiter = ',')]
     per: Vec<Per>,
     /// Calendar quota of requests, like 10000/day or 1000000/month; may be given more than once
     #[arg(long, value_name = "LIMIT/PERIOD")]
@@ -99,25 +99,7 @@ impl Arguments {
 
 impl Form for Flags {
     fn lay(&self, over: &mut Value) -> Result<()> {
-        if let Some(rate) = self.rate {
-            let name = match rate.period_seconds {
-                1 => "per-second",
-                60 => "per-minute",
-                3_600 => "per-hour",
-                _ => "per-day",
-            };
-            let mut limit = json!({ "name": name, "rate": rate, "burst": self.burst.unwrap_or(rate.units) });
-            if !self.per.is_empty() {
-                limit["per"] = self
-                    .per
-                    .iter()
-                    .map(|per| match per {
-                        Per::Account => "account",
-                        Per::Key => "key",
-                        Per::Route => "route",
-                    })
-                    .collect();
-            }
+        if let Some(limit) = self.limit(over)? {
             replace(over, "limits", limit)?;
         }
         for quota in &self.quota {
@@ -130,6 +112,39 @@ impl Form for Flags {
         set(over, "routes", self.routes.clone());
         set(over, "log_retention_days", self.log_retention_days);
         Ok(())
+    }
+}
+
+impl Flags {
+    /// The rate limit that the flags speak of: the one of the rate's period, else the only one that there is.
+    fn limit(&self, over: &Value) -> Result<Option<Value>> {
+        let mut limit = match (self.rate, over["limits"].as_array().map(Vec::as_slice)) {
+            (Some(rate), _) => {
+                let name = match rate.period_seconds {
+                    1 => "per-second",
+                    60 => "per-minute",
+                    3_600 => "per-hour",
+                    _ => "per-day",
+                };
+                json!({ "name": name, "rate": rate, "burst": self.burst.unwrap_or(rate.units) })
+            }
+            (None, _) if self.burst.is_none() && self.per.is_empty() => return Ok(None),
+            (None, Some([only])) => json!({ "name": only["name"] }),
+            (None, _) => return Err(Failure::Usage("--burst and --per change a limit: say which with --rate".into())),
+        };
+        set(&mut limit, "burst", self.burst);
+        if !self.per.is_empty() {
+            limit["per"] = self
+                .per
+                .iter()
+                .map(|per| match per {
+                    Per::Account => "account",
+                    Per::Key => "key",
+                    Per::Route => "route",
+                })
+                .collect();
+        }
+        Ok(Some(limit))
     }
 }
 
@@ -191,11 +206,14 @@ mod tests {
         let after = laid(&["--rate=9/s"], before);
         assert_eq!(after["limits"][0], json!({ "name": "per-second", "per": ["key"], "rate": "9/s", "burst": 9 }));
         assert_eq!((&after["limits"][1]["rate"], &after["concurrency"]), (&json!("100/d"), &json!(3)));
+        let one = json!({ "limits": [{ "name": "x", "rate": "5/s", "burst": 15 }] });
+        assert_eq!(laid(&["--burst=3"], one)["limits"][0], json!({ "name": "x", "rate": "5/s", "burst": 3 }));
     }
 
     #[test]
     fn quotas_read_and_refuse() {
         assert!("1/fortnight".parse::<Quota>().is_err() && "x/day".parse::<Quota>().is_err());
-        assert!(Wrapper::try_parse_from(["x", "--burst=3"]).is_err());
+        let flags = Wrapper::try_parse_from(["x", "--burst=3"]).expect("flags").flags;
+        assert_eq!(flags.lay(&mut json!({})).expect_err("no limit to change").code(), 2);
     }
 }

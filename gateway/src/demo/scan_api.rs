@@ -19,8 +19,7 @@ const MAX_ITEMS: usize = 50_000;
 
 /// Serves on a free port of loopback.
 pub(super) async fn start() -> anyhow::Result<SocketAddr> {
-    let listener =
-        tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen for the scan API")?;
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen for the scan API")?;
     let addr = listener.local_addr().context("read the scan API's address")?;
     let router = Router::new()
         .route("/v3/scan", post(scan))

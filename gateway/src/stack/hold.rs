@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, future::poll_fn, pin::Pin, task::Poll, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Response, header, response::Parts};
+use http::{HeaderMap, HeaderValue, Response, header, response::Parts};
 use http_body::{Body, Frame};
 
 use super::{
@@ -95,6 +95,6 @@ fn join(mut frames: Prefix, bytes: usize) -> Whole {
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {
-    let value = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+    let value = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     value.is_some_and(|text| text.len() >= 17 && text[..17].eq_ignore_ascii_case(b"text/event-stream"))
 }

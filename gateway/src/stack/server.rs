@@ -63,7 +63,7 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running.
-    pub fn start<L: Ledger>(settings: Settings, ledger: Arc<L>) -> Result<Handle, StartError> {
+    pub fn start<L: Ledger>(settings: Settings, ledger: &Arc<L>) -> Result<Handle, StartError> {
         let listen = settings.listen;
         let cores = settings.cores.max(1);
         let listeners = listen::bind(listen, cores).map_err(|source| StartError::Listen { addr: listen, source })?;
@@ -77,7 +77,7 @@ impl Server {
         let (ready, started) = mpsc::channel();
         let mut threads = Vec::with_capacity(cores);
         for (core, (listener, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
-            let (ledger, settings, rejections) = (ledger.clone(), settings.clone(), rejections.clone());
+            let (ledger, settings, rejections) = (Arc::clone(ledger), settings.clone(), rejections.clone());
             let (draining, open, outboxes, ready) = (draining.clone(), open.clone(), outboxes.clone(), ready.clone());
             let serve = move || {
                 let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

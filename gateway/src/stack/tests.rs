@@ -5,5 +5,6 @@ mod double;
 mod ends;
 mod framing;
 mod harness;
+mod measure;
 mod proxying;
 mod streaming;

@@ -1,6 +1,6 @@
 //! Every row of the contract's table, and what each answer and row carries.
 
-use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use store::{
     lease::{Denied, Policy},
@@ -8,7 +8,7 @@ use store::{
 };
 
 use super::{
-    double::{outcomes, policies, unavailable},
+    double::{outcomes, unavailable},
     harness::{Act, header, ok, problem, request, rig, rig_with, status},
 };
 
@@ -81,23 +81,21 @@ async fn known_keys_that_may_not_are_told_why_and_have_rows() {
         },
     )
     .await;
-    let scan: Arc<[store::model::Name]> = Arc::new(["scan".into()]);
+    let scan = vec!["scan".into()];
     let ledger = &rig.ledger;
     let revoked = ledger.add_key(|key, _| key.state = KeyState::Revoked);
     let disabled = ledger.add_key(|key, _| key.state = KeyState::Disabled);
     let suspended = ledger.add_key(|_, account| account.state = AccountState::Suspended);
     let expired = ledger.add_key(|key, _| key.expires_at = Some(Timestamp::now()));
-    let elsewhere = ledger.add_key(|key, _| key.allowed_ips = Arc::new(["10.0.0.0/8".parse().expect("a net")]));
+    let elsewhere = ledger.add_key(|key, _| key.allowed_ips = vec!["10.0.0.0/8".parse().expect("a net")]);
     let unscoped = ledger.add_key(|_, _| {});
     let other_tier = ledger.add_key(|key, account| {
         key.scopes = scan.clone();
-        let mut policies = policies();
-        policies.routes = Some(Arc::new(["reports".into()]));
-        account.policies = Arc::new(policies);
+        account.tier = "reports-only".into();
     });
     let good = ledger.add_key(|key, _| {
         key.scopes = scan.clone();
-        key.allowed_ips = Arc::new(["127.0.0.0/8".parse().expect("a net")]);
+        key.allowed_ips = vec!["127.0.0.0/8".parse().expect("a net")];
         key.expires_at = Some(Timestamp::now().plus_seconds(60));
     });
     let cases = [

@@ -13,9 +13,10 @@ use store::{
     CommitError, Unavailable,
     lease::{Demand, Denied, Policy, Refusal, Standing},
     model::{
-        AccountId, AccountState, Charge, Env, KeyHash, KeyState, Name, Outcome, Row, Secret, SecretKind, Upstream,
+        Account, AccountId, AccountState, Charge, Env, Key, KeyHash, KeyState, Name, Outcome, Overrides, Route, Row,
+        Secret, SecretKind, Tier, Timestamp, Upstream,
     },
-    view::{AccountView, FoundKey, Policies, RouteView, UpstreamView},
+    view::{Directory, FoundKey, RouteView},
 };
 
 use crate::stack::ledger::{Grant, Ledger, Permit};
@@ -25,12 +26,14 @@ pub(super) struct Double(pub(super) Arc<Inner>);
 
 #[derive(Debug, Default)]
 pub(super) struct Inner {
-    pub(super) keys: Mutex<HashMap<KeyHash, FoundKey>>,
-    pub(super) routes: Mutex<Vec<Arc<RouteView>>>,
+    directory: Directory,
+    keys: Mutex<HashMap<KeyHash, Key>>,
     pub(super) rows: Mutex<Vec<Row>>,
     pub(super) denied: Mutex<Option<Denied>>,
     pub(super) no_quorum: AtomicBool,
     pub(super) lapsed: AtomicBool,
+    pub(super) only_count: AtomicBool,
+    pub(super) counted: AtomicUsize,
     pub(super) commits_fail: AtomicBool,
     pub(super) in_use: AtomicUsize,
     pub(super) refunded: AtomicUsize,
@@ -50,62 +53,61 @@ pub(super) fn unavailable() -> Unavailable {
     Unavailable { reason: "no quorum".to_owned(), retry_after: Duration::from_millis(1_500) }
 }
 
-pub(super) fn policies() -> Policies {
-    Policies {
-        limits: Vec::new(),
-        quotas: Vec::new(),
-        concurrency: Some(20),
-        max_body_bytes: None,
-        routes: None,
-        log_retention_days: None,
-        revision: 1,
-    }
-}
-
 impl Double {
-    /// A key of the account `acme`, changed as the test wants it.
-    pub(super) fn add_key(&self, change: impl FnOnce(&mut FoundKey, &mut AccountView)) -> String {
+    /// A key of an account of its own (the first: `acme`) in the tier `free`, changed as the test wants it.
+    pub(super) fn add_key(&self, change: impl FnOnce(&mut Key, &mut Account)) -> String {
         let secret = Secret::generate(SecretKind::Live);
-        let mut keys = self.0.keys.lock().expect("no panic");
-        let slot = u32::try_from(keys.len()).expect("few");
-        let mut account = AccountView {
-            id: AccountId::from("acme"),
+        let number = self.0.directory.len();
+        let account = if number == 0 { "acme".to_owned() } else { format!("acme-{number}") };
+        let mut account = Account {
+            id: AccountId::from(account),
+            tier: "free".into(),
             state: AccountState::Active,
-            tier: Name::from("free"),
             region: Name::default(),
-            policies: Arc::new(policies()),
-            slot: 0,
+            overrides: Overrides::default(),
+            created_at: Timestamp::default(),
+            profile: String::new(),
+            revision: 1,
         };
-        let mut key = FoundKey {
-            id: format!("key_{slot}").into(),
+        let mut key = Key {
+            id: format!("key_{number}").into(),
+            account: account.id.clone(),
+            hash: secret.hash(),
+            name: Name::default(),
             env: Env::Live,
-            state: KeyState::Active,
+            last4: secret.last4().to_owned(),
+            scopes: Vec::new(),
+            allowed_ips: Vec::new(),
             expires_at: None,
-            scopes: Arc::new([]),
-            allowed_ips: Arc::new([]),
-            account: Arc::new(AccountView {
-                id: account.id.clone(),
-                state: account.state,
-                tier: account.tier.clone(),
-                region: Name::default(),
-                policies: account.policies.clone(),
-                slot: 0,
-            }),
-            slot,
+            state: KeyState::Active,
+            created_at: Timestamp::default(),
+            revoked_at: None,
+            rotated_from: None,
+            revision: 1,
         };
         change(&mut key, &mut account);
-        key.account = Arc::new(account);
-        keys.insert(secret.hash(), key);
+        let mut edit = self.0.directory.edit();
+        for (name, routes) in [("free", None), ("reports-only", Some(vec!["reports".into()]))] {
+            edit.put_tier(Tier { name: name.into(), concurrency: Some(20), routes, ..Tier::default() });
+        }
+        edit.put_account(account);
+        edit.put_key(&key);
+        self.0.keys.lock().expect("no panic").insert(secret.hash(), key);
+        drop(edit);
         secret.expose().to_owned()
     }
 
     pub(super) fn set_state(&self, secret: &str, state: KeyState) {
-        self.0.keys.lock().expect("no panic").get_mut(&KeyHash::of(secret)).expect("a key").state = state;
+        let mut keys = self.0.keys.lock().expect("no panic");
+        let key = keys.get_mut(&KeyHash::of(secret)).expect("a key");
+        key.state = state;
+        self.0.directory.edit().put_key(key);
     }
 
-    pub(super) fn add_route(&self, route: store::model::Route, upstream: Option<Upstream>) {
-        let upstream = upstream.map(|upstream| Arc::new(UpstreamView { upstream }));
-        self.0.routes.lock().expect("no panic").push(Arc::new(RouteView { route, upstream, slot: 0 }));
+    pub(super) fn add_route(&self, route: Route, upstream: Upstream) {
+        let mut edit = self.0.directory.edit();
+        edit.put_upstream(upstream);
+        edit.put_route(route);
     }
 
     pub(super) fn deny(&self, policy: Policy) {
@@ -164,16 +166,11 @@ impl Ledger for Double {
     type Grant = TestGrant;
 
     fn key(&self, hash: &KeyHash) -> Option<FoundKey> {
-        self.0.keys.lock().expect("no panic").get(hash).cloned()
+        self.0.directory.key(hash)
     }
 
-    fn route(&self, _host: Option<&str>, path: &str, method: &str) -> Option<Arc<RouteView>> {
-        let routes = self.0.routes.lock().expect("no panic");
-        let matches = |view: &&Arc<RouteView>| {
-            let rule = &view.route.matches;
-            rule.path_match().matches(path) && (rule.methods.is_empty() || rule.methods.iter().any(|m| m == method))
-        };
-        routes.iter().find(matches).cloned()
+    fn route(&self, host: Option<&str>, path: &str, method: &str) -> Option<Arc<RouteView>> {
+        self.0.directory.routes().find(host, path, method).cloned()
     }
 
     fn ready(&self) -> Result<(), Unavailable> {
@@ -195,6 +192,10 @@ impl Ledger for Double {
     }
 
     fn record(&self, row: Row) {
+        self.0.counted.fetch_add(1, Ordering::SeqCst);
+        if self.0.only_count.load(Ordering::SeqCst) {
+            return;
+        }
         self.0.rows.lock().expect("no panic").push(row);
     }
 }

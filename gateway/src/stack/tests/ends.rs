@@ -127,7 +127,7 @@ async fn connections_beyond_the_bound_are_told_503() {
 async fn port_in_use_is_an_error_that_names_the_address() {
     let rig = rig(ok("")).await;
     let settings = Settings { listen: rig.addr, cores: 1, ..Settings::default() };
-    let error = Server::start(settings, std::sync::Arc::new(rig.ledger.clone())).expect_err("in use");
+    let error = Server::start(settings, &std::sync::Arc::new(rig.ledger.clone())).expect_err("in use");
     assert!(matches!(error, StartError::Listen { .. }));
     assert!(error.to_string().contains(&rig.addr.to_string()), "{error}");
 }

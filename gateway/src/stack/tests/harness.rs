@@ -97,7 +97,7 @@ pub(super) async fn rig_with(
     let target = Target { url: format!("http://{upstream_addr}"), weight: 1 };
     let mut upstream = Upstream { name: "scan".into(), targets: vec![target], ..Upstream::default() };
     routing(&mut route, &mut upstream);
-    ledger.add_route(route, Some(upstream.clone()));
+    ledger.add_route(route, upstream.clone());
 
     let mut wanted = Settings {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -107,7 +107,7 @@ pub(super) async fn rig_with(
         ..Settings::default()
     };
     settings(&mut wanted);
-    let handle = Server::start(wanted, Arc::new(ledger.clone())).expect("start");
+    let handle = Server::start(wanted, &Arc::new(ledger.clone())).expect("start");
     Rig { addr: handle.local_addr(), ledger, key, got, accepted, go_on, upstream, handle: Some(handle) }
 }
 
@@ -262,14 +262,9 @@ async fn read_request(stream: &mut TcpStream, buffered: &mut Vec<u8>) -> Option<
 }
 
 async fn fill(stream: &mut TcpStream, buffered: &mut Vec<u8>) -> Option<()> {
-    let mut buffer = [0; 65536];
-    match stream.read(&mut buffer).await {
-        Ok(read) if read > 0 => {
-            buffered.extend_from_slice(&buffer[..read]);
-            Some(())
-        }
-        _ => None,
-    }
+    buffered.reserve(64 * 1024);
+    let read = stream.read_buf(buffered).await.ok()?;
+    (read > 0).then_some(())
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {

@@ -100,7 +100,7 @@ impl<B: Inbound> Pools<B> {
     pub(crate) fn sweep(&self) {
         lock(&self.pools).retain(|_, pool| {
             for target in &pool.targets {
-                lock(&target.idle).retain(|connection| connection.is_fit());
+                lock(&target.idle).retain(Connection::is_fit);
             }
             let idle = pool.targets.iter().any(|target| !lock(&target.idle).is_empty());
             idle || pool.slots.available_permits() < pool.max_slots
