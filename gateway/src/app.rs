@@ -15,7 +15,7 @@ use anyhow::Context;
 use store::{Readiness, Store, model::NodeInfo};
 
 pub use logging::{log_to_stderr, metrics};
-pub use serve::serve;
+pub use serve::{serve, stop_signal};
 
 use crate::{
     admin::{Admin, Prometheus},

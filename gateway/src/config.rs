@@ -43,7 +43,15 @@ pub fn load(
     let named = file.map(Path::to_owned).or(environment.file);
     let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
     let from_file = if named.is_some() || path.exists() { file::read(&path)? } else { Entries::default() };
-    let mut settings = flags.over(environment.entries).over(from_file).with_defaults();
+    assemble(flags.over(environment.entries).over(from_file))
+}
+
+/// Fills in the defaults and checks the whole.
+///
+/// # Errors
+/// As [`load`].
+pub fn assemble(entries: Entries) -> Result<Settings, Error> {
+    let mut settings = entries.with_defaults();
     check::complete(&mut settings)?;
     Ok(settings)
 }

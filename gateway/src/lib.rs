@@ -5,7 +5,9 @@
 
 pub mod admin;
 pub mod app;
+pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod error;
 pub mod operator;
 pub mod stack;

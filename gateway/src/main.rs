@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! `tollgate`: see [`gateway::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gateway::cli::main()
+}

@@ -138,7 +138,7 @@ fn url(text: &str) -> std::result::Result<String, ()> {
         && ["", "/"].contains(&uri.path())
         && !authority.as_str().contains('@')
         && !authority.host().is_empty()
-        && authority.port_u16().is_none_or(|port| port > 0)
+        && (authority.as_str() == authority.host() || authority.port_u16().is_some_and(|port| port > 0))
         && !text.contains('#');
     if fits { Ok(text.trim_end_matches('/').to_owned()) } else { Err(()) }
 }

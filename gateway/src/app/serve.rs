@@ -56,6 +56,17 @@ fn print_minted(node: &Node) {
     }
 }
 
+/// Waits for SIGTERM or SIGINT, from now on.
+///
+/// # Errors
+/// The process cannot listen for signals.
+pub fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut signals = Signals::new()?;
+    Ok(async move {
+        signals.next().await;
+    })
+}
+
 /// The signals that end a node.
 struct Signals {
     terminate: Signal,

@@ -47,7 +47,7 @@ fn flags_win_over_environment_and_environment_over_file() {
 fn every_default_reads_and_is_in_the_help_with_its_variable() {
     let settings = load(None, env(&[]), flags(&["--data-dir", "/d"])).expect("settings");
     let command = Entries::describe(<Flags as clap::CommandFactory>::command());
-    let help = command.clone().render_long_help().to_string();
+    let help = command.clone().term_width(500).render_long_help().to_string();
     for (key, _) in settings.entries() {
         assert!(help.contains(&format!("--{}", key.replace('_', "-"))), "{key}");
         assert!(help.contains(&format!("[env: TOLLGATE_{}]", key.to_ascii_uppercase())), "{key}");

@@ -50,7 +50,8 @@ pub struct Standing {
     /// `w`: the window in seconds; none for concurrency.
     pub window_seconds: Option<u64>,
     /// `r`: units that could be taken now. Of a rate with a burst above its units this can be more than `quota`. Of a quota
-    /// it is exact while one node serves the account; units that other nodes have reserved count as used.
+    /// it is exact while one node serves the account and the replicated state says what is free; units that other nodes
+    /// have reserved count as used.
     pub remaining: u64,
     /// `t`: seconds, rounded up, until `remaining` grows: for a rate until one more unit is there (none when it is full),
     /// for a quota until its period ends.

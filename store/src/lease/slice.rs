@@ -50,6 +50,10 @@ struct State {
     left: u64,
     /// What nobody had reserved when last heard.
     free: Option<u64>,
+    /// Reserved for this node in the period, less what it gave back.
+    reserved: u64,
+    /// The policy's limit, which clients are shown also where more is served.
+    shown_limit: u64,
     /// A reservation is under way; at most one.
     asking: bool,
     /// The last reservation came short: the end of the quota is near.
@@ -105,7 +109,7 @@ pub(super) struct QuotaTake {
     pub(super) period_start: i64,
     pub(super) units: u64,
     /// See [`Slice::remaining`], right after.
-    pub(super) remaining: Option<u64>,
+    pub(super) remaining: u64,
 }
 
 impl Slice {
@@ -172,6 +176,7 @@ impl Slice {
                 }
                 Ok(granted) => {
                     state.left = state.left.saturating_add(granted.units);
+                    state.reserved = state.reserved.saturating_add(granted.units);
                     state.free = granted.free;
                     state.short = granted.units < want.units.unsigned_abs();
                     state.none_until_ns = 0;
@@ -201,12 +206,10 @@ impl Slice {
         wants
     }
 
-    /// Units left in the period as far as this node knows: its own, and what nobody had reserved when it last heard.
-    /// None before it has heard.
+    /// Units left in the period as far as this node knows; none before it has taken any.
     pub(super) fn remaining(&self, period_start: i64) -> Option<u64> {
         let state = self.lock();
-        let known = state.period_start == period_start;
-        state.free.filter(|_| known).map(|free| free.saturating_add(state.left))
+        (state.period_start == period_start).then(|| state.remaining())
     }
 
     /// Whether `units` could be taken now as far as this node knows; takes nothing.
@@ -234,6 +237,7 @@ impl Slice {
         }
         let left = std::mem::take(&mut state.left);
         state.free = state.free.map(|free| free.saturating_add(left));
+        state.reserved = state.reserved.saturating_sub(left);
         Some(self.back(&state, left))
     }
 
@@ -255,6 +259,7 @@ impl Slice {
             *state = State {
                 period_start: start,
                 limit,
+                shown_limit: policy.limit,
                 asking: state.asking,
                 waiters: std::mem::take(&mut state.waiters),
                 meter: state.meter,
@@ -264,8 +269,10 @@ impl Slice {
             // A lowered limit is in force at once: what was reserved under the old one goes back and is decided anew.
             if state.left > 0 {
                 wants.push(self.back(state, state.left));
+                state.reserved = state.reserved.saturating_sub(state.left);
             }
             (state.left, state.free, state.short, state.none_until_ns, state.limit) = (0, None, false, 0, limit);
+            state.shown_limit = policy.limit;
         }
     }
 
@@ -275,7 +282,7 @@ impl Slice {
     }
 
     fn taken(self: &Arc<Self>, state: &State, unit: Unit, units: u64) -> QuotaTake {
-        let remaining = state.free.map(|free| free.saturating_add(state.left));
+        let remaining = state.remaining();
         QuotaTake { slice: self.clone(), unit, period_start: state.period_start, units, remaining }
     }
 
@@ -306,6 +313,14 @@ impl Slice {
 }
 
 impl State {
+    /// Its own units and what nobody had reserved when it last heard; without that word, what this node has not spent.
+    fn remaining(&self) -> u64 {
+        match self.free {
+            Some(free) if self.limit != u64::MAX => free.saturating_add(self.left).min(self.shown_limit),
+            _ => self.shown_limit.saturating_sub(self.reserved.saturating_sub(self.left)),
+        }
+    }
+
     /// How large a slice should be.
     fn target(&self, now_ns: u64) -> u64 {
         let of_free = self.free.map_or(u64::MAX, |free| free / SLICE_OF_FREE);

@@ -26,7 +26,7 @@ pub(super) fn granted(demand: &Demand<'_>, held: &Held, in_use: u64, clock_ns: u
     let rates = policies.limits_at(demand.now).zip(held.rates.iter());
     out.extend(rates.map(|(policy, unit)| of_rate(policy, unit.after_ns, clock_ns)));
     let quotas = policies.quotas_at(demand.now).zip(held.quotas.iter());
-    out.extend(quotas.map(|(policy, take)| of_quota(policy, take.remaining, demand)));
+    out.extend(quotas.map(|(policy, take)| of_quota(policy, Some(take.remaining), demand)));
     out.extend(policies.concurrency.map(|limit| of_concurrency(limit, in_use)));
     out
 }

@@ -37,6 +37,8 @@ pub(super) struct World {
     lose_answers: AtomicBool,
     /// No quorum for reservations.
     no_quorum: AtomicBool,
+    /// The state does not say what is free.
+    pub(super) silent: AtomicBool,
     pub(super) ledger: Mutex<BTreeMap<(AccountId, Name, i64), Book>>,
     pub(super) asks: AtomicU64,
     pub(super) reserves: AtomicU64,
@@ -105,7 +107,9 @@ impl Authority for Peer {
                 return Err(unavailable("no quorum"));
             }
             let mut ledger = world.ledger.lock().expect("whole");
-            Ok(all.iter().map(|reservation| reserve(&mut ledger, reservation)).collect())
+            let silent = world.silent.load(Ordering::Relaxed);
+            let heard = |granted: Granted| Granted { free: granted.free.filter(|_| !silent), ..granted };
+            Ok(all.iter().map(|reservation| heard(reserve(&mut ledger, reservation))).collect())
         }
         .boxed()
     }
@@ -139,6 +143,7 @@ impl World {
             cut: Mutex::default(),
             lose_answers: AtomicBool::new(false),
             no_quorum: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
             ledger: Mutex::default(),
             asks: AtomicU64::new(0),
             reserves: AtomicU64::new(0),
@@ -315,6 +320,14 @@ pub(super) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     panic!("not within three seconds: {what}");
+}
+
+/// Data planes may move a request between threads.
+#[allow(dead_code, reason = "compiled, not run")]
+fn acquiring_can_be_sent(leases: &Leases, demand: Demand<'_>) {
+    fn is_send(_: impl Send) {}
+    is_send(leases.acquire(demand));
+    is_send(leases.peek(demand));
 }
 
 #[tokio::test]

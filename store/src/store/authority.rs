@@ -64,12 +64,20 @@ impl Authority for RaftAuthority {
     ) -> BoxFuture<'static, Result<Vec<Granted>, Unavailable>> {
         let (node, deadline) = (Arc::clone(&self.node), self.deadline);
         Box::pin(async move {
+            let asked: Vec<_> =
+                reservations.iter().map(|r| (r.account.clone(), r.quota.clone(), r.period_start, r.limit)).collect();
             let command = Command::from(ColdCommand::Reserve(reservations)).encode();
             // Not repeatable: a reservation that landed twice would hold its units twice.
             let reply = node.ledger().propose(&command, Wait::Applied, false, deadline).await;
             match reply.map_err(|error| Unavailable::new(error.to_string()))? {
                 Reply::Granted(units) => {
-                    Ok(units.into_iter().map(|units| Granted { units, free: None }).collect())
+                    // As far as this replica has applied: a hint, which is all that `free` is.
+                    let state = node.ledger().state();
+                    let free = asked.iter().map(|(account, quota, start, limit)| {
+                        let now = state.quota(account, quota, *start).ok()?;
+                        Some(limit.saturating_sub(now.used).saturating_sub(now.reserved).saturating_sub(now.unsettled))
+                    });
+                    Ok(units.into_iter().zip(free).map(|(units, free)| Granted { units, free }).collect())
                 }
                 reply => Err(Unavailable::new(format!("unexpected reply to a reservation: {reply:?}"))),
             }

@@ -13,7 +13,7 @@ use super::{
     Edit, Policies, RouteTable,
     edit::Writer,
     number,
-    tables::{self, Tables},
+    tables::{self, Seen, Tables},
 };
 use crate::model::{
     AccountId, AccountState, Env, KeyHash, KeyId, KeyState, Name, Overrides, Revision, Timestamp, Token,
@@ -104,13 +104,13 @@ impl Directory {
     /// Looks a key up by the hash of its secret. None too when its account is gone.
     pub fn key(&self, hash: &KeyHash) -> Option<FoundKey> {
         let tables = self.tables.load();
-        found(&tables, |tables| tables.slot_by_hash(hash))
+        found(&tables, || tables.by_hash(hash))
     }
 
     /// Looks a key up by its public id (explain, admin; not the hot path).
     pub fn key_by_id(&self, id: &KeyId) -> Option<FoundKey> {
         let tables = self.tables.load();
-        found(&tables, |tables| tables.slot_by_id(id))
+        found(&tables, || tables.by_id(id))
     }
 
     /// An account.
@@ -161,16 +161,15 @@ impl Directory {
     }
 }
 
-/// The key in a slot, if its record, its account and its rare part belong together: the record is unchanged after all of
-/// them were read. (A slot that was freed and filled again in between would mix two keys.)
-fn found(tables: &Tables, slot: impl Fn(&Tables) -> Option<u32>) -> Option<FoundKey> {
+/// The key that is looked for, if its record, its account and its rare part belong together: the record that was found is
+/// unchanged after all of them were read. (A slot that was freed and filled again in between would mix two keys.)
+fn found(tables: &Tables, find: impl Fn() -> Option<Seen>) -> Option<FoundKey> {
     loop {
-        let slot = slot(tables)?;
-        let record = tables.records.at(slot)?;
-        let (sequence, words) = record.read();
+        let seen = find()?;
+        let (slot, words) = (seen.slot, &seen.words);
         let account = tables.accounts.at((words.meta >> 32) as u32).and_then(ArcSwapOption::load_full);
-        let rare = tables.rare(&words);
-        if !record.is_still(sequence) {
+        let rare = tables.rare(words);
+        if !tables.is_still(&seen) {
             continue;
         }
         let ulid = (u128::from(words.ulid[0]) << 64) | u128::from(words.ulid[1]);

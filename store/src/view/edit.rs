@@ -16,7 +16,7 @@ use super::{
     number,
     record::Words,
     slots::Numbers,
-    tables::{self, Rare, Tables, hash_halves, index_hash, index_hash_of_secret, ulid_halves},
+    tables::{self, Rare, Seen, Tables, hash_halves, index_hash, index_hash_of_secret, ulid_halves},
 };
 use crate::model::{
     Account, AccountId, Env, Key, KeyId, KeyState, Name, Overrides, Revision, Route, Tier, Token, Upstream,
@@ -61,7 +61,8 @@ pub struct Edit<'a> {
     routes: &'a ArcSwap<RouteTable>,
     keys: &'a AtomicUsize,
     routes_changed: bool,
-    was_reset: bool,
+    /// What there was before a reset.
+    before: Option<Writer>,
 }
 
 impl<'a> Edit<'a> {
@@ -72,7 +73,7 @@ impl<'a> Edit<'a> {
         keys: &'a AtomicUsize,
     ) -> Self {
         let tables = Tables::clone(&published.load());
-        Self { writer, tables, published, routes, keys, routes_changed: false, was_reset: false }
+        Self { writer, tables, published, routes, keys, routes_changed: false, before: None }
     }
 }
 
@@ -139,8 +140,8 @@ impl Edit<'_> {
         };
         self.writer.keys_of[account as usize] += 1;
         let number = ulid.map_or_else(|| number::of_key(&key.id), number::of_key_ulid);
-        match self.tables.slot_by_number(number, ulid, &key.id) {
-            Some(slot) => self.change_key(slot, &words),
+        match self.tables.by_number(number, ulid, &key.id) {
+            Some(seen) => self.change_key(seen.slot, &words),
             None => self.add_key(number, &words),
         }
     }
@@ -183,7 +184,7 @@ impl Edit<'_> {
 
     /// Takes a key away.
     pub fn remove_key(&mut self, id: &KeyId) {
-        let Some(slot) = self.tables.slot_by_id(id) else { return };
+        let Some(Seen { slot, .. }) = self.tables.by_id(id) else { return };
         let record = self.tables.records.at(slot).expect("the index names slots that exist");
         let old = record.read().1;
         self.writer.key_fill.remove(&self.tables.key_by_hash, index_hash_of_secret(old.hash), slot);
@@ -283,11 +284,20 @@ impl Edit<'_> {
     /// Takes everything away, because a snapshot follows. Readers go on with what was there until this run is dropped, so
     /// that filling the directory anew never makes a good key look unknown.
     pub fn reset(&mut self) {
-        let route_slots = std::mem::take(&mut self.writer.route_slots);
-        *self.writer = Writer { route_slots, ..Writer::default() };
+        let route_slots = self.writer.route_slots.clone();
+        let before = std::mem::replace(&mut *self.writer, Writer { route_slots, ..Writer::default() });
         self.tables = Tables::default();
         self.routes_changed = true;
-        self.was_reset = true;
+        self.before.get_or_insert(before);
+    }
+
+    /// Forgets this run's reset and everything after it, because the snapshot could not be read: all stays as it was.
+    /// Without a reset it does nothing.
+    pub fn abandon(mut self) {
+        if let Some(before) = self.before.take() {
+            *self.writer = before;
+            self.tables = Tables::clone(&self.published.load());
+        }
     }
 
     fn account_slot(&mut self, id: &AccountId) -> u32 {
@@ -319,7 +329,7 @@ impl Edit<'_> {
 
     /// Shows readers a table that grew.
     fn publish(&self) {
-        if !self.was_reset {
+        if self.before.is_none() {
             self.published.store(Arc::new(self.tables.clone()));
         }
     }
@@ -328,7 +338,7 @@ impl Edit<'_> {
 impl Drop for Edit<'_> {
     fn drop(&mut self) {
         self.keys.store(self.writer.key_fill.entries, Ordering::Relaxed);
-        if self.was_reset {
+        if self.before.is_some() {
             self.published.store(Arc::new(self.tables.clone()));
         }
         if self.routes_changed {

@@ -36,6 +36,14 @@ pub(super) struct Tables {
     pub(super) tokens: Arc<HashMap<KeyHash, Arc<Token>>>,
 }
 
+/// A record as it was when it was found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) slot: u32,
+    sequence: u64,
+    pub(super) words: Words,
+}
+
 /// What most keys do not have.
 #[derive(Debug)]
 pub(super) struct Rare {
@@ -61,30 +69,41 @@ impl Default for Tables {
 }
 
 impl Tables {
-    /// Slot of the key with this hash of its secret.
-    pub(super) fn slot_by_hash(&self, hash: &KeyHash) -> Option<u32> {
+    /// The key with this hash of its secret.
+    pub(super) fn by_hash(&self, hash: &KeyHash) -> Option<Seen> {
         let halves = hash_halves(hash);
-        self.key_by_hash.find(index_hash_of_secret(halves), |slot| {
-            self.records.at(slot).is_some_and(|record| record.read().1.hash == halves)
+        self.find(&self.key_by_hash, index_hash_of_secret(halves), |words| words.hash == halves)
+    }
+
+    /// The key with this id.
+    pub(super) fn by_id(&self, id: &str) -> Option<Seen> {
+        self.by_number(number::of_key(id), number::key_ulid(id), id)
+    }
+
+    /// As [`Tables::by_id`], with what has been made of the id already.
+    pub(super) fn by_number(&self, number: u64, ulid: Option<u128>, id: &str) -> Option<Seen> {
+        self.find(&self.key_by_id, index_hash(number), |words| match ulid {
+            Some(ulid) => words.ulid == ulid_halves(ulid),
+            None => self.rare(words).is_some_and(|rare| rare.id.as_deref() == Some(id)),
         })
     }
 
-    /// Slot of the key with this id.
-    pub(super) fn slot_by_id(&self, id: &str) -> Option<u32> {
-        self.slot_by_number(number::of_key(id), number::key_ulid(id), id)
+    /// The record that was confirmed is the one that is used: read again, its slot may have gone to another key.
+    fn find(&self, index: &Index, hash: u32, is_it: impl Fn(&Words) -> bool) -> Option<Seen> {
+        let mut seen = None;
+        index.find(hash, |slot| {
+            seen = self.records.at(slot).map(|record| {
+                let (sequence, words) = record.read();
+                Seen { slot, sequence, words }
+            });
+            seen.is_some_and(|seen| is_it(&seen.words))
+        })?;
+        seen
     }
 
-    /// As [`Tables::slot_by_id`], with what has been made of the id already.
-    pub(super) fn slot_by_number(&self, number: u64, ulid: Option<u128>, id: &str) -> Option<u32> {
-        self.key_by_id.find(index_hash(number), |slot| {
-            self.records.at(slot).is_some_and(|record| {
-                let words = record.read().1;
-                match ulid {
-                    Some(ulid) => words.ulid == ulid_halves(ulid),
-                    None => self.rare(&words).is_some_and(|rare| rare.id.as_deref() == Some(id)),
-                }
-            })
-        })
+    /// Whether nothing of the key has changed since it was seen.
+    pub(super) fn is_still(&self, seen: &Seen) -> bool {
+        self.records.at(seen.slot).is_some_and(|record| record.is_still(seen.sequence))
     }
 
     /// What most keys do not have, of this one.

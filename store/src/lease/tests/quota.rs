@@ -18,7 +18,14 @@ async fn serve(world: &World, leases: &Leases, node: u64, client: &Client) -> Re
 
 #[tokio::test]
 async fn exactly_the_limit_is_served_in_a_period() {
+    for silent in [false, true] {
+        serve_a_period(silent).await;
+    }
+}
+
+async fn serve_a_period(silent: bool) {
     let (world, leases) = World::alone();
+    world.silent.store(silent, Ordering::Relaxed);
     let client = daily(250);
     for n in 1..=250u64 {
         let mut grant = client.ask(&world, &leases).await.expect("below the limit");

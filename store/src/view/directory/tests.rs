@@ -169,6 +169,26 @@ fn readers_keep_the_old_view_until_a_snapshot_is_whole() {
 }
 
 #[test]
+fn a_snapshot_that_cannot_be_read_changes_nothing() {
+    let directory = Directory::default();
+    let mut edit = directory.edit();
+    edit.put_tier(tier("free", 1));
+    edit.put_account(account("acme", "free"));
+    edit.put_key(&key(2, "acme"));
+    drop(edit);
+    let mut edit = directory.edit();
+    edit.reset();
+    edit.put_key(&key(4, "acme"));
+    edit.abandon();
+    assert!(directory.key(&key(2, "acme").hash).is_some());
+    assert!(directory.key(&key(4, "acme").hash).is_none());
+    // And the writer goes on from there.
+    directory.edit().put_key(&key(4, "acme"));
+    assert_eq!(directory.len(), 2);
+    assert!(directory.key(&key(4, "acme").hash).is_some());
+}
+
+#[test]
 fn tokens_are_found_by_hash_and_go_by_id() {
     let directory = Directory::default();
     let token = |id: &str, secret: &str| Token {
@@ -225,7 +245,7 @@ fn readers_never_see_two_keys_mixed() {
                 }
             });
         }
-        for round in 0..300u32 {
+        for round in 0..1_000u32 {
             for n in 0..64 {
                 let key = of((n * 7 + round) % 64);
                 let mut edit = directory.edit();

@@ -1,0 +1,108 @@
+//! The command line: one binary, one file a noun.
+//!
+//! Remote commands speak the admin API and know nothing else of a node. Data goes to stdout, all else to stderr. Exit
+//! codes: 0 done, 1 failed, 2 used wrongly, 4 not allowed.
+
+mod account;
+mod audit;
+mod client;
+mod cluster;
+mod completions;
+mod demo;
+mod document;
+mod failure;
+mod key;
+mod limits;
+mod named;
+mod output;
+mod remote;
+mod requests;
+mod route;
+mod serve;
+mod tier;
+mod time;
+mod token;
+mod upstream;
+mod usage;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub(crate) use client::{Client, OnlyIf};
+
+use crate::config::Entries;
+
+/// An API gateway whose request log is durable on a quorum before the answer is.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, propagate_version = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    noun: Noun,
+}
+
+#[derive(Debug, Subcommand)]
+enum Noun {
+    /// Tries it out: nodes, an upstream, tiers, accounts and keys in one process
+    Demo(demo::Arguments),
+    /// Runs a node
+    Serve(serve::Arguments),
+    /// The cluster's nodes and Raft groups
+    Cluster(cluster::Arguments),
+    /// Accounts
+    Account(account::Arguments),
+    /// API keys
+    Key(key::Arguments),
+    /// Usage tiers: rate limits, quotas, concurrency
+    Tier(tier::Arguments),
+    /// Routes: which requests go to which upstream
+    Route(route::Arguments),
+    /// Upstreams: the services behind the gateway
+    Upstream(upstream::Arguments),
+    /// The request log
+    Requests(requests::Arguments),
+    /// An account's usage over time
+    Usage(usage::Arguments),
+    /// An account's limits and quotas as they stand now
+    Limits(limits::Arguments),
+    /// Admin tokens
+    Token(token::Arguments),
+    /// Every admin write: who, what, when
+    Audit(audit::Arguments),
+    /// Prints a shell's completion script
+    Completions(completions::Arguments),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    // Parsing prints usage errors and help itself, and exits with 2 or 0.
+    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
+    let result = match cli.noun {
+        Noun::Demo(arguments) => arguments.run(),
+        Noun::Serve(arguments) => arguments.run(),
+        Noun::Cluster(arguments) => arguments.run(),
+        Noun::Account(arguments) => arguments.run(),
+        Noun::Key(arguments) => arguments.run(),
+        Noun::Tier(arguments) => arguments.run(),
+        Noun::Route(arguments) => arguments.run(),
+        Noun::Upstream(arguments) => arguments.run(),
+        Noun::Requests(arguments) => arguments.run(),
+        Noun::Usage(arguments) => arguments.run(),
+        Noun::Limits(arguments) => arguments.run(),
+        Noun::Token(arguments) => arguments.run(),
+        Noun::Audit(arguments) => arguments.run(),
+        Noun::Completions(arguments) => arguments.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.tell(),
+    }
+}
+
+/// The whole command line, with every setting of `serve` described.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommand("serve", Entries::describe)
+}
+
+#[cfg(test)]
+mod tests;

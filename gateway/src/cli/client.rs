@@ -1,0 +1,193 @@
+//! A client of the admin API. The token is in memory only, and in no message.
+
+use std::time::Duration;
+
+use http::{Method, Request, header};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::failure::{Failure, Result};
+
+/// Longest time for a whole call.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Largest answer that is read.
+const MAX_ANSWER_BYTES: u64 = 256 << 20;
+
+/// The admin API of a node.
+#[derive(Debug)]
+pub(crate) struct Client {
+    agent: ureq::Agent,
+    url: String,
+    token: Option<Zeroizing<String>>,
+}
+
+/// What the API said.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// `null` for an empty body.
+    pub(crate) body: Value,
+    /// The object's revision as the API writes it.
+    pub(crate) etag: Option<String>,
+}
+
+/// A write's condition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum OnlyIf {
+    Always,
+    Absent,
+    Unchanged(String),
+}
+
+impl Client {
+    pub(crate) fn new(url: &str, token: Option<Zeroizing<String>>) -> Result<Self> {
+        if !url.starts_with("http://") {
+            return Err(Failure::Usage(format!(
+                "{url:?} cannot be called: expected http://host:port (TLS is not supported yet)"
+            )));
+        }
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(TIMEOUT))
+            .http_status_as_error(false)
+            .user_agent(concat!("tollgate/", env!("CARGO_PKG_VERSION")))
+            .proxy(None)
+            .build();
+        Ok(Self { agent: config.new_agent(), url: url.trim_end_matches('/').to_owned(), token })
+    }
+
+    pub(crate) fn read(&self, path: &str) -> Result<Answer> {
+        self.call(Method::GET, path, None, &OnlyIf::Always)
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Answer> {
+        self.call(Method::POST, path, Some(body), &OnlyIf::Always)
+    }
+
+    pub(crate) fn patch(&self, path: &str, body: &Value) -> Result<Answer> {
+        self.call(Method::PATCH, path, Some(body), &OnlyIf::Always)
+    }
+
+    pub(crate) fn put(&self, path: &str, body: &Value, only_if: &OnlyIf) -> Result<Answer> {
+        self.call(Method::PUT, path, Some(body), only_if)
+    }
+
+    pub(crate) fn delete(&self, path: &str) -> Result<Answer> {
+        self.call(Method::DELETE, path, None, &OnlyIf::Always)
+    }
+
+    fn call(&self, method: Method, path: &str, body: Option<&Value>, only_if: &OnlyIf) -> Result<Answer> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.url));
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.as_str()));
+        }
+        match only_if {
+            OnlyIf::Always => {}
+            OnlyIf::Absent => request = request.header(header::IF_NONE_MATCH, "*"),
+            OnlyIf::Unchanged(etag) => request = request.header(header::IF_MATCH, etag),
+        }
+        let usage = |error: http::Error| Failure::Usage(format!("{path:?} cannot be asked for: {error}"));
+        let sent = match body {
+            Some(body) => {
+                let request = request.header(header::CONTENT_TYPE, "application/json").body(body.to_string());
+                self.agent.run(request.map_err(usage)?)
+            }
+            None => self.agent.run(request.body(()).map_err(usage)?),
+        };
+        let mut response = sent.map_err(|error| {
+            Failure::Failed(format!("call {}: {error}: does a node listen there? (--admin-url says where)", self.url))
+        })?;
+        let status = response.status();
+        let etag = response.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_owned);
+        let text = response
+            .body_mut()
+            .with_config()
+            .limit(MAX_ANSWER_BYTES)
+            .read_to_string()
+            .map_err(|error| Failure::Failed(format!("read the answer of {}: {error}", self.url)))?;
+        let body: Value = if text.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_str(&text).map_err(|_| {
+                Failure::Failed(format!("{} does not answer as an admin API does (status {status})", self.url))
+            })?
+        };
+        if status.is_success() { Ok(Answer { body, etag }) } else { Err(refused(status.as_u16(), &body)) }
+    }
+}
+
+/// A problem as people read it: what is wrong, where, and the request's id.
+fn refused(status: u16, problem: &Value) -> Failure {
+    let text = |key: &str| problem[key].as_str().unwrap_or_default();
+    let mut lines = vec![format!("{} ({status} {})", text("detail"), text("code"))];
+    for error in problem["errors"].as_array().into_iter().flatten() {
+        lines.push(format!(
+            "  {}: {}",
+            error["pointer"].as_str().unwrap_or_default(),
+            error["detail"].as_str().unwrap_or_default()
+        ));
+    }
+    if let Some(current) = problem["current_revision"].as_u64() {
+        lines.push(format!("  current revision: {current}"));
+    }
+    if !text("request_id").is_empty() {
+        lines.push(format!("  request id: {}", text("request_id")));
+    }
+    let message = lines.join("\n");
+    match status {
+        401 => Failure::NotAllowed(format!("{message}\n  set TOLLGATE_ADMIN_TOKEN or --admin-token-file")),
+        403 => Failure::NotAllowed(message),
+        _ => Failure::Failed(message),
+    }
+}
+
+/// A path segment, percent-encoded: ids come from people.
+pub(crate) fn segment(text: &str) -> String {
+    encode(text)
+}
+
+/// A query, percent-encoded, with its question mark; empty without parameters.
+pub(crate) fn query(pairs: &[(&str, Option<String>)]) -> String {
+    let pairs: Vec<String> = pairs
+        .iter()
+        .filter_map(|(name, value)| value.as_ref().map(|value| format!("{name}={}", encode(value))))
+        .collect();
+    if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
+}
+
+/// Everything but RFC 3986's unreserved characters.
+fn encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn problems_become_messages_with_every_pointer_and_the_right_exit_code() {
+        let problem = json!({
+            "detail": "2 things are wrong", "code": "invalid-body", "request_id": "0190",
+            "errors": [{ "pointer": "/rate", "detail": "bad" }, { "pointer": "/x", "detail": "is not a field" }],
+        });
+        let failure = refused(422, &problem);
+        assert_eq!(failure.code(), 1);
+        assert_eq!(
+            failure.to_string(),
+            "2 things are wrong (422 invalid-body)\n  /rate: bad\n  /x: is not a field\n  request id: 0190"
+        );
+        assert_eq!(refused(401, &json!({})).code(), 4);
+        assert_eq!(refused(403, &json!({})).code(), 4);
+    }
+
+    #[test]
+    fn ids_and_queries_are_encoded() {
+        assert_eq!(segment("../x y"), "..%2Fx%20y");
+        assert_eq!(query(&[("a", Some("1+2".into())), ("b", None), ("c", Some("é".into()))]), "?a=1%2B2&c=%C3%A9");
+    }
+}

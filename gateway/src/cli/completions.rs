@@ -1,0 +1,21 @@
+//! `tollgate completions`
+
+use clap::Args;
+use clap_complete::Shell;
+
+use super::{failure::Result, output};
+
+/// `completions`
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The shell
+    shell: Shell,
+}
+
+impl Arguments {
+    pub(crate) fn run(self) -> Result<()> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut super::command(), "tollgate", &mut script);
+        output::print(&String::from_utf8_lossy(&script))
+    }
+}

@@ -1,0 +1,103 @@
+//! `tollgate route`
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{
+    failure::Result,
+    named::{Form, Kind, Verb, set},
+    remote::Remote,
+};
+
+const KIND: Kind = Kind {
+    path: "/v1/routes",
+    noun: "route",
+    columns: &[
+        ("name", "/name"),
+        ("match", "/match"),
+        ("upstream", "/upstream"),
+        ("strip prefix", "/strip_prefix"),
+        ("scopes", "/scopes"),
+        ("cost", "/cost"),
+        ("revision", "/revision"),
+    ],
+};
+
+/// `route`
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    verb: Verb<Flags>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Debug, Args)]
+struct Flags {
+    /// The upstream's name
+    #[arg(long, value_name = "NAME")]
+    upstream: Option<String>,
+    /// Host that requests are for; any when not said
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
+    /// How their paths begin
+    #[arg(long, value_name = "PATH", conflicts_with = "path")]
+    path_prefix: Option<String>,
+    /// Their whole path
+    #[arg(long, value_name = "PATH")]
+    path: Option<String>,
+    /// Their methods; any when not said
+    #[arg(long, value_name = "METHOD,...", value_delimiter = ',')]
+    methods: Option<Vec<String>>,
+    /// Taken off the front of the path
+    #[arg(long, value_name = "PATH")]
+    strip_prefix: Option<String>,
+    /// To the first byte of the upstream's answer
+    #[arg(long, value_name = "MILLISECONDS")]
+    timeout_ms: Option<u64>,
+    /// Tries after a connection that failed
+    #[arg(long, value_name = "COUNT")]
+    retries: Option<u8>,
+    /// Scopes that a key needs
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    scopes: Option<Vec<String>>,
+    /// Units of a cost quota a request
+    #[arg(long, value_name = "UNITS")]
+    cost: Option<u64>,
+    /// Largest request body
+    #[arg(long, value_name = "BYTES")]
+    max_body_bytes: Option<u64>,
+}
+
+impl Arguments {
+    pub(crate) fn run(self) -> Result<()> {
+        KIND.run(self.verb, &self.remote.client()?, self.remote.output)
+    }
+}
+
+impl Form for Flags {
+    fn lay(&self, over: &mut Value) -> Result<()> {
+        let mut matches = over.get("match").cloned().unwrap_or_else(|| json!({}));
+        if let Some(map) = matches.as_object_mut() {
+            // One of the two takes the other's place.
+            if self.path.is_some() {
+                map.remove("path_prefix");
+            } else if self.path_prefix.is_some() {
+                map.remove("path");
+            }
+        }
+        set(&mut matches, "host", self.host.clone());
+        set(&mut matches, "path_prefix", self.path_prefix.clone());
+        set(&mut matches, "path", self.path.clone());
+        set(&mut matches, "methods", self.methods.clone());
+        set(over, "match", Some(matches));
+        set(over, "upstream", self.upstream.clone());
+        set(over, "strip_prefix", self.strip_prefix.clone());
+        set(over, "timeout_ms", self.timeout_ms);
+        set(over, "retries", self.retries);
+        set(over, "scopes", self.scopes.clone());
+        set(over, "cost", self.cost);
+        set(over, "max_body_bytes", self.max_body_bytes);
+        Ok(())
+    }
+}

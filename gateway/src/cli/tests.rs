@@ -1,0 +1,66 @@
+use clap::error::ErrorKind;
+
+use super::*;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    let matches = command().try_get_matches_from(line.split_whitespace())?;
+    Cli::from_arg_matches(&matches)
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    command().debug_assert();
+}
+
+#[test]
+fn the_contracts_commands_parse() {
+    for line in [
+        "tollgate demo --nodes 3 --keep --with-load",
+        "tollgate serve --data-dir /d --data-addr 127.0.0.1:1 --join a:1,b:2 --voters 3 --config t.toml --insecure",
+        "tollgate cluster status -o json",
+        "tollgate account create acme --tier free --name Acme --metadata crm=5",
+        "tollgate account list --limit 5 --cursor x --output yaml",
+        "tollgate account set acme --state suspended",
+        "tollgate key create acme --env test --scopes a,b --allowed-ips 10.0.0.0/8 --expires 30d",
+        "tollgate key rotate key_1 --grace 12h",
+        "tollgate key revoke key_1",
+        "tollgate key delete key_1",
+        "tollgate tier set free --rate 5/s --burst 15 --per key,route --quota 10000/day",
+        "tollgate tier create free -f tier.yaml --admin-url http://h:1",
+        "tollgate route set scan --upstream scan --path-prefix /v3 --methods POST",
+        "tollgate upstream set scan --target http://127.0.0.1:9 --target http://127.0.0.1:10",
+        "tollgate requests list --account acme --status 429 --since 15m",
+        "tollgate requests get 0190",
+        "tollgate usage acme --step hour --by route",
+        "tollgate limits acme",
+        "tollgate token create ci --role viewer --expires 30d",
+        "tollgate token generate",
+        "tollgate audit -o json",
+        "tollgate completions bash",
+    ] {
+        parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+}
+
+#[test]
+fn wrong_use_is_told_before_anything_happens() {
+    for (line, kind) in [
+        ("tollgate", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
+        ("tollgate tier set free --rate fast", ErrorKind::ValueValidation),
+        ("tollgate account set acme --state gone", ErrorKind::InvalidValue),
+        ("tollgate requests list --since yesterday", ErrorKind::ValueValidation),
+        ("tollgate serve --data-adr x", ErrorKind::UnknownArgument),
+        ("tollgate account list --admin-token tga_x", ErrorKind::UnknownArgument),
+        ("tollgate demo --nodes 9", ErrorKind::ValueValidation),
+    ] {
+        assert_eq!(parse(line).expect_err(line).kind(), kind, "{line}");
+    }
+}
+
+#[test]
+fn every_setting_of_serve_is_described() {
+    let mut command = command().term_width(500);
+    let help = command.find_subcommand_mut("serve").expect("serve").render_long_help().to_string();
+    assert!(help.contains("--data-addr <ADDR:PORT>") && help.contains("[default: 127.0.0.1:8080]"), "{help}");
+    assert!(help.contains("--commit-deadline-ms <MILLISECONDS>") && help.contains("[env: TOLLGATE_DRAIN_SECONDS]"));
+}

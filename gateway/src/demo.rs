@@ -1,0 +1,75 @@
+//! `tollgate demo`: nodes, an upstream, tiers, accounts and keys in one process, in a temporary directory.
+//!
+//! Everything is made as a user would make it: settings pass the checks of `serve`, objects are put through the admin API
+//! with a token, traffic goes through sockets.
+
+mod detect;
+mod guide;
+mod load;
+mod nodes;
+mod scan_api;
+mod setup;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::Context;
+use store::model::{Secret, SecretKind};
+
+use crate::{app, config::LogFormat};
+
+/// How long the end may take.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What to show.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Nodes.
+    pub nodes: u8,
+    /// Keep the data directory.
+    pub keep: bool,
+    /// Send steady traffic.
+    pub with_load: bool,
+    /// Data plane of the first node.
+    pub data_addr: Option<SocketAddr>,
+    /// Admin API of the first node.
+    pub admin_addr: Option<SocketAddr>,
+    /// Log what the nodes do.
+    pub verbose: bool,
+}
+
+/// Runs the demo until Ctrl-C.
+///
+/// # Errors
+/// What kept it from starting.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    app::log_to_stderr(if options.verbose { "info" } else { "warn" }, LogFormat::Text)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    let directory = tempfile::Builder::new().prefix("tollgate-demo-").tempdir().context("make a data directory")?;
+    let result = runtime.block_on(show(options, directory.path().to_owned()));
+    if options.keep {
+        eprintln!("the data stays in {}", directory.keep().display());
+    }
+    result
+}
+
+async fn show(options: &Options, directory: PathBuf) -> anyhow::Result<()> {
+    let interrupted = app::stop_signal()?;
+    let upstream = scan_api::start().await?;
+    let token = Secret::generate(SecretKind::Admin);
+    let nodes = nodes::start(options, &directory, &token).await?;
+    let admin_url = format!("http://{}", nodes[0].info.admin_addr);
+    let made = {
+        let (url, token) = (admin_url.clone(), token.clone());
+        tokio::task::spawn_blocking(move || setup::make(&url, &token, upstream)).await??
+    };
+    guide::print(&nodes, &token, &made)?;
+    let load = options.with_load.then(|| load::Load::start(&nodes[0].info.data_addr, &made));
+    interrupted.await;
+    eprintln!("\nstopping");
+    if let Some(load) = load {
+        load.stop().await;
+    }
+    futures_util::future::join_all(nodes.into_iter().map(|node| node.drain(GRACE))).await;
+    Ok(())
+}
