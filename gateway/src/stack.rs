@@ -42,7 +42,13 @@ mod tunnel;
 mod upload;
 mod upstream;
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -74,6 +80,8 @@ pub(crate) struct Shared<L> {
     pub(crate) ids: id::Ids,
     pub(crate) methods: entry::Methods,
     pub(crate) rejections: Arc<Rejections>,
+    /// Rows of requests whose client went away, on their way to the quorum: a drain waits for them.
+    pub(crate) late_rows: Arc<AtomicUsize>,
 }
 
 /// The chain of one core.
@@ -113,6 +121,7 @@ impl<L: Ledger, B: Inbound> Stack<L, B> {
             ids: id::Ids::new(),
             methods: entry::Methods::new(),
             rejections,
+            late_rows: Arc::default(),
             settings,
         });
         // The order of the contract: key, key state, expiry, address; route, scopes, body size; concurrency, rates,
@@ -148,6 +157,11 @@ impl<L: Ledger, B: Inbound> Stack<L, B> {
     /// Closes upstream connections that have been idle too long; the server calls it each second.
     pub fn sweep(&self) {
         self.pools.sweep();
+    }
+
+    /// Rows of requests whose client went away that are not committed yet.
+    pub(crate) fn late_rows(&self) -> usize {
+        self.record.shared().late_rows.load(Ordering::Acquire)
     }
 
     pub(crate) fn settings(&self) -> &Settings {

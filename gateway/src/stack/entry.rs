@@ -6,7 +6,10 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Instant,
 };
 
@@ -252,9 +255,33 @@ impl<L: Ledger> Drop for Entry<L> {
         self.shared.telemetry.answered(end.outcome, end.status, self.started.elapsed());
         // Its place in the queue was taken; use it, if there still is a runtime to wait in.
         match (self.permit.take(), tokio::runtime::Handle::try_current()) {
-            (Some(permit), Ok(runtime)) => drop(runtime.spawn(permit.commit(row))),
+            (Some(permit), Ok(runtime)) => {
+                let late = LateRow::new(self.shared.late_rows.clone());
+                runtime.spawn(async move {
+                    // Nobody is there to be told when it fails; it is tried as long as the store tries.
+                    let _ = permit.commit(row).await;
+                    drop(late);
+                });
+            }
             (_, _) => self.shared.ledger.record(row),
         }
+    }
+}
+
+/// A row that is counted until its commit ended.
+#[derive(Debug)]
+struct LateRow(Arc<AtomicUsize>);
+
+impl LateRow {
+    fn new(count: Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for LateRow {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -31,6 +31,10 @@ const UNEVEN_BY: usize = 2;
 /// Connections on their way to another core; one more stays where it is.
 const MAILBOX: usize = 256;
 
+/// How long the rows of requests that a drain cut off may take; the default commit deadline.
+const LATE_ROWS: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(10);
+
 /// Connections that other cores hand over.
 pub(super) type Inbox = mpsc::Receiver<(StdStream, SocketAddr)>;
 
@@ -103,8 +107,14 @@ impl<L: Ledger> Core<L> {
             tracing::warn!(connections = registry.len(), "data plane: drain deadline passed, closing connections");
             registry.kill();
         }
-        // Rows of requests that were cut off are handed in by tasks of this runtime: let them get in line.
-        tokio::task::yield_now().await;
+        // What was cut off has rows as well. Tunnels end with the runtime, and hand theirs in without waiting.
+        let _ = tokio::time::timeout(LATE_ROWS, async {
+            let mut look = tokio::time::interval(LOOK);
+            while self.stack.late_rows() > 0 || !registry.is_empty() {
+                look.tick().await;
+            }
+        })
+        .await;
         Ok(())
     }
 
