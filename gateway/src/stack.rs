@@ -8,9 +8,9 @@
 //!           answer      ip
 //! ```
 //!
-//! Each link is a [`Link`]: a `tower::Service` in async-fn form, so that no future is boxed and none is written by hand; the
+//! Each link is a `Link`: a `tower::Service` in async-fn form, so that no future is boxed and none is written by hand; the
 //! links are put together with tower's `ServiceBuilder`, and the whole is a `tower::Service` ([`Stack::service`]) that
-//! hyper serves and that mounts into an axum `Router`. A request has one [`entry::Entry`], which the links fill in and whose
+//! hyper serves and that mounts into an axum `Router`. A request has one `Entry`, which the links fill in and whose
 //! row the record link commits before the answer is released.
 //!
 //! A `Stack` belongs to one core: its pools and caches are never contended. They are nevertheless `Send` (an uncontended

@@ -10,9 +10,6 @@ use crate::{
     stack::{self, CompatHeaders, Timeouts},
 };
 
-/// How often an answer that is still streamed looks whether its key still works.
-const RECHECK: Duration = Duration::from_secs(1);
-
 /// Starts the data plane.
 pub(super) fn start(settings: &Settings, listen: SocketAddr, store: Store) -> anyhow::Result<stack::Handle> {
     let stack = stack_settings(settings, listen)?;
@@ -40,7 +37,7 @@ fn stack_settings(settings: &Settings, listen: SocketAddr) -> anyhow::Result<sta
             body_read: Duration::from_millis(settings.body_timeout_ms),
             write_stall: Duration::from_millis(settings.write_timeout_ms),
             upstream_first_byte: Duration::from_millis(settings.upstream_timeout_ms),
-            recheck: RECHECK,
+            recheck: Timeouts::default().recheck,
         },
     })
 }
