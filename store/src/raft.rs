@@ -26,4 +26,4 @@ mod wire;
 
 pub(crate) use batcher::{Batcher, Place};
 pub(crate) use group::{ProposeError, Wait, lease_clock_ns};
-pub(crate) use node::{Node, NodeSettings, StartError};
+pub(crate) use node::{Node, NodeSettings};

@@ -203,7 +203,11 @@ fn feed(directory: &Arc<Directory>, state: &Arc<State>) -> Result<(), StateError
 fn refill(directory: &Directory, state: &State) -> Result<(), StateError> {
     let mut edit = directory.edit();
     edit.reset();
-    state.load(&mut |change| take(&mut edit, &change))
+    let loaded = state.load(&mut |change| take(&mut edit, &change));
+    if loaded.is_err() {
+        edit.abandon();
+    }
+    loaded
 }
 
 fn take(edit: &mut Edit<'_>, change: &Change) {

@@ -22,7 +22,7 @@ use super::{
     node::Node,
     wire::{self, Fault, Kind, Status},
 };
-use crate::model::{NodeId, NodeInfo};
+use crate::model::{GroupId, NodeId, NodeInfo};
 
 const PAUSE: Duration = Duration::from_millis(200);
 const CALL_DEADLINE: Duration = Duration::from_secs(1);
@@ -36,6 +36,8 @@ pub(super) struct Join {
     id: NodeId,
     #[n(1)]
     info: NodeInfo,
+    #[n(2)]
+    group: GroupId,
 }
 
 /// Runs once; ends when the node is a member that has a leader.
@@ -98,13 +100,9 @@ async fn enter(node: &Arc<Node>) {
             }
         }
         if let Some(member) = members.first() {
-            let leader = member.leader.as_ref().unwrap_or(&member.info);
-            node.set_progress(format!("joining the cluster through {leader}"));
-            let join = Join { id: node.me(), info: node.info().clone() };
-            let peer = node.peers().anyone(&leader.peer_addr);
-            match peer.call(Kind::Join, wire::cbor(&join), JOIN_DEADLINE + CALL_DEADLINE).await {
-                Ok(_) => {}
-                Err(error) => node.set_progress(format!("joining the cluster through {leader}: {error}")),
+            node.set_progress(format!("joining the cluster through {}", member.info));
+            if let Err(error) = join(node, member).await {
+                node.set_progress(format!("joining the cluster through {}: {error}", member.info));
             }
         } else if !silent.is_empty() {
             let names: Vec<&str> = silent.iter().map(|addr| addr.as_str()).collect();
@@ -126,32 +124,31 @@ async fn enter(node: &Arc<Node>) {
     }
 }
 
+/// Asks the leader of each group to take this node in.
+async fn join(node: &Node, member: &Status) -> Result<(), String> {
+    for group in node.groups() {
+        let leader = member.leaders.iter().find(|leader| leader.group == group.id());
+        let leader = &leader.ok_or_else(|| format!("it knows no leader of group {}", group.id()))?.info;
+        let join = Join { id: node.me(), info: node.info().clone(), group: group.id() };
+        let peer = node.peers().anyone(&leader.peer_addr);
+        let asked = peer.call(Kind::Join, wire::cbor(&join), JOIN_DEADLINE + CALL_DEADLINE).await;
+        asked.map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
 impl Node {
-    /// Takes a node in, on the leader of group 0: a learner of every group, then a voter while voters are missing or in the
-    /// place of the member whose name it has.
-    pub(super) async fn take_in(self: &Arc<Self>, join: Join) -> Result<(), Fault> {
+    /// Takes a node into a group, on its leader: a learner first, then a voter while voters are missing or in the place of the
+    /// member whose name it has.
+    pub(super) async fn take_in(&self, join: Join) -> Result<(), Fault> {
         let _one = self.membership.lock().await;
-        for group in self.groups() {
-            if !group.is_leader() {
-                // Each group has a leader of its own; the one that leads group 0 asks the others'.
-                if group.id() != self.meta().id() && self.meta().is_leader() {
-                    let Some((leader, info)) = group.leader() else { return Err(Fault::NotLeader(None)) };
-                    let peer = self.peers().peer(leader, &info.peer_addr);
-                    peer.call(Kind::Join, wire::cbor(&join), JOIN_DEADLINE)
-                        .await
-                        .map_err(|error| Fault::Failed(error.to_string()))?;
-                    continue;
-                }
-                if group.id() == self.meta().id() && self.groups().iter().any(|group| group.is_leader()) {
-                    continue;
-                }
-                return Err(Fault::NotLeader(group.leader().map(|(id, _)| id.0)));
-            }
-            tokio::time::timeout(JOIN_DEADLINE, admit(group, &join, self.voters()))
-                .await
-                .map_err(|_| Fault::Failed("it has not caught up yet: ask again".into()))??;
+        let group = self.group(join.group)?;
+        if !group.is_leader() {
+            return Err(Fault::NotLeader(group.leader().map(|(id, _)| id.0)));
         }
-        Ok(())
+        tokio::time::timeout(JOIN_DEADLINE, admit(&group, &join, self.voters()))
+            .await
+            .map_err(|_| Fault::Failed("it has not caught up yet: ask again".into()))?
     }
 }
 

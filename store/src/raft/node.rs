@@ -23,7 +23,7 @@ use super::{
     machine::WaitDurable,
     peers::Peers,
     server,
-    wire::{Fault, Kind, Status},
+    wire::{Fault, Kind, Leader, Status},
 };
 use crate::{
     model::{ColdCommand, Command, GroupId, NodeId, NodeInfo},
@@ -298,7 +298,11 @@ impl Node {
             id: self.me(),
             info: self.info.clone(),
             member: self.meta().is_initialized().await,
-            leader: self.meta().leader().map(|(_, info)| info),
+            leaders: self
+                .groups
+                .iter()
+                .filter_map(|group| Some(Leader { group: group.id(), info: group.leader()?.1 }))
+                .collect(),
         }
     }
 

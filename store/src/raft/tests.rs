@@ -109,3 +109,77 @@ async fn a_node_waits_for_listed_peers_by_name_and_never_forms_half_a_cluster() 
         node.shutdown().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_with_an_empty_disk_takes_the_place_of_the_member_whose_name_it_has() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let addrs = free_addrs(3);
+    let mut nodes = Vec::new();
+    for (name, addr) in ["a", "b", "c"].iter().zip(&addrs) {
+        nodes.push(start(dir.path(), name, addr, &addrs).await);
+    }
+    for node in &nodes {
+        until("readiness", || node.not_ready().is_none()).await;
+    }
+    for n in 0..20 {
+        nodes[0].ledger().propose(&command(n), Wait::Applied, true, PATIENCE).await.expect("commits");
+    }
+    let lost = nodes.pop().expect("the third");
+    let old = lost.me();
+    lost.shutdown().await;
+    drop(lost);
+    std::fs::remove_dir_all(dir.path().join("c")).expect("its disk is gone");
+    let new = start(dir.path(), "c", &addrs[2], &addrs).await;
+    until("readiness", || new.not_ready().is_none()).await;
+    assert_ne!(new.me(), old);
+    for group in nodes[0].groups() {
+        until("membership", || {
+            let members = group.members();
+            members.len() == 3 && members.get(&new.me().0).is_some_and(|(_, votes)| *votes)
+        })
+        .await;
+    }
+    for node in [&nodes[0], &new] {
+        node.ledger().barrier(PATIENCE).await.expect("reads");
+    }
+    let digest = |node: &Arc<Node>| node.ledger().state().digest().expect("a digest");
+    until("the same state", || digest(&nodes[0]) == digest(&new)).await;
+    for node in nodes.into_iter().chain([new]) {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_the_log_no_longer_reaches_gets_a_snapshot() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let addrs = free_addrs(2);
+    let first = start(dir.path(), "a", &addrs[0], &[]).await;
+    until("readiness", || first.not_ready().is_none()).await;
+    for n in 0..20 {
+        first.ledger().propose(&command(n), Wait::Applied, true, PATIENCE).await.expect("commits");
+    }
+    for group in first.groups() {
+        let last = group.progress().last;
+        until("a checkpoint", || group.state().checkpointed().is_some_and(|(at, _)| at.index >= last)).await;
+        until("a snapshot", || {
+            let metrics = group.raft().metrics();
+            openraft::async_runtime::watch::WatchReceiver::borrow_watched(&metrics).snapshot.is_some()
+        })
+        .await;
+        group.raft().trigger().purge_log(last).await.expect("purges");
+        let gone = || first.wal().group(group.id()).purged.is_some_and(|(index, _)| index >= last);
+        until("the purge", gone).await;
+    }
+    let late = start(dir.path(), "b", &addrs[1], &addrs).await;
+    until("readiness", || late.not_ready().is_none()).await;
+    for (ours, theirs) in first.groups().iter().zip(late.groups()) {
+        theirs.barrier(PATIENCE).await.expect("reads");
+        until("the same state", || {
+            ours.state().digest().expect("a digest") == theirs.state().digest().expect("a digest")
+        })
+        .await;
+    }
+    for node in [first, late] {
+        node.shutdown().await;
+    }
+}

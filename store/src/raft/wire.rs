@@ -128,9 +128,18 @@ pub(super) struct Status {
     /// Whether it belongs to a cluster already.
     #[n(2)]
     pub(super) member: bool,
-    /// The leader of group 0, if known.
+    /// The groups' leaders, where they are known.
     #[n(3)]
-    pub(super) leader: Option<NodeInfo>,
+    pub(super) leaders: Vec<Leader>,
+}
+
+/// Who leads a group.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub(super) struct Leader {
+    #[n(0)]
+    pub(super) group: GroupId,
+    #[n(1)]
+    pub(super) info: NodeInfo,
 }
 
 /// Head of an append; entries follow, each with its length (u32 LE).
