@@ -34,6 +34,7 @@ pub(crate) use rotation::rotate;
 
 /// Tries of a change whose object another change has moved, when the caller named no revision.
 const ATTEMPTS: usize = 8;
+
 /// A key as the API shows it.
 #[derive(Debug, Serialize)]
 struct View {
