@@ -1,6 +1,6 @@
 //! A node's settings: `tollgate.toml` < `TOLLGATE_*` environment < flags.
 //!
-//! The list of them is one table, [`table`]; from it come the flags, the file's keys, the environment's names, the defaults
+//! The list of them is one table; from it come the flags, the file's keys, the environment's names, the defaults
 //! and `tollgate serve --help`. An entry that is unknown or ill-typed is refused at start, naming where it stands, its key
 //! and what was expected; nothing is ever guessed or ignored.
 
