@@ -69,7 +69,6 @@ fn main() {
     let filled = started.elapsed();
     let bytes = resident_bytes() - before;
     println!("fill: {KEYS} keys, {ACCOUNTS} accounts: {filled:.2?}, {} bytes a key all included", bytes / KEYS);
-    drop(keys);
 
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
@@ -89,6 +88,7 @@ fn main() {
     let started = Instant::now();
     secrets.iter().for_each(|secret| decide(secret));
     let bytes = resident_bytes() - before - bytes;
+    drop(keys);
     println!("first request of each key: {:.2?}, {} bytes a bucket", started.elapsed(), bytes / KEYS);
 
     let mut random = 0x9e37_79b9_7f4a_7c15u64;
@@ -213,9 +213,9 @@ fn mixed(n: usize) -> u128 {
     (n as u128 + 1).wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645) >> 20
 }
 
+/// Freed memory that the allocator keeps would count: nothing large is freed between two readings.
 fn resident_bytes() -> usize {
-    // Freed memory that the allocator keeps would count; what is measured here is made before anything large is freed.
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux tells a process its size");
-    let pages: usize = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("its second number");
-    pages * rustix::param::page_size()
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells a process its size");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its resident size");
+    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number of kilobytes") * 1_024
 }

@@ -20,8 +20,8 @@ pub use crate::state::{RowPage, RowQuery, UsageBy, UsagePoint, UsageQuery, Usage
 use crate::{
     lease::Leases,
     model::{
-        Account, ColdCommand, Command, GroupId, KeyHash, MetaOp, MetaWrite, NodeInfo, Role, Route, Tier, Timestamp, Token,
-        Upstream,
+        Account, ColdCommand, Command, GroupId, KeyHash, MetaOp, MetaWrite, NodeInfo, Role, Route, Tier, Timestamp,
+        Token, Upstream,
     },
     raft::{Batcher, Node, NodeSettings, Wait},
     state::{Change, State, StateError},
@@ -105,7 +105,7 @@ impl Store {
             Batcher::start(Arc::clone(node.ledger()), node.me(), node.incarnation(), settings.max_waiting_rows);
         let commit_deadline = settings.commit_deadline;
         let store = Self(Arc::new(Inner { node, directory, leases, batcher, commit_deadline }));
-        tokio::spawn(upkeep::run(store.clone(), settings.log_retention_days));
+        tokio::spawn(upkeep::run(store.clone()));
         if let Some(hash) = settings.bootstrap_token {
             tokio::spawn(store.clone().write_bootstrap_token(hash));
         }

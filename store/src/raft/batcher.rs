@@ -148,8 +148,7 @@ async fn run(
         counters.batches.fetch_add(1, Ordering::Relaxed);
         counters.block_bytes.fetch_add(block.len() as u64, Ordering::Relaxed);
         let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-        let command =
-            Command::Rows(RowBatch { node, incarnation, batch, rows: count, block: block.into() }).encode();
+        let command = Command::Rows(RowBatch { node, incarnation, batch, rows: count, block: block.into() }).encode();
         let (group, counters) = (Arc::clone(&group), Arc::clone(&counters));
         tokio::spawn(async move {
             let _flight = flight;

@@ -139,8 +139,7 @@ impl Group {
         let config = Arc::new(config(id).validate().map_err(io::Error::other)?);
         let machine = Machine::new(Arc::clone(&state), wait_durable, failed);
         let network = Network { group: id, peers: Arc::clone(&peers), state: Arc::clone(&state) };
-        let raft =
-            Raft::new(me.0, config, network, LogStore::new(wal, id), machine).await.map_err(io::Error::other)?;
+        let raft = Raft::new(me.0, config, network, LogStore::new(wal, id), machine).await.map_err(io::Error::other)?;
         Ok(Arc::new(Self {
             id,
             me,
@@ -331,11 +330,7 @@ impl Group {
     /// Proposes a command on this node, which must lead.
     pub(super) async fn propose_here(&self, command: Bytes, wait: Wait) -> Result<Reply, Fault> {
         let (waiter, committed, complete) = Waiter::pair();
-        self.raft
-            .write(Proposal(command))
-            .responder(waiter)
-            .await
-            .map_err(|error| Fault::Failed(error.to_string()))?;
+        self.raft.write(Proposal(command)).responder(waiter).await.map_err(|error| Fault::Failed(error.to_string()))?;
         if wait == Wait::Committed && committed.await.is_ok() {
             return Ok(Reply::Done);
         }
@@ -355,9 +350,7 @@ impl Group {
     pub(super) async fn read_index_here(&self) -> Result<u64, Fault> {
         match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
             Ok(linearizer) => Ok(linearizer.read_log_id().log_id().index),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
-                Err(Fault::NotLeader(to.leader_id))
-            }
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => Err(Fault::NotLeader(to.leader_id)),
             Err(error) => Err(Fault::Failed(error.to_string())),
         }
     }

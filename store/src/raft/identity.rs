@@ -57,12 +57,8 @@ impl Identity {
             let path = path.to_owned();
             move |error| IdentityError::Write { path, error }
         };
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_path)
-            .map_err(write(&lock_path))?;
+        let lock =
+            OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path).map_err(write(&lock_path))?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(IdentityError::Locked { path: dir.into() });
         }
@@ -83,10 +79,8 @@ impl Identity {
                     let error = "it is missing, but the directory has data".into();
                     return Err(IdentityError::Damaged { path, error });
                 }
-                let id = getrandom::u64().map_err(|error| IdentityError::Write {
-                    path: path.clone(),
-                    error: io::Error::other(error),
-                })?;
+                let id = getrandom::u64()
+                    .map_err(|error| IdentityError::Write { path: path.clone(), error: io::Error::other(error) })?;
                 (NodeId(id.max(1)), 1)
             }
             Err(error) => return Err(IdentityError::Damaged { path, error: error.to_string() }),

@@ -41,11 +41,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn new(
-        state: Arc<State>,
-        wait_durable: WaitDurable,
-        failed: Arc<dyn Fn(String) + Send + Sync>,
-    ) -> Self {
+    pub(super) fn new(state: Arc<State>, wait_durable: WaitDurable, failed: Arc<dyn Fn(String) + Send + Sync>) -> Self {
         Self { state, wait_durable, failed }
     }
 

@@ -137,8 +137,7 @@ impl Connection {
             flag: rpc.leadership_transfer,
             to: None,
         };
-        let body =
-            self.peer.call(kind, wire::cbor(&ballot), deadline).await.map_err(|error| rpc_error(&error))?;
+        let body = self.peer.call(kind, wire::cbor(&ballot), deadline).await.map_err(|error| rpc_error(&error))?;
         let answer: Ballot = wire::from_cbor(&body).map_err(|fault| network_error(&fault))?;
         let vote = codec::decode_vote(&answer.vote).map_err(|error| network_error(&error))?;
         Ok(VoteResponse { vote, vote_granted: answer.flag, last_log_id: answer.last.map(raft_log_id) })

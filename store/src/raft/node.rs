@@ -394,7 +394,8 @@ impl Node {
         self.draining.store(true, Ordering::Relaxed);
         self.stopping.store(true, Ordering::Release);
         let threads = std::mem::take(&mut *self.threads.lock().expect("no holder of this lock panics"));
-        let _ = tokio::task::spawn_blocking(move || threads.into_iter().map(std::thread::JoinHandle::join).count()).await;
+        let _ =
+            tokio::task::spawn_blocking(move || threads.into_iter().map(std::thread::JoinHandle::join).count()).await;
         for group in &self.groups {
             let _ = group.raft().shutdown().await;
         }

@@ -155,9 +155,7 @@ async fn question(node: &Arc<Node>, kind: u8, mut body: Bytes) -> Result<Bytes, 
                     AppendAnswer::Matched(id.as_ref().map(log_id))
                 }
                 AppendEntriesResponse::Conflict => AppendAnswer::Conflict(previous.as_ref().map(log_id)),
-                AppendEntriesResponse::HigherVote(vote) => {
-                    AppendAnswer::HigherVote(codec::encode_vote(&vote).to_vec())
-                }
+                AppendEntriesResponse::HigherVote(vote) => AppendAnswer::HigherVote(codec::encode_vote(&vote).to_vec()),
             };
             Ok(wire::cbor(&answer))
         }

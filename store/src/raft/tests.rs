@@ -11,8 +11,7 @@ use crate::model::{ColdCommand, Command, NodeInfo};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn free_addrs(n: usize) -> Vec<String> {
-    let held: Vec<_> =
-        (0..n).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    let held: Vec<_> = (0..n).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
     held.iter().map(|listener| listener.local_addr().expect("bound").to_string()).collect()
 }
 

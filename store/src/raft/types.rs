@@ -3,9 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use openraft::{
-    impls::leader_id_std::LeaderId, raft::responder::Responder, vote::RaftLeaderId,
-};
+use openraft::{impls::leader_id_std::LeaderId, raft::responder::Responder, vote::RaftLeaderId};
 use tokio::sync::oneshot;
 
 use crate::model::{self, NodeInfo, Reply};

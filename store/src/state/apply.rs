@@ -39,8 +39,8 @@ impl State {
                 Reply::Done
             })),
             Payload::Command(bytes) => {
-                let command = Command::decode(bytes)
-                    .map_err(|source| StateError::Command { index: entry.id.index, source })?;
+                let command =
+                    Command::decode(bytes).map_err(|source| StateError::Command { index: entry.id.index, source })?;
                 self.apply_command(entry.id, bytes.len() as u64, command, changes)
             }
         }
@@ -85,12 +85,7 @@ impl State {
     }
 
     /// Moves the replica on by one entry.
-    pub(super) fn step(
-        &self,
-        id: LogId,
-        bytes: u64,
-        change: impl FnOnce(&mut super::layer::Live) -> Reply,
-    ) -> Reply {
+    pub(super) fn step(&self, id: LogId, bytes: u64, change: impl FnOnce(&mut super::layer::Live) -> Reply) -> Reply {
         let mut replica = self.write();
         let live = &mut replica.live;
         live.vars.applied.last = Some(id);

@@ -5,6 +5,7 @@
 //! could still lose an entry. Last, in one transaction, the main file: tables, index of blocks, usage, and `applied`.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::{Arc, atomic::Ordering},
 };
@@ -14,7 +15,7 @@ use redb::{Durability, ReadableTable};
 use super::{
     State, StateError,
     flat::Flat,
-    index::{BlockKey, FileKey},
+    index::{BlockIndex, BlockKey, FileKey},
     layer::Layer,
     replica::stored_layer,
     storage::{Storage, storage_error},
@@ -40,7 +41,8 @@ impl State {
         let (storage, layers, vars, files) = {
             let mut replica = self.write();
             replica.live.freeze();
-            let files = row_files(&replica.live.index);
+            let drops = replica.live.frozen.iter().any(|layer| layer.drops);
+            let files = if drops { row_files(&replica.live.index) } else { BTreeSet::new() };
             (Arc::clone(&replica.storage), replica.live.frozen.clone(), replica.live.vars.clone(), files)
         };
         if layers.is_empty() {
@@ -63,7 +65,7 @@ impl State {
 }
 
 /// The files of rows that hold blocks.
-fn row_files(index: &super::index::BlockIndex) -> std::collections::BTreeSet<FileKey> {
+fn row_files(index: &BlockIndex) -> BTreeSet<FileKey> {
     index.iter().map(|(key, _)| key.file()).collect()
 }
 

@@ -86,9 +86,10 @@ pub(super) fn add_up(blocks: &[Arc<Counted>], only: Option<&AccountId>) -> Recor
     for (rank, (split, _)) in (0..).zip(&ranks) {
         rank_of[*split as usize] = rank;
     }
-    let mut order: Vec<(u64, u32)> = (0..).zip(&cells.values).map(|(cell, key)| {
-        (key & !u64::from(u32::MAX) | u64::from(rank_of[*key as u32 as usize]), cell)
-    }).collect();
+    let mut order: Vec<(u64, u32)> = (0..)
+        .zip(&cells.values)
+        .map(|(cell, key)| (key & !u64::from(u32::MAX) | u64::from(rank_of[*key as u32 as usize]), cell))
+        .collect();
     order.sort_unstable();
     let mut records = Records::new();
     let mut latencies: Vec<Option<Latency>> = latencies.into_iter().map(Some).collect();

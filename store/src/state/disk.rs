@@ -63,7 +63,9 @@ impl Files for Disk {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
         let files = fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path()));
-        files.filter(|path| path.as_ref().map_or(true, |path| path.extension().is_some_and(|ext| ext == "redb"))).collect()
+        files
+            .filter(|path| path.as_ref().map_or(true, |path| path.extension().is_some_and(|ext| ext == "redb")))
+            .collect()
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -146,6 +146,11 @@ impl Live {
         (&mut known.counter, &self.vars)
     }
 
+    /// The first entry of which memory has a block's bytes.
+    pub(super) fn oldest_block(&self) -> u64 {
+        self.layers().filter_map(|layer| layer.blocks.keys().next()).map(|key| key.at).min().unwrap_or(u64::MAX)
+    }
+
     /// A block's bytes, when memory has them.
     pub(super) fn block(&self, key: BlockKey) -> Option<Bytes> {
         self.layers().find_map(|layer| layer.blocks.get(&key)).cloned()

@@ -126,9 +126,8 @@ pub(super) fn open_generation(path: &Path, group: GroupId, options: &Options) ->
     let storage = Storage::open(path, options)?;
     let main_path = storage.main_path();
     let live = load(&storage).map_err(|error| damaged(&main_path, &error))?;
-    let is_left_over = |file: (i32, u16)| {
-        live.vars.is_dropped(file) && !live.index.iter().any(|(key, _)| key.file() == file)
-    };
+    let is_left_over =
+        |file: (i32, u16)| live.vars.is_dropped(file) && !live.index.iter().any(|(key, _)| key.file() == file);
     storage.remove_rows(is_left_over).map_err(|error| damaged(path, &error))?;
     Ok(Replica { live, storage: Arc::new(storage) })
 }
@@ -142,7 +141,11 @@ fn check_format(path: &Path, group: GroupId) -> Result<(), OpenError> {
         return Err(OpenError::Newer { path: path.to_owned(), found, newest: FORMAT });
     }
     let found = rest.strip_prefix("group ").and_then(|group| group.trim_end().parse().ok()).ok_or_else(unknown)?;
-    if found == group.0 { Ok(()) } else { Err(OpenError::OtherGroup { path: path.to_owned(), found, expected: group.0 }) }
+    if found == group.0 {
+        Ok(())
+    } else {
+        Err(OpenError::OtherGroup { path: path.to_owned(), found, expected: group.0 })
+    }
 }
 
 /// What a generation holds in memory.

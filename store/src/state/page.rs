@@ -157,8 +157,10 @@ impl State {
         {
             let replica = self.read();
             let may = |meta: &BlockMeta| meta.min_ts <= meta.max_ts && filter.overlaps(meta.min_ts, meta.max_ts);
+            let oldest_in_memory = replica.live.oldest_block();
             for (key, meta) in replica.live.index.iter().filter(|(_, meta)| may(meta)) {
-                sources.push(Source { key, meta: Arc::clone(meta), bytes: replica.live.block(key) });
+                let bytes = if key.at >= oldest_in_memory { replica.live.block(key) } else { None };
+                sources.push(Source { key, meta: Arc::clone(meta), bytes });
             }
         }
         sources.sort_by_key(|source| Reverse((source.meta.max_ts, source.key)));

@@ -1,6 +1,6 @@
 //! Plain reads: what is there now, memory over files.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{collections::btree_map::Entry, ops::ControlFlow, sync::Arc};
 
 use super::{
     Change, QuotaNow, ReadError, State, StateError,
@@ -195,8 +195,8 @@ impl State {
         let none = super::view::Overlay::new();
         super::view::walk(&main, Table::Quotas, &Range::prefix(prefix.clone()), none, false, &mut |key, value| {
             let quota: Name = String::from_utf8_lossy(&key[prefix.len()..]).into_owned().into();
-            if !counters.contains_key(&quota) {
-                counters.insert(quota, codec::decode(value).map_err(main.error(Table::Quotas))?);
+            if let Entry::Vacant(unknown) = counters.entry(quota) {
+                unknown.insert(codec::decode(value).map_err(main.error(Table::Quotas))?);
             }
             Ok(true)
         })?;

@@ -21,7 +21,7 @@ use super::{
     storage::{Main, Storage},
     tables::Table,
     vars::{self, Vars},
-    view::{self, Range},
+    view::{self, Range, Visit},
 };
 use crate::model::{GroupId, LogId};
 
@@ -58,11 +58,7 @@ impl fmt::Debug for State {
 }
 
 impl State {
-    pub(super) fn new(
-        (group, dir, options): (GroupId, PathBuf, Options),
-        replica: Replica,
-        lock: File,
-    ) -> Self {
+    pub(super) fn new((group, dir, options): (GroupId, PathBuf, Options), replica: Replica, lock: File) -> Self {
         let applied = replica.live.vars.applied.clone();
         Self {
             group,
@@ -160,7 +156,7 @@ impl State {
         table: Table,
         range: &Range,
         backwards: bool,
-        f: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool, StateError>,
+        f: &mut Visit<'_>,
     ) -> Result<(), StateError> {
         let (overlay, main) = {
             let replica = self.read();

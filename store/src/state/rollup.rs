@@ -77,11 +77,7 @@ impl State {
     ///
     /// # Errors
     /// The disk or a stored value.
-    pub fn keys_last_used(
-        &self,
-        account: &AccountId,
-        keys: &[KeyId],
-    ) -> Result<Vec<Option<Timestamp>>, ReadError> {
+    pub fn keys_last_used(&self, account: &AccountId, keys: &[KeyId]) -> Result<Vec<Option<Timestamp>>, ReadError> {
         let mut last: BTreeMap<&KeyId, Option<u32>> = keys.iter().map(|key| (key, None)).collect();
         let mut unknown = last.len();
         let mut note = |minute: u32, record: &Record| {
@@ -111,7 +107,8 @@ impl State {
             if !goes_on && minute < oldest_recent {
                 break;
             }
-            goes_on = note(minute, &Record::decode_one(value.value(), Dimension::Key).map_err(main.error(Table::Usage))?);
+            goes_on =
+                note(minute, &Record::decode_one(value.value(), Dimension::Key).map_err(main.error(Table::Usage))?);
         }
         let time = |minute: u32| Timestamp::from_unix_seconds(i64::from(minute) * 60);
         Ok(keys.iter().map(|key| last[key].map(time)).collect())

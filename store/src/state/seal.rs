@@ -14,7 +14,7 @@ use super::{
 };
 use crate::model::{LogId, Reply, Timestamp};
 
-/// Rows that one joined block holds at most; blocks beyond them wait for another command.
+/// Rows from which a joined block takes no more; the blocks beyond wait for another command.
 const JOINED_ROWS: u64 = 1 << 18;
 
 /// Blocks of one file, in order of their entries.
@@ -30,9 +30,11 @@ impl State {
         blocks.sort_by_key(|(key, _)| (key.file(), key.at));
         for file in blocks.chunk_by(|(a, _), (b, _)| a.file() == b.file()) {
             let mut rows = 0;
+            // At least one, however large, so that every command seals something.
             let fits = file.iter().take_while(|(_, meta)| {
+                let goes_on = rows < JOINED_ROWS;
                 rows += u64::from(meta.rows);
-                rows <= JOINED_ROWS
+                goes_on
             });
             let file: Blocks = fits.cloned().collect();
             joined.push((self.join(id, &file)?, file));

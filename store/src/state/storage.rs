@@ -120,7 +120,10 @@ impl Storage {
     pub(super) fn remove_rows(&self, is_gone: impl Fn(FileKey) -> bool) -> Result<(), StateError> {
         for path in self.files.list(&self.dir).map_err(storage_error("list", &self.dir))? {
             if let Some(key) = file_key(&path).filter(|key| is_gone(*key)) {
-                self.rows.lock().expect("no panic while the map is locked").remove(&key);
+                // Both under the lock, or a reader could open the file once more in between and keep it among the open
+                // ones, and rows that come late for that day would go into a file without a name.
+                let mut rows = self.rows.lock().expect("no panic while the map is locked");
+                rows.remove(&key);
                 self.files.remove(&path).map_err(storage_error("remove", &path))?;
             }
         }

@@ -62,18 +62,14 @@ impl Tally {
         if counted.shapes.values.iter().any(|shape| shape.settles) {
             settled = settling(&block, &counted)?;
             let rows = counted.ts.iter().zip(counted.shapes.iter()).filter(|(_, shape)| !shape.settles);
-            (min_ts, max_ts) = rows.fold((Timestamp(i64::MAX), Timestamp(i64::MIN)), |(min, max), (ts, _)| {
-                (min.min(*ts), max.max(*ts))
-            });
+            (min_ts, max_ts) = rows
+                .fold((Timestamp(i64::MAX), Timestamp(i64::MIN)), |(min, max), (ts, _)| (min.min(*ts), max.max(*ts)));
         }
         Ok(Self { rows: block.rows() as u32, newest: block.max_ts(), min_ts, max_ts, counted, charges, settled })
     }
 }
 
-fn settling(
-    block: &Block<'_>,
-    counted: &Counted,
-) -> Result<Vec<(u32, RequestId, Timestamp, Settled)>, BlockError> {
+fn settling(block: &Block<'_>, counted: &Counted) -> Result<Vec<(u32, RequestId, Timestamp, Settled)>, BlockError> {
     let (ids, charges) = (block.request_ids()?, block.charges()?);
     let records = (0..block.rows()).filter(|record| counted.shapes.get(*record).settles);
     Ok(records
@@ -92,10 +88,7 @@ fn settling(
 }
 
 /// The block's charges, summed by account, list of quotas and place in it, in order of their first rows.
-fn charges(
-    block: &Block<'_>,
-    principals: &Column<Principal>,
-) -> Result<Vec<(AccountId, Name, i64, u64)>, BlockError> {
+fn charges(block: &Block<'_>, principals: &Column<Principal>) -> Result<Vec<(AccountId, Name, i64, u64)>, BlockError> {
     let charges = block.charges()?;
     if charges.units.is_empty() {
         return Ok(Vec::new());

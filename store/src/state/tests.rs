@@ -56,12 +56,12 @@ impl Rig {
         self.state().apply(&[entry]).expect("applied").remove(0)
     }
 
-    fn command(&mut self, command: Command) -> Reply {
-        self.payload(Payload::Command(command.encode()))
+    fn command(&mut self, command: impl Into<Command>) -> Reply {
+        self.payload(Payload::Command(command.into().encode()))
     }
 
     fn cold(&mut self, command: ColdCommand) -> Reply {
-        self.command(Command::Cold(command))
+        self.command(command)
     }
 
     fn meta(&mut self, ops: Vec<MetaOp>) -> Reply {

@@ -107,14 +107,15 @@ impl Record {
                 (None, Some(_)) => Ordering::Greater,
                 (Some((a, _)), Some((b, _))) => a.cmp(b),
             };
-            match order {
-                Ordering::Less => merged.extend(left.next()),
-                Ordering::Greater => merged.extend(right.next().cloned()),
-                Ordering::Equal => merged.extend(left.next().zip(right.next()).map(|((split, mut cell), (_, more))| {
-                    cell.merge(more);
-                    (split, cell)
-                })),
-            }
+            let both = |((split, mut cell), (_, more)): ((Split, Cell), &(Split, Cell))| {
+                cell.merge(more);
+                (split, cell)
+            };
+            merged.extend(match order {
+                Ordering::Less => left.next(),
+                Ordering::Greater => right.next().cloned(),
+                Ordering::Equal => left.next().zip(right.next()).map(both),
+            });
         }
         self.0 = merged;
     }

@@ -2,16 +2,19 @@
 
 use std::{collections::BTreeMap, ops::Bound};
 
-use bytes::Bytes;
 use super::{
     StateError,
     layer::{Live, Puts},
     storage::Main,
     tables::Table,
 };
+use bytes::Bytes;
 
 /// Changes of a range of one table: what its rows are now, or that they are gone.
 pub(super) type Overlay = BTreeMap<Vec<u8>, Option<Bytes>>;
+
+/// Told each row of a walk, key and value; says whether it goes on.
+pub(super) type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> Result<bool, StateError> + 'v;
 
 /// A range of keys.
 #[derive(Debug, Clone)]
@@ -87,7 +90,7 @@ pub(super) fn walk(
     range: &Range,
     overlay: Overlay,
     backwards: bool,
-    f: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool, StateError>,
+    f: &mut Visit<'_>,
 ) -> Result<(), StateError> {
     if range.is_empty() {
         return Ok(());

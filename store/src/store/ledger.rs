@@ -80,11 +80,8 @@ impl Store {
         let now = Timestamp::now();
         let keys = self.keys(account, None, LISTED_KEYS)?;
         let keys: Vec<_> = keys.iter().filter_map(|key| self.directory().key_by_id(&key.id)).collect();
-        let routes: Vec<_> = self
-            .routes()?
-            .iter()
-            .filter_map(|route| self.directory().routes().by_name(&route.name).cloned())
-            .collect();
+        let routes: Vec<_> =
+            self.routes()?.iter().filter_map(|route| self.directory().routes().by_name(&route.name).cloned()).collect();
         let levels = self.leases().levels(&view, &keys, &routes, now).await?;
         let mut all = Vec::new();
         for level in levels.rates {

@@ -80,10 +80,8 @@ impl Store {
     /// # Errors
     /// No quorum.
     pub async fn barrier(&self) -> Result<(), Unavailable> {
-        let (meta, ledger) = tokio::join!(
-            self.0.node.meta().barrier(READ_DEADLINE),
-            self.0.node.ledger().barrier(READ_DEADLINE)
-        );
+        let (meta, ledger) =
+            tokio::join!(self.0.node.meta().barrier(READ_DEADLINE), self.0.node.ledger().barrier(READ_DEADLINE));
         meta.and(ledger).map_err(Unavailable::new)
     }
 
@@ -114,10 +112,7 @@ impl Store {
     /// The disk.
     pub fn profiles(&self, accounts: &[(AccountId, String)]) -> Result<Vec<Profile>, ReadError> {
         let ledger = self.0.node.ledger().state();
-        accounts
-            .iter()
-            .map(|(account, stage)| Ok(ledger.profile(account, stage)?.unwrap_or_default()))
-            .collect()
+        accounts.iter().map(|(account, stage)| Ok(ledger.profile(account, stage)?.unwrap_or_default())).collect()
     }
 
     /// A key.

@@ -51,6 +51,9 @@ struct Args {
     /// Give rows a random trace id (16 bytes that no code can compress).
     #[arg(long)]
     trace_ids: bool,
+    /// Threads of each node's runtime.
+    #[arg(long, default_value_t = 2)]
+    workers: usize,
     /// Used by the bench itself: be a node.
     #[arg(long, hide = true)]
     node: Option<String>,
@@ -122,7 +125,7 @@ fn bench(args: &Args) -> Result<()> {
     let mut nodes = Vec::new();
     for (n, addr) in addrs.iter().enumerate() {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("--node").arg(addr).arg("--dir").arg(dir.join(n.to_string()));
+        command.arg("--node").arg(addr).arg("--workers").arg(args.workers.to_string()).arg("--dir").arg(dir.join(n.to_string()));
         if args.nodes > 1 {
             command.arg("--join").arg(addrs.join(","));
         }
@@ -180,7 +183,8 @@ fn stats(nodes: &mut [Process]) -> Result<Vec<Stats>> {
 }
 
 fn node(args: &Args, addr: &str) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let workers = args.workers;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     let dir = args.dir.clone().context("--dir")?;
     let store = runtime.block_on(open(&dir, addr, &args.join))?;
     println!("ready");

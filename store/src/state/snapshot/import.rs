@@ -52,7 +52,9 @@ impl State {
         });
         let replica = switched.inspect_err(|error| self.fail(error))?;
         let applied = replica.live.vars.applied.clone();
-        *self.write() = replica;
+        let replaced = std::mem::replace(&mut *self.write(), replica);
+        // Closing the old files takes its time: not under the lock.
+        drop(replaced);
         *self.checkpointed.lock().expect("no panic while locked") =
             applied.last.map(|last| (last, applied.membership.clone()));
         self.tell(&[Change::Reset]);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{faulty::Faulty, snapshot::busy, *};
+use crate::state::{RowQuery, UsageQuery, UsageStep};
 
 /// Rigs whose files a power failure tears.
 fn rig(disk: &Faulty) -> Rig {
@@ -115,7 +116,7 @@ fn a_power_failure_during_an_import_leaves_the_old_state_or_the_new_one() {
         let there = digest(&rig);
         assert!(there == old || there == new, "failed after {fail_after} writes");
         assert!(imported.is_err() || there == new, "an import that returned is durable");
-        if there == old { olds += 1 } else { news += 1 }
+        *(if there == old { &mut olds } else { &mut news }) += 1;
         if imported.is_ok() {
             break;
         }
@@ -133,4 +134,43 @@ fn a_log_that_cannot_become_durable_stops_the_replica() {
     assert!(rig.state().checkpoint(&mut |_| Ok(())).is_err());
     rig.restart();
     assert_eq!(rig.state().stats().rows, 1);
+}
+
+#[test]
+fn apply_and_reads_go_on_while_a_checkpoint_waits_for_the_log() {
+    let mut rig = Rig::new(GroupId::LEDGER);
+    rig.rows(1, &[row(1, at(0))]);
+    let entry = |index, number| {
+        let payload = Payload::Command(batch_of(1, 1, number, &[row(number, at(number as i64))]).encode());
+        Entry { id: LogId { term: 1, index }, payload }
+    };
+    let state = rig.state();
+    let mut waited = Vec::new();
+    let checkpointed = state.checkpoint(&mut |index| {
+        waited.push(index);
+        // Would hang if the checkpoint held a lock that one of these needs.
+        state.apply(&[entry(2, 2)]).expect("applied");
+        assert_eq!(state.rows(&RowQuery { limit: 9, ..RowQuery::default() }).expect("rows").rows.len(), 2);
+        let query = UsageQuery { account: "acme".into(), since: at(0), until: at(60), step: UsageStep::Day, by: None };
+        assert_eq!(state.usage(&query).expect("usage")[0].counters.requests, 2);
+        Ok(())
+    });
+    assert_eq!(checkpointed.expect("checkpoint"), Some(LogId { term: 1, index: 1 }));
+    assert_eq!(state.checkpointed().map(|(id, _)| id.index), Some(1));
+    state
+        .checkpoint(&mut |index| {
+            waited.push(index);
+            Ok(())
+        })
+        .expect("checkpoint");
+    state.checkpoint(&mut |_| unreachable!("there is nothing new to write")).expect("checkpoint");
+    assert_eq!(waited, [1, 2]);
+}
+
+#[test]
+fn a_command_of_a_newer_build_stops_the_replica_and_names_its_entry() {
+    let rig = Rig::new(GroupId::META);
+    let payload = Payload::Command(Bytes::from_static(&[9, 0, 0]));
+    let error = rig.state().apply(&[Entry { id: LogId { term: 1, index: 4 }, payload }]).expect_err("newer");
+    assert!(error.to_string().contains("entry 4") && error.to_string().contains("version 9"), "{error}");
 }

@@ -184,12 +184,11 @@ impl Files for Faulty {
             if power.left == Some(0) {
                 return Err(io::Error::other("no power"));
             }
-            let moved = std::mem::take(&mut power.files).into_iter().map(|(path, content)| {
-                match path.strip_prefix(from) {
+            let moved =
+                std::mem::take(&mut power.files).into_iter().map(|(path, content)| match path.strip_prefix(from) {
                     Ok(rest) => (to.join(rest), content),
                     Err(_) => (path, content),
-                }
-            });
+                });
             power.files = moved.collect();
             fs::rename(from, to)
         })

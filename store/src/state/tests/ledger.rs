@@ -83,7 +83,12 @@ fn an_entry_that_comes_twice_stops_the_replica() {
 #[test]
 fn rows_are_listed_newest_first_and_filtered() {
     let mut rig = ledger();
-    let other = |number, second| Row { account: "b".into(), status: 429, outcome: Outcome::RateLimited, ..row(number, at(second)) };
+    let other = |number, second| Row {
+        account: "b".into(),
+        status: 429,
+        outcome: Outcome::RateLimited,
+        ..row(number, at(second))
+    };
     rig.rows(1, &[row(1, at(10)), other(2, 30)]);
     rig.checkpoint();
     rig.rows(2, &[row(3, at(20)), row(4, at(5)), other(5, 20)]);
@@ -119,7 +124,13 @@ fn an_open_row_is_joined_with_its_settling_record_wherever_that_lies() {
     rig.checkpoint();
     rig.rows(3, &[settles(2)]);
     let whole = |number| {
-        let mut row = Row { completion: Completion::ClientAbort, bytes_out: 777, duration_us: 9_000_000, cost: 4, ..open(number) };
+        let mut row = Row {
+            completion: Completion::ClientAbort,
+            bytes_out: 777,
+            duration_us: 9_000_000,
+            cost: 4,
+            ..open(number)
+        };
         row.charges.extend(settles(number).charges);
         row
     };

@@ -109,10 +109,7 @@ fn an_account_goes_with_its_tombstoned_keys_but_not_with_live_ones() {
     assert_eq!(rig.state().key_by_hash(&KeyHash::of("s1")).expect("read"), None);
     assert_eq!(rig.state().keys(&"acme".into(), None, 9).expect("read"), []);
     assert_eq!(rig.state().accounts(None, 9).expect("read"), []);
-    let gone = [
-        Change::KeyGone { id: "key_1".into(), hash: KeyHash::of("s1") },
-        Change::AccountGone("acme".into()),
-    ];
+    let gone = [Change::KeyGone { id: "key_1".into(), hash: KeyHash::of("s1") }, Change::AccountGone("acme".into())];
     assert_eq!(seen.lock().expect("whole")[1..], gone);
     let delete_tier = vec![MetaOp::DeleteTier { name: "free".into(), expect: Expect::Any }];
     assert_eq!(rig.meta(delete_tier), Reply::Written(5), "nobody is in it");
@@ -148,11 +145,12 @@ fn the_audit_has_digests_of_the_stored_bytes_newest_first_by_whole_revisions() {
     rig.checkpoint();
     rig.meta(vec![put_account("acme", "free"), tier("gold")]);
     let lines = rig.state().audit(None, 1).expect("read");
-    let short = |line: &crate::model::AuditRecord| (line.revision, line.action.clone(), line.kind.clone(), line.id.clone());
-    assert_eq!(lines.iter().map(short).collect::<Vec<_>>(), [
-        (2, "put".into(), "tier".into(), "gold".into()),
-        (2, "put".into(), "account".into(), "acme".into()),
-    ]);
+    let short =
+        |line: &crate::model::AuditRecord| (line.revision, line.action.clone(), line.kind.clone(), line.id.clone());
+    assert_eq!(
+        lines.iter().map(short).collect::<Vec<_>>(),
+        [(2, "put".into(), "tier".into(), "gold".into()), (2, "put".into(), "account".into(), "acme".into()),]
+    );
     let older = rig.state().audit(Some(2), 10).expect("read");
     assert_eq!(older.len(), 3);
     assert_eq!(older[1].after, lines[1].before, "the account as the first entry left it");
