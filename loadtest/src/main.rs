@@ -27,7 +27,10 @@ const LONGEST_US: u64 = 600_000_000;
 
 /// Sends requests on a fixed schedule and tells how long they took.
 #[derive(Parser)]
-#[command(version, after_help = "Example:\n  TOLLGATE_KEY=tg_live_… tollgate-loadtest http://127.0.0.1:8080/v3/health --rate 500")]
+#[command(
+    version,
+    after_help = "Example:\n  TOLLGATE_KEY=tg_live_… tollgate-loadtest http://127.0.0.1:8080/v3/health --rate 500"
+)]
 struct Args {
     /// Where to: http://host:port/path.
     url: Uri,

@@ -2,4 +2,6 @@
 
 #![allow(missing_docs, reason = "tests say what they say in their names")]
 
+mod architecture;
+mod readme;
 mod smoke;

@@ -93,7 +93,10 @@ impl Admin {
             .method(method)
             .uri(format!("{}{path}", self.base))
             .header("authorization", format!("Bearer {}", self.token))
-            .header("content-type", if method == "PATCH" { "application/merge-patch+json" } else { "application/json" });
+            .header(
+                "content-type",
+                if method == "PATCH" { "application/merge-patch+json" } else { "application/json" },
+            );
         let body = body.map(Value::to_string).unwrap_or_default();
         answer(self.agent.run(request.body(body).expect("a valid request"))).ok()
     }
@@ -164,9 +167,7 @@ impl Admin {
 
     /// The row of a request, waited for.
     pub fn row(&self, request_id: &str) -> Value {
-        until(&format!("the row of {request_id}"), || {
-            Some(self.try_get(&format!("/v1/requests/{request_id}"))?.body)
-        })
+        until(&format!("the row of {request_id}"), || Some(self.try_get(&format!("/v1/requests/{request_id}"))?.body))
     }
 
     /// All rows that match a query (`account=acme&status=200`), page by page.

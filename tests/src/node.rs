@@ -1,10 +1,12 @@
 //! Nodes as processes.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::OnceLock,
 };
 
 use crate::{Admin, until};
@@ -12,18 +14,51 @@ use crate::{Admin, until};
 /// The admin token that every test cluster is made with.
 const TOKEN_FILE: &str = "admin-token";
 
-/// The `tollgate` binary: `TOLLGATE_BIN`, or the one beside the test's own executable.
+/// The `tollgate` binary: `TOLLGATE_BIN`, or the one beside the test's own executable, built now when it is missing or older
+/// than its sources (`cargo test -p tests` alone does not build it, `cargo test --workspace` does).
 ///
 /// # Panics
-/// When there is none, saying how to build it.
+/// When it cannot be built.
 pub fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("TOLLGATE_BIN") {
-        return path.into();
-    }
-    let own = std::env::current_exe().expect("a test knows its executable");
-    let dir = own.ancestors().find(|dir| dir.join("tollgate").is_file());
-    let dir = dir.expect("no tollgate binary beside the tests: run `cargo build --workspace` with the same profile first");
-    dir.join("tollgate")
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    let found = || {
+        if let Some(path) = std::env::var_os("TOLLGATE_BIN") {
+            return path.into();
+        }
+        // <target>/<profile>/deps/it-0123456789abcdef, or <target>/<profile>/a-bench
+        let own = std::env::current_exe().expect("a test knows its executable");
+        let parent = own.parent().expect("an executable is in a directory");
+        let dir = if parent.ends_with("deps") { parent.parent().expect("deps is in a profile") } else { parent };
+        if !is_fresh(dir) {
+            build(dir);
+        }
+        dir.join("tollgate")
+    };
+    FOUND.get_or_init(found).clone()
+}
+
+/// Whether the binary is newer than every source that cargo has noted beside it.
+fn is_fresh(dir: &Path) -> bool {
+    let changed = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
+    let Some(built) = changed(&dir.join("tollgate")) else { return false };
+    let sources = fs::read_to_string(dir.join("tollgate.d")).unwrap_or_default();
+    let sources = sources.split_once(": ").map_or("", |(_, sources)| sources);
+    !sources.is_empty()
+        && sources.split_whitespace().all(|path| changed(Path::new(path)).is_some_and(|time| time <= built))
+}
+
+fn build(dir: &Path) {
+    let profile = match dir.file_name().and_then(OsStr::to_str).expect("a profile's directory has a name") {
+        "debug" => "dev",
+        profile => profile,
+    };
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    // `--workspace` for the same features, and so the same builds of all dependencies, as the tests have.
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--workspace", "--bin", "tollgate", "--profile", profile]).current_dir(root);
+    cargo.arg("--target-dir").arg(dir.parent().expect("a profile is in a target directory"));
+    let status = cargo.status().unwrap_or_else(|error| panic!("run {cargo:?}: {error}"));
+    assert!(status.success(), "no tollgate binary: {cargo:?} failed; or name one in TOLLGATE_BIN");
 }
 
 /// An address on loopback that was free a moment ago.
@@ -43,6 +78,14 @@ pub struct Options {
     pub wrapper: Vec<String>,
     /// Where the nodes' data is; below the cluster's own directory when not given.
     pub data_dir: Option<PathBuf>,
+    /// Another build than [`binary`].
+    pub binary: Option<PathBuf>,
+}
+
+impl Options {
+    fn binary(&self) -> PathBuf {
+        self.binary.clone().unwrap_or_else(binary)
+    }
 }
 
 /// A node and its process, if it runs.
@@ -70,7 +113,7 @@ impl Node {
     /// The command that starts it.
     pub fn command(&self) -> Command {
         let mut words = self.options.wrapper.clone();
-        words.push(binary().display().to_string());
+        words.push(self.options.binary().display().to_string());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).arg("serve");
         command.arg("--data-dir").arg(&self.data_dir).arg("--node-name").arg(&self.name);
@@ -220,7 +263,8 @@ impl Cluster {
     pub fn new(count: usize, options: &Options) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let token_file = dir.path().join(TOKEN_FILE);
-        let made = Command::new(binary()).args(["token", "generate"]).output().expect("run tollgate token generate");
+        let made =
+            Command::new(options.binary()).args(["token", "generate"]).output().expect("run tollgate token generate");
         assert!(made.status.success(), "tollgate token generate: {}", String::from_utf8_lossy(&made.stderr));
         fs::write(&token_file, &made.stdout).expect("write the admin token");
         let peers: Vec<String> = (0..count).map(|_| free_addr()).collect();

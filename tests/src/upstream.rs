@@ -80,7 +80,7 @@ async fn counted(State(requests): State<Arc<AtomicU64>>, request: Request, next:
 
 async fn echo(request: Request) -> Json<Value> {
     let (head, body) = request.into_parts();
-    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let mut headers = serde_json::Map::new();
     for (name, value) in &head.headers {
         headers.insert(name.to_string(), json!(String::from_utf8_lossy(value.as_bytes())));

@@ -125,12 +125,17 @@ fn bench(args: &Args) -> Result<()> {
     let mut nodes = Vec::new();
     for (n, addr) in addrs.iter().enumerate() {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("--node").arg(addr).arg("--workers").arg(args.workers.to_string()).arg("--dir").arg(dir.join(n.to_string()));
+        command
+            .arg("--node")
+            .arg(addr)
+            .arg("--workers")
+            .arg(args.workers.to_string())
+            .arg("--dir")
+            .arg(dir.join(n.to_string()));
         if args.nodes > 1 {
             command.arg("--join").arg(addrs.join(","));
         }
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("start a node")?;
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("start a node")?;
         let orders = child.stdin.take().context("a node's stdin")?;
         let answers = BufReader::new(child.stdout.take().context("a node's stdout")?);
         nodes.push(Process { child, orders, answers });
@@ -142,7 +147,9 @@ fn bench(args: &Args) -> Result<()> {
             bail!("a node did not start: {line:?}");
         }
     }
-    println!("| load | rows/s | p50 ms | p99 ms | p99.9 ms | rows a batch | CPU-us a row, all nodes | apply lag ms | WAL B a row | state B a row | failed |");
+    println!(
+        "| load | rows/s | p50 ms | p99 ms | p99.9 ms | rows a batch | CPU-us a row, all nodes | apply lag ms | WAL B a row | state B a row | failed |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|---|---|");
     let points = args.writers.iter().map(|writers| (*writers, 0)).chain(args.rate.iter().map(|rate| (4_096, *rate)));
     for (writers, rate) in points {
@@ -246,9 +253,11 @@ fn own_stats(store: &Store) -> Result<Stats> {
 }
 
 async fn run(store: &Store, writers: usize, rate: u64, seconds: u64, trace_ids: bool) -> Result<Figures> {
-    let (failed, next, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (failed, next, stop) =
+        (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let sum = Arc::new(Mutex::new(Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?));
     let start = Instant::now();
+    let interval = (rate > 0).then(|| Duration::from_secs(1).div_f64(rate as f64));
     let tasks: Vec<_> = (0..writers)
         .map(|writer| {
             let (store, failed, next, stop, sum) =
@@ -258,8 +267,8 @@ async fn run(store: &Store, writers: usize, rate: u64, seconds: u64, trace_ids: 
                 let mut own = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).expect("valid bounds");
                 while !stop.load(Ordering::Relaxed) {
                     let mut due = Instant::now();
-                    if rate > 0 {
-                        due = start + Duration::from_nanos(next.fetch_add(1, Ordering::Relaxed) * 1_000_000_000 / rate);
+                    if let Some(interval) = interval {
+                        due = start + interval.mul_f64(next.fetch_add(1, Ordering::Relaxed) as f64);
                         tokio::time::sleep_until(due).await;
                     }
                     let row = rows.next();
@@ -321,9 +330,8 @@ struct Rows {
 
 impl Rows {
     fn new(seed: u64, trace_ids: bool) -> Self {
-        let accounts = (0..1_000)
-            .map(|n| (format!("acct_01J{n:023}").into(), format!("key_01J{n:023}").into()))
-            .collect();
+        let accounts =
+            (0..1_000).map(|n| (format!("acct_01J{n:023}").into(), format!("key_01J{n:023}").into())).collect();
         Self {
             seed: (seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
             trace_ids,
@@ -349,15 +357,17 @@ impl Rows {
     fn next(&mut self) -> Row {
         let (a, b, c) = (self.random(), self.random(), self.random());
         // The product of two uniform numbers: some accounts are far busier than most.
-        let busy = (a as u32 as u64 * (a >> 32)) >> 32;
-        let (account, key_id) = self.accounts[(busy * 1_000 >> 32) as usize].clone();
+        let busy = ((a & 0xFFFF_FFFF) * (a >> 32)) >> 32;
+        let (account, key_id) = self.accounts[((busy * 1_000) >> 32) as usize].clone();
         let kind = usize::from(b % 10 == 0);
         let ts = Timestamp::now();
         let unix_ms = (ts.0 / 1_000) as u128;
         let random = u128::from(b) << 64 | u128::from(c);
         let upstream_us = 1_500 + (b >> 32) % 3_000 + if c % 50 == 0 { c >> 44 } else { 0 };
         Row {
-            request_id: RequestId(unix_ms << 80 | 7 << 76 | (random >> 52) & 0xFFF << 64 | 2 << 62 | random & ((1 << 62) - 1)),
+            request_id: RequestId(
+                unix_ms << 80 | 7 << 76 | (random >> 52) & 0xFFF << 64 | 2 << 62 | random & ((1 << 62) - 1),
+            ),
             ts,
             account,
             key_id,
@@ -380,7 +390,11 @@ impl Rows {
             completion: Completion::Complete,
             count: 1,
             settles: false,
-            charges: vec![Charge { quota: self.quota.clone(), period_start: ts.unix_seconds() / 86_400 * 86_400, units: 1 }],
+            charges: vec![Charge {
+                quota: self.quota.clone(),
+                period_start: ts.unix_seconds() / 86_400 * 86_400,
+                units: 1,
+            }],
         }
     }
 }
