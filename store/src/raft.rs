@@ -25,5 +25,5 @@ mod types;
 mod wire;
 
 pub(crate) use batcher::{Batcher, Place};
-pub(crate) use group::{ProposeError, Wait, lease_clock_ns};
+pub(crate) use group::{ProposeError, VIEW_LEASE, Wait, lease_clock_ns};
 pub(crate) use node::{Node, NodeSettings};

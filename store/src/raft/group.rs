@@ -47,6 +47,9 @@ pub(super) const LEADER_TRUST: Duration = Duration::from_millis(ELECTION_MAX_MS 
 const CONTACT_LEASE: Duration = Duration::from_millis(1_000);
 /// How often leadership and contact are looked at.
 const WATCH_TICK: Duration = Duration::from_millis(20);
+/// A member that has not answered its leader for this long decides nothing by what it knows: its own contact lease, which
+/// begins with a message of the leader's and so before the answer to it, has run out long before.
+pub(crate) const VIEW_LEASE: Duration = Duration::from_secs(3);
 /// Entries of one replication message.
 const PAYLOAD_ENTRIES: u64 = 256;
 /// Pause before a proposal is tried again elsewhere.
@@ -59,6 +62,14 @@ pub(crate) enum Wait {
     Committed,
     /// Until the leader has applied it.
     Applied,
+    /// Until every member has applied it, or can no longer decide by what was before: the write barrier (P3).
+    Everywhere,
+}
+
+impl Wait {
+    pub(super) fn from_u8(wait: u8) -> Option<Self> {
+        [Self::Committed, Self::Applied, Self::Everywhere].get(usize::from(wait)).copied()
+    }
 }
 
 /// A proposal without an answer.
@@ -304,7 +315,7 @@ impl Group {
                 }
                 Some((id, info)) => {
                     let peer = self.peers.peer(id, &info.peer_addr);
-                    let head = wire::propose_head(self.id, wait == Wait::Applied);
+                    let head = wire::propose_head(self.id, wait as u8);
                     match peer.call_parts(Kind::Propose, [head, command.clone()], left).await {
                         Ok(body) => {
                             return wire::from_cbor(&body).map_err(|fault| ProposeError::Unknown(fault.to_string()));
@@ -337,13 +348,53 @@ impl Group {
         let result: WriteResult =
             complete.await.map_err(|_| Fault::Unknown("this node stopped before the answer".into()))?;
         match result {
-            Ok(response) => Ok(response.data),
+            Ok(response) => {
+                if wait == Wait::Everywhere && matches!(response.data, Reply::Written(_)) {
+                    self.wait_everywhere(response.log_id.index).await;
+                }
+                Ok(response.data)
+            }
             Err(ClientWriteError::ForwardToLeader(to)) => Err(Fault::NotLeader(to.leader_id)),
             Err(ClientWriteError::LogEntryDiscarded(_)) => {
                 Err(Fault::Unknown("the leader changed before the commit".into()))
             }
             Err(error) => Err(Fault::Failed(error.to_string())),
         }
+    }
+
+    /// On the leader: waits until each other member has applied an index, or has been out of contact for so long that it no
+    /// longer decides by what was before.
+    async fn wait_everywhere(&self, index: u64) {
+        let waits = self.members().into_iter().filter(|(id, _)| *id != self.me.0).map(|(id, (info, _))| {
+            let peer = self.peers.peer(NodeId(id), &info.peer_addr);
+            async move {
+                let started = Instant::now();
+                loop {
+                    let silent = self.silence_of(id).unwrap_or_default().max(started.elapsed());
+                    let Some(left) = VIEW_LEASE.checked_sub(silent).filter(|left| !left.is_zero()) else {
+                        return Some(info.name);
+                    };
+                    let wait_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+                    let body = wire::cbor(&(self.id, index, wait_ms));
+                    match peer.call(Kind::WaitApplied, body, left).await {
+                        Ok(_) => return None,
+                        Err(_) => tokio::time::sleep(RETRY_PAUSE.min(left)).await,
+                    }
+                }
+            }
+        });
+        let waited_out: Vec<_> = futures_util::future::join_all(waits).await.into_iter().flatten().collect();
+        if !waited_out.is_empty() {
+            tracing::warn!(index, nodes = ?waited_out, "waited out the views of nodes that did not confirm a write");
+        }
+    }
+
+    /// On the leader: time since a member last answered; none when it never has, or this node does not lead.
+    fn silence_of(&self, member: u64) -> Option<Duration> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let answered = (*metrics.heartbeat.as_ref()?.get(&member)?)?;
+        Some(answered.elapsed())
     }
 
     /// The index that a linearizable read must see, confirmed by a quorum; on the leader only.

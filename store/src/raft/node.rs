@@ -268,31 +268,6 @@ impl Node {
         }
     }
 
-    /// Waits until every other member has applied an index of group 0, each at most until the deadline; answers the names
-    /// of those that did not say so in time.
-    pub(crate) async fn wait_everywhere(&self, index: u64, deadline: Duration) -> Vec<String> {
-        let me = self.me().0;
-        let waits = self.meta().members().into_iter().filter(|(id, _)| *id != me).map(|(id, (info, _))| {
-            let peer = self.peers.peer(NodeId(id), &info.peer_addr);
-            let wait_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-            let body = super::wire::cbor(&(GroupId::META, index, wait_ms));
-            async move {
-                let until = tokio::time::Instant::now() + deadline;
-                loop {
-                    let left = until.saturating_duration_since(tokio::time::Instant::now());
-                    if left.is_zero() {
-                        return Some(info.name.to_string());
-                    }
-                    match peer.call(Kind::WaitApplied, body.clone(), left).await {
-                        Ok(_) => return None,
-                        Err(_) => tokio::time::sleep(Duration::from_millis(20).min(left)).await,
-                    }
-                }
-            }
-        });
-        futures_util::future::join_all(waits).await.into_iter().flatten().collect()
-    }
-
     pub(super) async fn status(&self) -> Status {
         Status {
             id: self.me(),

@@ -191,8 +191,9 @@ async fn question(node: &Arc<Node>, kind: u8, mut body: Bytes) -> Result<Bytes, 
             Ok(Bytes::new())
         }
         Kind::Propose => {
-            let (group, apply, command) = wire::decode_propose(body)?;
-            let wait = if apply { Wait::Applied } else { Wait::Committed };
+            let (group, wait, command) = wire::decode_propose(body)?;
+            let wait = Wait::from_u8(wait)
+                .ok_or_else(|| Fault::Failed(format!("wait {wait} is not known to this build: upgrade this node")))?;
             Ok(wire::cbor(&node.group(group)?.propose_here(command, wait).await?))
         }
         Kind::ReadIndex => {

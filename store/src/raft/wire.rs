@@ -194,22 +194,22 @@ pub(super) struct Ballot {
     pub(super) to: Option<u64>,
 }
 
-/// Head of a [`Kind::Propose`], before the command: group, whether to wait for apply (else commit).
-pub(super) fn propose_head(group: GroupId, apply: bool) -> Bytes {
+/// Head of a [`Kind::Propose`], before the command: group, and how long to wait (a `group::Wait`).
+pub(super) fn propose_head(group: GroupId, wait: u8) -> Bytes {
     let mut out = BytesMut::with_capacity(5);
     out.put_u32_le(group.0);
-    out.put_u8(u8::from(apply));
+    out.put_u8(wait);
     out.freeze()
 }
 
 /// The parts of a [`Kind::Propose`].
-pub(super) fn decode_propose(mut body: Bytes) -> Result<(GroupId, bool, Bytes), Fault> {
+pub(super) fn decode_propose(mut body: Bytes) -> Result<(GroupId, u8, Bytes), Fault> {
     if body.len() < 5 {
         return Err(Fault::Failed(format!("proposal of {} bytes", body.len())));
     }
     let group = GroupId(body.get_u32_le());
-    let apply = body.get_u8() != 0;
-    Ok((group, apply, body))
+    let wait = body.get_u8();
+    Ok((group, wait, body))
 }
 
 /// A frame as it was received.

@@ -8,12 +8,9 @@ use crate::{
         Account, AccountId, AuditRecord, ColdCommand, Command, Key, KeyId, MetaWrite, Profile, Reply, Revision, Route,
         Tier, Timestamp, Token, Upstream,
     },
-    raft::{ProposeError, Wait},
+    raft::{ProposeError, VIEW_LEASE, Wait},
 };
 
-/// How long a write waits for the nodes that do not say that they have it. A node that has lost the leader stops deciding
-/// earlier than this, so after it no node acts on what was before.
-const VIEW_LEASE: Duration = Duration::from_secs(3);
 /// How long a linearizable read waits for the quorum.
 const READ_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -30,17 +27,12 @@ impl Store {
     pub async fn write(&self, write: MetaWrite) -> Result<Revision, WriteError> {
         let meta = self.0.node.meta();
         let command = Command::from(ColdCommand::Meta(write)).encode();
-        let reply = meta.propose(&command, Wait::Applied, false, self.0.commit_deadline).await;
+        let deadline = self.0.commit_deadline + VIEW_LEASE;
+        let reply = meta.propose(&command, Wait::Everywhere, false, deadline).await;
         match reply.map_err(|error| unavailable(&error))? {
             Reply::Written(revision) => {
-                let (here, waited_out) = tokio::join!(
-                    meta.wait_applied(revision, VIEW_LEASE),
-                    self.0.node.wait_everywhere(revision, VIEW_LEASE)
-                );
-                here.map_err(Unavailable::new)?;
-                if !waited_out.is_empty() {
-                    tracing::warn!(revision, nodes = ?waited_out, "waited out nodes that did not confirm a write");
-                }
+                // The leader has waited for this node too, unless it had lost sight of it.
+                meta.wait_applied(revision, VIEW_LEASE).await.map_err(Unavailable::new)?;
                 Ok(revision)
             }
             Reply::Refused(error) => Err(error.into()),
