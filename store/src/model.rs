@@ -11,6 +11,7 @@ mod key;
 mod limit;
 mod node;
 mod quota;
+mod reply;
 mod route;
 mod row;
 mod secret;
@@ -20,15 +21,13 @@ mod token;
 mod usage;
 
 pub use account::{Account, AccountState, Overrides, Profile};
-pub use command::{
-    AuditRecord, ColdCommand, Command, CommandError, DecodeError, Expect, MetaOp, MetaWrite, Reply, Reservation,
-    RowBatch, WriteConflict,
-};
+pub use command::{AuditRecord, ColdCommand, Command, DecodeError, Expect, MetaOp, MetaWrite, Reservation, RowBatch};
 pub use id::{AccountId, GroupId, KeyId, LogId, Name, NodeId, RequestId, Revision, SLOTS, slot_of};
 pub use key::{Env, Key, KeyState};
 pub use limit::{Gcra, Limit, Rate, RateParseError, Refused};
 pub use node::NodeInfo;
 pub use quota::{Overage, Period, PeriodBounds, Quota, QuotaError, Unit};
+pub use reply::{CommandError, Reply, WriteConflict};
 pub use route::{HealthCheck, PathMatch, Route, RouteMatch, Target, Upstream};
 pub use row::{Charge, Completion, Outcome, Row};
 pub use secret::{KeyHash, Secret, SecretError, SecretKind};

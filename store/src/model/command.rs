@@ -1,4 +1,4 @@
-//! What a group's log carries, and what applying it answers.
+//! What a group's log carries. What applying it answers is in `reply`.
 //!
 //! An entry's bytes are an envelope: format version (1 byte), kind (1 byte), body. Row batches are a kind of their own, so
 //! that their block is neither copied nor walked by a general decoder. Drawn in `store/README.md`.
@@ -277,103 +277,6 @@ pub struct AuditRecord {
     #[n(8)]
     #[cbor(with = "minicbor::bytes")]
     pub after: Vec<u8>,
-}
-
-/// Why an operation did not happen.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, thiserror::Error)]
-pub enum WriteConflict {
-    /// Expected to be absent.
-    #[n(0)]
-    #[error("exists already")]
-    Exists,
-    /// Expected to be present.
-    #[n(1)]
-    #[error("does not exist")]
-    Missing,
-    /// Changed since it was read.
-    #[n(2)]
-    #[error("is at revision {current}, not {expected}")]
-    Revision {
-        /// The one asked for.
-        #[n(0)]
-        expected: Revision,
-        /// The one it has.
-        #[n(1)]
-        current: Revision,
-    },
-    /// Names an object that does not exist.
-    #[n(3)]
-    #[error("names the {kind} {id:?}, which does not exist")]
-    Dangling {
-        /// Kind of the missing object.
-        #[n(0)]
-        kind: String,
-        /// Its id.
-        #[n(1)]
-        id: String,
-    },
-    /// Another object needs it.
-    #[n(4)]
-    #[error("is in use by the {kind} {id:?}")]
-    InUse {
-        /// Kind of the object that needs it.
-        #[n(0)]
-        kind: String,
-        /// Its id.
-        #[n(1)]
-        id: String,
-    },
-    /// Revoked keys stay revoked.
-    #[n(5)]
-    #[error("is revoked, for ever")]
-    Revoked,
-}
-
-/// Why a command changed nothing. The same on every replica.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, thiserror::Error)]
-pub enum CommandError {
-    /// An operation's condition does not hold.
-    #[n(0)]
-    #[error("{kind} {id:?} {conflict}")]
-    Conflict {
-        /// Which operation, from 0.
-        #[n(0)]
-        op: u32,
-        /// `account`, `key`, `tier`, …
-        #[n(1)]
-        kind: String,
-        /// Which one.
-        #[n(2)]
-        id: String,
-        /// Why.
-        #[n(3)]
-        conflict: WriteConflict,
-    },
-    /// The command belongs to the other kind of group.
-    #[n(1)]
-    #[error("this command does not belong to this group")]
-    WrongGroup,
-}
-
-/// What applying an entry answers.
-#[derive(Debug, Clone, PartialEq, Default, Encode, Decode)]
-pub enum Reply {
-    /// Nothing to say.
-    #[default]
-    #[n(0)]
-    Done,
-    /// Changed; the entry's index is the new revision of every object put.
-    #[n(1)]
-    Written(#[n(0)] Revision),
-    /// Units granted, one number a reservation.
-    #[n(2)]
-    Granted(#[n(0)] Vec<u64>),
-    /// Rows stored; `false` when the batch had landed before.
-    #[n(3)]
-    Rows(#[n(0)] bool),
-    /// Changed nothing.
-    #[n(4)]
-    Refused(#[n(0)] CommandError),
 }
 
 /// Bytes that are not a command.
