@@ -279,7 +279,8 @@ fn upstream_config(addr: &str) -> String {
 /// The same job: key, limit, log, keep-alive proxy.
 fn gateway_config(addr: &str, upstream: &str, key: &str) -> String {
     config(&format!(
-        r#"  map $http_authorization $account {{ default ""; "Bearer {key}" bench; }}
+        r#"  map_hash_bucket_size 256;
+  map $http_authorization $account {{ default ""; "Bearer {key}" bench; }}
   limit_req_zone $account zone=limits:10m rate=1000000r/s;
   log_format row escape=json '{{"request_id":"$request_id","ts":"$time_iso8601","account":"$account","method":"$request_method",'
     '"path":"$uri","status":$status,"bytes_in":$request_length,"bytes_out":$body_bytes_sent,"duration":$request_time,'
