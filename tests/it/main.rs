@@ -3,5 +3,8 @@
 #![allow(missing_docs, reason = "tests say what they say in their names")]
 
 mod architecture;
+mod crash;
+mod disk;
 mod readme;
 mod smoke;
+mod start;
