@@ -128,6 +128,13 @@ impl Node {
         self.store.shutdown().await;
         tracing::info!("stopped");
     }
+
+    /// Ends a node whose store has failed: what is in flight gets its answer within `grace`, and nothing is written any more.
+    pub async fn abandon(self, grace: Duration) {
+        self.admin.drain();
+        let data_plane = self.data_plane;
+        let _ = tokio::task::spawn_blocking(move || data_plane.drain(grace)).await;
+    }
 }
 
 /// Whether a data directory has never been used.

@@ -43,6 +43,14 @@ async fn run(settings: &Settings, bootstrap: Option<Bootstrap>) -> anyhow::Resul
             std::future::pending::<()>().await;
         } => {}
         name = signals.next() => tracing::info!(signal = name, "asked to stop"),
+        reason = node.store.failed() => {
+            node.abandon(Duration::from_millis(settings.commit_deadline_ms)).await;
+            anyhow::bail!(
+                "the node has failed and stopped: {reason}. Nothing that was answered is lost; see to the disk of data_dir {} \
+                 (space, errors in the kernel's log), then start the node again with the same command",
+                settings.data_dir.display()
+            );
+        }
     }
     let drained = node.drain(Duration::from_secs(settings.drain_seconds));
     tokio::select! {

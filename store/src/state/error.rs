@@ -9,7 +9,7 @@ use crate::model::DecodeError;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The disk refuses.
-    #[error("{action} {}: {source}; check that the node's user may write there and that the disk is not mounted read-only", path.display())]
+    #[error("{action} {}: {source}; check that the disk has free space and is not mounted read-only, and that the node's user may write there", path.display())]
     Io {
         /// What was tried.
         action: &'static str,

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Display,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
@@ -44,7 +45,12 @@ impl Storage {
     /// Opens the main file; files of rows open when they are asked for.
     pub(super) fn open(dir: &Path, options: &Options) -> Result<Self, OpenError> {
         let path = dir.join("main.redb");
-        let main = options.files.open(&path, options.cache_bytes).map_err(|error| open_error(&path, error))?;
+        // A page that is damaged and has no checksum of its own can make redb panic while it opens the file.
+        let opened = catch_unwind(AssertUnwindSafe(|| options.files.open(&path, options.cache_bytes)));
+        let main = match opened {
+            Ok(opened) => opened.map_err(|error| open_error(&path, error))?,
+            Err(_) => return Err(OpenError::Damaged { path, what: "redb cannot make sense of a page".to_owned() }),
+        };
         let (dir, files) = (dir.to_owned(), Arc::clone(&options.files));
         Ok(Self { dir, files, row_cache_bytes: options.cache_bytes / 8, main, rows: Mutex::default() })
     }
@@ -311,11 +317,25 @@ pub(super) fn open_error(path: &Path, error: redb::DatabaseError) -> OpenError {
     let path = path.to_owned();
     match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::Locked { path },
-        DatabaseError::Storage(StorageError::Io(source)) if source.kind() != std::io::ErrorKind::InvalidData => {
+        // Bytes that are wrong, or fewer than there should be, are not the operating system's refusal.
+        DatabaseError::Storage(StorageError::Io(source))
+            if !matches!(source.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof) =>
+        {
             OpenError::Io { action: "open", path, source }
+        }
+        DatabaseError::Storage(StorageError::Corrupted(what)) => {
+            OpenError::Damaged { path, what: newer_redb(&what).unwrap_or(what) }
         }
         error => OpenError::Damaged { path, what: error.to_string() },
     }
+}
+
+/// What a file of a later redb looks like. Its version is in front of its checksum, so damage can look the same.
+fn newer_redb(what: &str) -> Option<String> {
+    let (newest, found) = what.strip_prefix("Expected file format version <= ")?.split_once(", found ")?;
+    Some(format!(
+        "it says redb format {found}, this build reads up to {newest}; if a newer version wrote it, start that one"
+    ))
 }
 
 #[cfg(test)]

@@ -55,7 +55,10 @@ pub enum AppendError {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The operating system refused.
-    #[error("cannot {action} {}: {source}", .path.display())]
+    #[error(
+        "cannot {action} {}: {source}; check that the disk has free space and is not mounted read-only, and that the node's user may write there",
+        .path.display()
+    )]
     Io {
         /// What was being done, a verb.
         action: &'static str,
