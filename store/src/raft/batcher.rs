@@ -15,7 +15,7 @@ use std::{
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::group::{Group, Wait};
+use super::{group::Group, wait::Wait};
 use crate::{
     model::{Command, NodeId, Row, RowBatch},
     state::block,

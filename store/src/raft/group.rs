@@ -13,19 +13,21 @@ use std::{
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use openraft::{
-    Instant as _, Raft, ReadPolicy, ServerState, SnapshotPolicy,
+    Instant as _, Raft, ReadPolicy, ServerState,
     async_runtime::watch::WatchReceiver,
     errors::{ClientWriteError, LinearizableReadError, RaftError},
 };
 use tokio::time::Instant;
 
 use super::{
+    config::{self, ELECTION_MAX_MS},
     log::LogStore,
     machine::{Machine, WaitDurable},
     network::Network,
     peer::CallError,
     peers::Peers,
     types::{Proposal, TypeConfig, Waiter, WriteResult},
+    wait::{ProposeError, Wait},
     wire::{self, Fault, Kind},
 };
 use crate::{
@@ -34,12 +36,6 @@ use crate::{
     wal::Wal,
 };
 
-/// Heartbeats of a leader.
-const HEARTBEAT_MS: u64 = 75;
-/// A follower without a heartbeat for this long (at random between the two) asks for votes.
-const ELECTION_MIN_MS: u64 = 300;
-/// See [`ELECTION_MIN_MS`]; also the leader lease: for this long after its last heartbeat a voter elects nobody else.
-pub(super) const ELECTION_MAX_MS: u64 = 600;
 /// A leader trusts its leadership for this long after it asked a quorum that answered: the leader lease less a bound on
 /// the drift of two clocks over it.
 pub(super) const LEADER_TRUST: Duration = Duration::from_millis(ELECTION_MAX_MS - 60);
@@ -50,38 +46,8 @@ const WATCH_TICK: Duration = Duration::from_millis(20);
 /// A member that has not answered its leader for this long decides nothing by what it knows: its own contact lease, which
 /// begins with a message of the leader's and so before the answer to it, has run out long before.
 pub(crate) const VIEW_LEASE: Duration = Duration::from_secs(3);
-/// Entries of one replication message.
-const PAYLOAD_ENTRIES: u64 = 256;
 /// Pause before a proposal is tried again elsewhere.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
-
-/// How long a proposal is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wait {
-    /// Until a quorum has it on disk.
-    Committed,
-    /// Until the leader has applied it.
-    Applied,
-    /// Until every member has applied it, or can no longer decide by what was before: the write barrier (P3).
-    Everywhere,
-}
-
-impl Wait {
-    pub(super) fn from_u8(wait: u8) -> Option<Self> {
-        [Self::Committed, Self::Applied, Self::Everywhere].get(usize::from(wait)).copied()
-    }
-}
-
-/// A proposal without an answer.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum ProposeError {
-    /// It did not happen.
-    #[error("{0}")]
-    NotDone(String),
-    /// It may have happened, or may yet.
-    #[error("outcome unknown: {0}")]
-    Unknown(String),
-}
 
 /// A group's replica here.
 pub(crate) struct Group {
@@ -115,28 +81,6 @@ pub(crate) fn lease_clock_ns() -> u64 {
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
-fn config(group: GroupId) -> openraft::Config {
-    openraft::Config {
-        cluster_name: format!("tollgate-{group}"),
-        heartbeat_interval: HEARTBEAT_MS,
-        election_timeout_min: ELECTION_MIN_MS,
-        election_timeout_max: ELECTION_MAX_MS,
-        max_payload_entries: PAYLOAD_ENTRIES,
-        // Lag alone never causes a snapshot: only entries that are gone do.
-        replication_lag_threshold: u64::MAX / 2,
-        // The checkpointer makes snapshots and purges by its own rules.
-        snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: u64::MAX / 2,
-        purge_batch_size: 1,
-        install_snapshot_timeout: 3_600_000,
-        enable_pre_vote: Some(true),
-        // A restarted leader must not go on as if nothing had been: what it granted is unknown.
-        enable_leader_restore: Some(false),
-        backoff: "100ms".into(),
-        ..openraft::Config::default()
-    }
-}
-
 impl Group {
     pub(super) async fn start(
         id: GroupId,
@@ -147,7 +91,7 @@ impl Group {
         wait_durable: WaitDurable,
         failed: Arc<dyn Fn(String) + Send + Sync>,
     ) -> io::Result<Arc<Self>> {
-        let config = Arc::new(config(id).validate().map_err(io::Error::other)?);
+        let config = Arc::new(config::of(id).validate().map_err(io::Error::other)?);
         let machine = Machine::new(Arc::clone(&state), wait_durable, failed);
         let network = Network { group: id, peers: Arc::clone(&peers), state: Arc::clone(&state) };
         let raft = Raft::new(me.0, config, network, LogStore::new(wal, id), machine).await.map_err(io::Error::other)?;

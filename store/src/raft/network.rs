@@ -20,7 +20,7 @@ use openraft::{
     alias::SnapshotOf,
     base::BoxFuture,
     errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable},
-    network::{RPCOption, RaftNetworkFactory, RaftNetworkV2},
+    network::{RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential},
     raft::{
         AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
         TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
@@ -59,6 +59,8 @@ pub(super) struct Network {
 
 /// Connections of one group to one peer.
 pub(super) struct Connection {
+    /// Heartbeats are calls: one is sent each time, so a lane of its own would be a connection each time.
+    heartbeat: bool,
     group: GroupId,
     me: NodeId,
     target: u64,
@@ -69,8 +71,13 @@ pub(super) struct Connection {
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Connection;
 
+    async fn new_heartbeat_client(&mut self, target: u64, node: &NodeInfo) -> Connection {
+        Connection { heartbeat: true, ..self.new_client(target, node).await }
+    }
+
     async fn new_client(&mut self, target: u64, node: &NodeInfo) -> Connection {
         Connection {
+            heartbeat: false,
             group: self.group,
             me: self.peers.me(),
             target,
@@ -162,7 +169,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
     fn stream_append<'s, S>(
         &'s mut self,
         input: S,
-        _: RPCOption,
+        option: RPCOption,
     ) -> BoxFuture<
         's,
         Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>, RPCError<TypeConfig>>,
@@ -170,6 +177,9 @@ impl RaftNetworkV2<TypeConfig> for Connection {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
+        if self.heartbeat {
+            return stream_append_sequential(self, input, option);
+        }
         Box::pin(async move {
             let lane = Lane::Append(self.group);
             let stream = peer::connect(self.me, Some(NodeId(self.target)), self.peer.addr(), lane)

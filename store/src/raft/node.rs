@@ -17,12 +17,13 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use super::{
     bootstrap, checkpointer,
-    group::{Group, ProposeError, Wait},
+    group::Group,
     identity::Identity,
     log::QUEUE_BYTES,
     machine::WaitDurable,
     peers::Peers,
     server,
+    wait::{ProposeError, Wait},
     wire::{Fault, Kind, Leader, Status},
 };
 use crate::{

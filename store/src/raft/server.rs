@@ -20,10 +20,11 @@ use tokio::{
 
 use super::{
     codec,
-    group::{Group, Wait},
+    group::Group,
     node::Node,
     snapshot,
     types::{TypeConfig, log_id, raft_log_id},
+    wait::Wait,
     wire::{self, AppendAnswer, AppendHead, Ballot, Fault, Frame, Greeting, Kind, Lane},
 };
 use crate::model::GroupId;

@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    group::Wait,
     node::{Node, NodeSettings},
+    wait::Wait,
 };
 use crate::model::{ColdCommand, Command, NodeInfo};
 

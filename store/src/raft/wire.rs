@@ -194,7 +194,7 @@ pub(super) struct Ballot {
     pub(super) to: Option<u64>,
 }
 
-/// Head of a [`Kind::Propose`], before the command: group, and how long to wait (a `group::Wait`).
+/// Head of a [`Kind::Propose`], before the command: group, and how long to wait (a `wait::Wait`).
 pub(super) fn propose_head(group: GroupId, wait: u8) -> Bytes {
     let mut out = BytesMut::with_capacity(5);
     out.put_u32_le(group.0);
