@@ -7,6 +7,7 @@ mod batcher;
 mod bootstrap;
 mod checkpointer;
 mod codec;
+mod config;
 mod group;
 mod identity;
 mod log;
@@ -22,8 +23,10 @@ mod suite;
 #[cfg(test)]
 mod tests;
 mod types;
+mod wait;
 mod wire;
 
 pub(crate) use batcher::{Batcher, Place};
-pub(crate) use group::{ProposeError, VIEW_LEASE, Wait, lease_clock_ns};
+pub(crate) use group::{VIEW_LEASE, lease_clock_ns};
 pub(crate) use node::{Node, NodeSettings};
+pub(crate) use wait::{ProposeError, Wait};
