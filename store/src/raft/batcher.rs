@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Batches that wait for their quorum at once.
-const IN_FLIGHT: u32 = 1;
+const IN_FLIGHT: u32 = 2;
 /// Rows of one batch.
 const BATCH_ROWS: usize = 1_024;
 /// One attempt at a batch; attempts go on until it lands or the node stops.
