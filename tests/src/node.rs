@@ -37,14 +37,23 @@ pub fn binary() -> PathBuf {
     FOUND.get_or_init(found).clone()
 }
 
-/// Whether the binary is newer than every source that cargo has noted beside it.
+/// Whether the binary is newer than every source that it may be made of.
 fn is_fresh(dir: &Path) -> bool {
     let changed = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
     let Some(built) = changed(&dir.join("tollgate")) else { return false };
-    let sources = fs::read_to_string(dir.join("tollgate.d")).unwrap_or_default();
-    let sources = sources.split_once(": ").map_or("", |(_, sources)| sources);
-    !sources.is_empty()
-        && sources.split_whitespace().all(|path| changed(Path::new(path)).is_some_and(|time| time <= built))
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the workspace");
+    let mut waiting: Vec<PathBuf> =
+        ["Cargo.lock", "gateway/src", "store/src"].iter().map(|path| root.join(path)).collect();
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            let entries = fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path());
+            // Tests are no part of it.
+            waiting.extend(entries.filter(|path| path.file_stem() != Some(OsStr::new("tests"))));
+        } else if changed(&path).is_some_and(|time| time > built) {
+            return false;
+        }
+    }
+    true
 }
 
 fn build(dir: &Path) {
