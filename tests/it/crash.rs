@@ -9,6 +9,11 @@ fn moment(round: u64) -> u64 {
     20 + round * 37 % 150
 }
 
+/// Kills in each test: 20, or `TOLLGATE_ROUNDS` (the nightly run has 200).
+fn rounds() -> usize {
+    std::env::var("TOLLGATE_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(20)
+}
+
 #[test]
 fn an_only_node_killed_twenty_times_under_load_keeps_every_answered_row_once() {
     let upstream = Upstream::start();
@@ -17,11 +22,11 @@ fn an_only_node_killed_twenty_times_under_load_keeps_every_answered_row_once() {
     let key = node.admin().open_account(&upstream.url);
     let mut all = Report::default();
     let mut slowest = Duration::ZERO;
-    for round in 0..20 {
+    for round in 0..rounds() {
         // A body that is released after its row, and settled by a second record, every fourth time.
         let path = if round % 4 == 3 { "/bytes/100000" } else { "/" };
         let load = Load::start(&[node.url(path)], &key, 8);
-        load.wait_more(0, moment(round));
+        load.wait_more(0, moment(round as u64));
         node.kill();
         let report = load.stop();
         assert!(report.errors > 0, "the kill was in the middle of requests");
@@ -44,7 +49,7 @@ fn three_nodes_killed_in_turn_under_load_keep_every_answered_row_once() {
     let urls: Vec<String> = cluster.nodes.iter().map(|node| node.url("/")).collect();
     let load = Load::start(&urls, &key, 3);
     let mut kills = Vec::new();
-    for round in 0..20 {
+    for round in 0..rounds() {
         let leader = cluster.leader(1);
         // Every other time the ledger's leader; in between each of the nodes.
         let victim = if round % 2 == 0 { leader } else { (round / 2) % 3 };

@@ -3,6 +3,8 @@
 //! Every file and directory is kept twice: as processes see it, and as it was at its last `fsync` or `fdatasync`.
 //! [`Disk::cut`] goes back to the second. It is strict where file systems differ: a file's sync does not make its name
 //! durable, only its directory's does. Pages of zeros take no memory.
+//!
+//! One file because it is one thing: the two sides of each inode and the file system's calls that move them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
