@@ -269,6 +269,9 @@ async fn run(store: &Store, writers: usize, rate: u64, seconds: u64, trace_ids: 
                     let mut due = Instant::now();
                     if let Some(interval) = interval {
                         due = start + interval.mul_f64(next.fetch_add(1, Ordering::Relaxed) as f64);
+                        if due >= start + Duration::from_secs(seconds) {
+                            break;
+                        }
                         tokio::time::sleep_until(due).await;
                     }
                     let row = rows.next();
