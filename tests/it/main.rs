@@ -3,8 +3,15 @@
 #![allow(missing_docs, reason = "tests say what they say in their names")]
 
 mod architecture;
+mod contract;
 mod crash;
 mod disk;
+mod input;
+mod keys;
+mod limits;
+mod quotas;
 mod readme;
 mod smoke;
 mod start;
+mod streaming;
+mod table;

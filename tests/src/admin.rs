@@ -37,6 +37,63 @@ impl Answer {
     }
 }
 
+impl Answer {
+    /// Checks that this is a problem (RFC 9457) of the gateway's own, complete, with the headers that its status asks for.
+    ///
+    /// # Panics
+    /// When it is not.
+    #[track_caller]
+    pub fn assert_problem(&self, status: u16, code: &str) {
+        assert_eq!((self.status, self.body["code"].as_str()), (status, Some(code)), "{}", self.text);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(self.body["status"], status);
+        for field in ["type", "title", "detail", "request_id"] {
+            assert!(self.body[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {}", self.text);
+        }
+        let id = self.header("x-request-id");
+        assert!(id.is_empty() || self.body["request_id"] == id, "{id}: {}", self.text);
+        assert_eq!(!self.header("www-authenticate").is_empty(), status == 401, "{:?}", self.headers);
+        let retry_after = self.header("retry-after").parse::<u64>().ok();
+        assert_eq!(retry_after.is_some_and(|seconds| seconds >= 1), matches!(status, 429 | 503), "{:?}", self.headers);
+        let kind = match status {
+            429 => "quota-exceeded",
+            503 => "temporary-reduced-capacity",
+            _ => return,
+        };
+        assert_eq!(self.body["type"], format!("https://iana.org/assignments/http-problem-types#{kind}"));
+        let policies = &self.body["violated-policies"];
+        assert!(status != 429 || policies.as_array().is_some_and(|names| !names.is_empty()), "{}", self.text);
+    }
+
+    /// `Retry-After`.
+    ///
+    /// # Panics
+    /// When it has none.
+    #[track_caller]
+    pub fn retry_after(&self) -> Duration {
+        let seconds = self.header("retry-after").parse();
+        Duration::from_secs(seconds.unwrap_or_else(|_| panic!("no Retry-After: {} {:?}", self.status, self.headers)))
+    }
+}
+
+/// Any request with a body.
+///
+/// # Errors
+/// No answer came.
+pub fn send(
+    agent: &Agent,
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Result<Answer, ureq::Error> {
+    let mut request = http::Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    answer(agent.run(request.body(body).expect("a valid request")))
+}
+
 fn answer(sent: Result<http::Response<ureq::Body>, ureq::Error>) -> Result<Answer, ureq::Error> {
     let mut response = sent?;
     let text = response.body_mut().read_to_string()?;
@@ -107,6 +164,18 @@ impl Admin {
     /// When no answer came.
     pub fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
         self.try_call(method, path, body).unwrap_or_else(|| panic!("{method} {path}: no answer"))
+    }
+
+    /// A call with headers and a body as they are given.
+    ///
+    /// # Panics
+    /// When no answer came.
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let authorization = format!("Bearer {}", self.token);
+        let mut all = vec![("authorization", authorization.as_str())];
+        all.extend(headers);
+        let sent = send(&self.agent, method, &format!("{}{path}", self.base), &all, body);
+        sent.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
     /// GET; none when no answer came or it is not a 200.

@@ -6,12 +6,16 @@ mod admin;
 mod disk;
 mod load;
 mod node;
+mod raw;
+mod time;
 mod upstream;
 mod wait;
 
-pub use admin::{Admin, Answer, client, get, post};
+pub use admin::{Admin, Answer, client, get, post, send};
 pub use disk::{Cut, Disk};
 pub use load::{Load, Received, Report};
 pub use node::{Cluster, Node, Options, binary, free_addr};
+pub use raw::Raw;
+pub use time::{rfc3339, unix_seconds};
 pub use upstream::Upstream;
 pub use wait::{PATIENCE, until};

@@ -1,8 +1,8 @@
 //! A real HTTP upstream that does what its path says.
 //!
 //! `/echo` answers the request's headers and body as JSON; `/status/N` that status; `/delay/MS` after a while; `/bytes/N` so many
-//! bytes with their length; `/stream/N` so many without; `/slow/N/MS` N bytes, one every MS; `/die/N` N of 100,000 bytes and then
-//! the connection is cut; `/sse/N/MS` events; `/count` takes a body and answers its length. Anything else answers `ok`.
+//! bytes with their length; `/stream/N` so many without; `/slow/N/MS` N bytes, one every MS; `/die/N` and `/die/N/M` N of 100,000 or
+//! of M bytes and then the connection is cut; `/sse/N/MS` events; `/count` takes a body and answers its length. Anything else answers `ok`.
 
 use std::{
     sync::{
@@ -16,7 +16,7 @@ use axum::{
     Json, Router,
     body::Body,
     extract::{Path, Request, State},
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
     response::{IntoResponse, Response},
     routing::{any, get},
 };
@@ -66,7 +66,8 @@ fn router(requests: Arc<AtomicU64>) -> Router {
         .route("/bytes/{count}", get(|Path(count): Path<usize>| async move { vec![b'x'; count] }))
         .route("/stream/{count}", get(stream_bytes))
         .route("/slow/{count}/{ms}", get(slow))
-        .route("/die/{count}", get(die))
+        .route("/die/{count}", get(|Path(count): Path<usize>| async move { die(count, 100_000) }))
+        .route("/die/{count}/{of}", get(|Path((count, of)): Path<(usize, usize)>| async move { die(count, of) }))
         .route("/sse/{count}/{ms}", get(sse))
         .fallback(any(|| async { "ok" }))
         .layer(axum::middleware::from_fn_with_state(requests, counted))
@@ -127,7 +128,7 @@ async fn slow(Path((count, ms)): Path<(usize, u64)>) -> Body {
     Body::from_stream(bytes)
 }
 
-async fn die(Path(count): Path<usize>, _: HeaderMap) -> Response {
+fn die(count: usize, of: usize) -> Response {
     let chunks = stream::iter([Ok(Bytes::from(vec![b'x'; count])), Err(std::io::Error::other("cut"))]).then(
         |chunk| async move {
             // The bytes must have left before the connection is cut.
@@ -135,7 +136,7 @@ async fn die(Path(count): Path<usize>, _: HeaderMap) -> Response {
             chunk
         },
     );
-    ([("content-length", "100000")], Body::from_stream(chunks)).into_response()
+    ([("content-length", of.to_string())], Body::from_stream(chunks)).into_response()
 }
 
 async fn sse(Path((count, ms)): Path<(usize, u64)>) -> Response {

@@ -20,7 +20,7 @@ use super::{
     forms::{self, Expiry},
     input::{self, Object},
     params::Params,
-    problem::{Problem, Result},
+    problem::{Code, Problem, Result},
 };
 
 /// `GET /v1/tiers`
@@ -54,6 +54,10 @@ pub(crate) async fn put(
 ) -> Result<Response> {
     let writer = visitor.require(Role::Admin)?;
     params.finish()?;
+    if body.trim_ascii().is_empty() {
+        // Elsewhere as good as `{}`; here it would lift all limits of a tier whose body got lost on the way.
+        return Err(Problem::new(Code::MalformedBody, "a body is required; {} is a tier without limits"));
+    }
     let mut tier = input::read(input::parse(&body)?, |object| read(object, &name))?;
     let before = find(&admin.store, &name)?.map(|tier| tier.revision);
     let op = MetaOp::PutTier { tier: tier.clone(), expect: condition.expect() };

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::error::Fault;
 
-/// Longest `Retry-After`: a demand that can never pass is told this, in seconds (a day).
-const MAX_RETRY_AFTER_SECONDS: u64 = 86_400;
+/// Longest `Retry-After` in seconds: more than the longest period of a quota, a month.
+const MAX_RETRY_AFTER_SECONDS: u64 = 32 * 86_400;
 
 /// The problem's JSON text.
 pub(crate) fn body<L: Ledger>(fault: &Fault, entry: &Entry<L>) -> Bytes {

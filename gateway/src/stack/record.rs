@@ -115,6 +115,10 @@ async fn refuse<L: Ledger, B: Inbound>(mut entry: Entry<L>, fault: Fault) -> Res
             return problem_response(&entry, &fault);
         }
     } else {
+        // Its row comes later, in a sum: the decision itself must be one that this node may take now (P5).
+        if let Err(unavailable) = entry.shared.ledger.ready() {
+            return problem_response(&entry, &Fault::Unavailable(unavailable));
+        }
         let known = entry.known.as_ref().expect("refused with a known key");
         entry.shared.rejections.count(&entry, known, outcome, status);
         entry.shared.telemetry.coalesced.increment(1);
