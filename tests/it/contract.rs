@@ -286,6 +286,33 @@ fn without_a_quorum_every_answer_is_503() {
 }
 
 #[test]
+fn an_answer_that_cannot_be_logged_is_not_released_and_says_that_the_upstream_was_called() {
+    let upstream = Upstream::start();
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.leader(1);
+    let key = cluster.nodes[leader].admin().open_account(&upstream.url);
+    let url = cluster.nodes[leader].url("/delay/2000");
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| get(&client(), &url, &key).expect("an answer"));
+        until("the request at the upstream", || (upstream.requests() > 0).then_some(()));
+        for (n, node) in cluster.nodes.iter_mut().enumerate() {
+            if n != leader {
+                node.kill();
+            }
+        }
+        let answer = waiting.join().expect("joins");
+        answer.assert_problem(503, "temporary-reduced-capacity");
+        assert_eq!(answer.body["upstream_executed"], true, "{}", answer.text);
+        assert!(!answer.text.contains("late"), "{}", answer.text);
+        // Refused before the upstream, it does not say so.
+        let answer = get(&client(), &url, &key).expect("an answer");
+        answer.assert_problem(503, "temporary-reduced-capacity");
+        assert!(answer.body.get("upstream_executed").is_none(), "{}", answer.text);
+    });
+    assert_eq!(upstream.requests(), 1, "never tried again");
+}
+
+#[test]
 fn the_upstream_gets_ids_and_names_and_never_the_key() {
     let stage = Stage::new();
     let key = stage.key.as_str();

@@ -169,6 +169,36 @@ fn a_flood_over_three_nodes_stays_within_the_one_limit() {
 }
 
 #[test]
+fn a_flood_stays_within_the_limit_when_the_leader_dies() {
+    let upstream = Upstream::start();
+    let mut cluster = Cluster::start(3);
+    let tier = json!({ "limits": [{ "name": "all", "per": ["account"], "rate": "40/s", "burst": 80 }] });
+    let key = account(&cluster.nodes[0].admin(), &upstream, &tier);
+    let urls: Vec<String> = cluster.nodes.iter().map(|node| node.url("/")).collect();
+    let leader = cluster.leader(1);
+    let start = Instant::now();
+    let within = |when: &str| {
+        let admitted = upstream.requests();
+        let most = 80.0 + 40.0 * start.elapsed().as_secs_f64();
+        assert!(admitted as f64 <= most, "{when}: {admitted} admitted, at most {most}");
+        admitted
+    };
+    let load = Load::start(&urls, &key, 3);
+    until("the burst and more", || (within("before") >= 100).then_some(()));
+    cluster.nodes[leader].kill();
+    let before = within("at the kill");
+    until("units of the next leader", || (within("after") >= before + 100).then_some(()));
+    cluster.nodes[leader].start();
+    cluster.nodes[leader].wait_ready();
+    let before = within("at the return");
+    until("units after the return", || (within("after the return") >= before + 100).then_some(()));
+    let report = load.stop();
+    within("at the end");
+    println!("{} admitted in {:?}: {:?}", upstream.requests(), start.elapsed(), report.counts());
+    assert!(report.received.iter().all(|answer| matches!(answer.status, 200 | 429 | 503)), "{:?}", report.counts());
+}
+
+#[test]
 fn rejections_are_coalesced_and_all_of_them_are_counted() {
     let upstream = Upstream::start();
     let cluster = Cluster::start(1);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tests::{Admin, Answer, Cluster, Options, Upstream, client, get, post, unix_seconds, until};
+use tests::{Admin, Answer, Cluster, Load, Options, Upstream, client, get, post, unix_seconds, until};
 
 fn account(admin: &Admin, upstream: &Upstream, quota: &Value) -> String {
     admin.put_route(&upstream.url);
@@ -23,11 +23,6 @@ fn requests(limit: u64) -> Value {
 /// Sum of a field over a usage answer.
 fn sum(usage: &Value, field: &str) -> u64 {
     usage["data"].as_array().expect("a list").iter().map(|point| point[field].as_u64().expect("a number")).sum()
-}
-
-/// A value as JSON text, whatever its type.
-fn text(value: &Value) -> String {
-    value.to_string()
 }
 
 #[test]
@@ -182,18 +177,59 @@ fn usage_is_what_the_rows_say() {
     }
     for (by, column) in [("route", "route"), ("key", "key_id"), ("status", "status")] {
         let usage = admin.get(&format!("/v1/accounts/acme/usage?step=day&by={by}"));
-        for point in usage["data"].as_array().expect("a list") {
-            let same: Vec<&Value> = rows.iter().filter(|row| row[column] == point[by]).collect();
-            assert!(!same.is_empty(), "{by}: {point}");
-        }
-        let groups: std::collections::BTreeSet<String> = rows.iter().map(|row| row[column].to_string()).collect();
-        for group in groups {
-            let same: Vec<&Value> = rows.iter().filter(|row| text(&row[column]) == group).collect();
-            let points = usage["data"].as_array().expect("a list").iter().filter(|point| text(&point[by]) == group);
+        let points = usage["data"].as_array().expect("a list");
+        for row in &rows {
+            let group = &row[column];
+            let same = rows.iter().filter(|row| row[column] == *group).count() as u64;
+            let points = points.iter().filter(|point| point[by] == *group);
             let requests: u64 = points.map(|point| point["requests"].as_u64().expect("a number")).sum();
-            assert_eq!(requests, same.len() as u64, "{by} {group}: {usage}");
+            assert_eq!(requests, same, "{by} {group}: {usage}");
         }
     }
+}
+
+#[test]
+fn no_quota_is_overspent_when_the_leader_dies() {
+    let upstream = Upstream::start();
+    let mut cluster = Cluster::start(3);
+    let limit = 1_500;
+    let key = account(&cluster.nodes[0].admin(), &upstream, &requests(limit));
+    let urls: Vec<String> = cluster.nodes.iter().map(|node| node.url("/")).collect();
+    let load = Load::start(&urls, &key, 4);
+    until("a third of the quota", || (upstream.requests() >= limit / 3).then_some(()));
+    let leader = cluster.leader(1);
+    cluster.nodes[leader].kill();
+    let admitted = upstream.requests();
+    until("more of the quota", || (upstream.requests() >= admitted + 100).then_some(()));
+    cluster.nodes[leader].start();
+    cluster.nodes[leader].wait_ready();
+    let agent = client();
+    until("the end of the quota everywhere", || {
+        urls.iter().all(|url| get(&agent, url, &key).is_ok_and(|answer| answer.status == 429)).then_some(())
+    });
+    let report = load.stop();
+    println!("{} of {limit} admitted: {:?}, {} errors", upstream.requests(), report.counts(), report.errors);
+    assert!(upstream.requests() <= limit, "{} of {limit}", upstream.requests());
+    assert!(report.received.iter().all(|answer| matches!(answer.status, 200 | 429 | 503)), "{:?}", report.counts());
+}
+
+#[test]
+fn compatibility_headers_say_what_is_left() {
+    let upstream = Upstream::start();
+    let args = vec!["--compat-headers=x-rate-limit,x-quota".to_owned()];
+    let mut cluster = Cluster::new(1, &Options { args, ..Options::default() });
+    cluster.start_all();
+    let admin = cluster.nodes[0].admin();
+    let key = account(&admin, &upstream, &requests(5));
+    let limits = json!([{ "name": "slowly", "rate": "1/h", "burst": 3 }]);
+    admin.put_tier("limited", &json!({ "quotas": [requests(5)], "limits": limits }));
+    let answer = until("the first unit", || {
+        get(&client(), &cluster.nodes[0].url("/"), &key).ok().filter(|answer| answer.status == 200)
+    });
+    assert_eq!(answer.header("x-quota-remaining"), "4");
+    assert!(answer.header("x-rate-limit-remaining").parse::<u64>().is_ok_and(|left| left <= 2), "{:?}", answer.headers);
+    let end = unix_seconds(answer.header("x-quota-period-end"));
+    assert!(end.rem_euclid(86_400.0).abs() < 0.001, "{:?}", answer.headers);
 }
 
 /// Where Linux distributions have it.
