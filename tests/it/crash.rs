@@ -9,9 +9,9 @@ fn moment(round: u64) -> u64 {
     20 + round * 37 % 150
 }
 
-/// Kills in each test: 20, or `TOLLGATE_ROUNDS` (the nightly run has 200).
+/// Kills in each test: 20, or `KILL_ROUNDS` (the nightly run has 200).
 fn rounds() -> usize {
-    std::env::var("TOLLGATE_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(20)
+    std::env::var("KILL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(20)
 }
 
 #[test]
