@@ -85,7 +85,7 @@ fn a_quota_of_bytes_counts_what_was_sent() {
 }
 
 /// 32 clients that send until all nodes refuse; what was admitted.
-fn exhaust(cluster: &Cluster, key: &str) -> u64 {
+fn exhaust(cluster: &Cluster, key: &str, body: &[u8]) -> u64 {
     thread::scope(|scope| {
         let run = |n: usize| {
             let (nodes, agent) = (&cluster.nodes, client());
@@ -93,7 +93,7 @@ fn exhaust(cluster: &Cluster, key: &str) -> u64 {
                 let (mut admitted, mut refused, mut turn) = (0, 0, n);
                 // A node may refuse while another still has units: ask each several times.
                 while refused < 3 * nodes.len() {
-                    let answer = get(&agent, &nodes[turn % nodes.len()].url("/"), key).expect("an answer");
+                    let answer = post(&agent, &nodes[turn % nodes.len()].url("/count"), key, body).expect("an answer");
                     turn += 1;
                     if answer.status == 200 {
                         (admitted, refused) = (admitted + 1, 0);
@@ -118,11 +118,11 @@ fn totals_are_exact_under_32_clients_on_one_node_and_on_three() {
         let admin = cluster.nodes[0].admin();
         let limit = 400;
         let key = account(&admin, &upstream, &requests(limit));
-        let mut admitted = exhaust(&cluster, &key);
+        let mut admitted = exhaust(&cluster, &key, b"");
         assert!(admitted <= limit, "{nodes} nodes: {admitted} of {limit}");
         // What a node has set aside and does not use, it gives back.
         until("the whole quota", || {
-            admitted += exhaust(&cluster, &key);
+            admitted += exhaust(&cluster, &key, b"");
             (admitted >= limit).then_some(())
         });
         assert_eq!((admitted, upstream.requests()), (limit, limit), "{nodes} nodes");
@@ -138,6 +138,28 @@ fn totals_are_exact_under_32_clients_on_one_node_and_on_three() {
         let now = &admin.get("/v1/accounts/acme/limits")["data"][0];
         assert_eq!((&now["used"], &now["remaining"]), (&json!(limit), &json!(0)), "{now}");
     }
+}
+
+#[test]
+fn bytes_are_exact_under_32_clients_on_three_nodes() {
+    let upstream = Upstream::start();
+    let cluster = Cluster::start(3);
+    let admin = cluster.nodes[0].admin();
+    let key = account(
+        &admin,
+        &upstream,
+        &json!({ "name": "bytes", "unit": "content-bytes", "limit": 4_000, "period": "day" }),
+    );
+    let mut admitted = 0;
+    until("the whole quota", || {
+        admitted += exhaust(&cluster, &key, &[b'x'; 20]);
+        assert!(admitted <= 200, "{admitted} of 200");
+        (admitted == 200).then_some(())
+    });
+    let rows = admin.rows("account=acme&status=200");
+    assert_eq!(rows.iter().map(|row| row["bytes_in"].as_u64().expect("a number")).sum::<u64>(), 4_000);
+    let now = &admin.get("/v1/accounts/acme/limits")["data"][0];
+    assert_eq!((&now["used"], &now["remaining"]), (&json!(4_000), &json!(0)), "{now}");
 }
 
 #[test]

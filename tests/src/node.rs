@@ -6,7 +6,10 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use crate::{Admin, until};
@@ -70,10 +73,23 @@ fn build(dir: &Path) {
     assert!(status.success(), "no tollgate binary: {cargo:?} failed; or name one in TOLLGATE_BIN");
 }
 
-/// An address on loopback that was free a moment ago.
+/// An address on loopback that was free a moment ago and is handed out once. Below the ports that systems choose for clients,
+/// so that no connection takes it while its node is down; each test process begins elsewhere.
+///
+/// # Panics
+/// When all are taken.
 pub fn free_addr() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("a bound address").to_string()
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 22_000;
+    static HANDED_OUT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..COUNT {
+        let n = HANDED_OUT.fetch_add(1, Ordering::Relaxed);
+        let addr = format!("127.0.0.1:{}", FIRST + (std::process::id().wrapping_mul(101).wrapping_add(n)) % COUNT);
+        if TcpListener::bind(&addr).is_ok() {
+            return addr;
+        }
+    }
+    panic!("no port is free");
 }
 
 /// How to start nodes.

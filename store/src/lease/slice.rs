@@ -62,6 +62,8 @@ struct State {
     none_until_ns: u64,
     waiters: VecDeque<Waiter>,
     meter: Meter,
+    /// When units were last spent. A refusal is no spending: what is left and too little for it goes back, for another node
+    /// to make a whole of.
     spent_ns: u64,
 }
 
@@ -129,10 +131,10 @@ impl Slice {
         let mut state = self.lock();
         self.enter(&mut state, policy, bounds, &mut wants);
         state.meter.count(units, now_ns);
-        state.spent_ns = now_ns;
         // Those who wait are served first, or a large demand would starve.
         let step = if state.waiters.is_empty() && state.left >= units {
             state.left -= units;
+            state.spent_ns = now_ns;
             Step::Taken(self.taken(&state, policy.unit, units))
         } else if units > state.limit || (now_ns < state.none_until_ns && state.left < units) {
             Step::Exhausted
@@ -188,6 +190,7 @@ impl Slice {
                         let waiter = state.waiters.pop_front().expect("it was looked at");
                         let answer = if fits {
                             state.left -= waiter.units;
+                            state.spent_ns = now_ns;
                             Ok(self.taken(&state, waiter.unit, waiter.units))
                         } else {
                             state.none_until_ns = now_ns + ASK_AGAIN_NS;
