@@ -98,7 +98,7 @@ impl Reader {
         for (shown, real) in &self.words {
             script = script.replace(shown, real);
         }
-        let mut bash = Command::new("bash");
+        let mut bash = tests::command("bash");
         bash.args(["-euo", "pipefail", "-c", &script]).current_dir(self.dir.path()).env("PATH", &self.path);
         let done = bash.stdin(Stdio::null()).output().expect("run bash");
         let errors = String::from_utf8_lossy(&done.stderr);
@@ -113,7 +113,7 @@ impl Reader {
         let log = self.dir.path().join("demo.out");
         let out = File::create(&log).expect("make a file for the demo's output");
         let errors = out.try_clone().expect("a second handle to the file");
-        let mut command = Command::new(binary());
+        let mut command = tests::command(binary());
         command.args(arguments.split_whitespace()).current_dir(self.dir.path());
         let child = command.stdin(Stdio::null()).stdout(out).stderr(errors).spawn().expect("start the demo");
         let demo = self.demo.insert(Demo(child));

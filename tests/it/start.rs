@@ -39,7 +39,7 @@ fn says(text: &str, parts: &[&str]) {
 }
 
 fn serve(args: &[&str]) -> Command {
-    let mut command = Command::new(binary());
+    let mut command = tests::command(binary());
     command.arg("serve").args(args).stdin(Stdio::null());
     command
 }

@@ -14,7 +14,7 @@ mod wait;
 pub use admin::{Admin, Answer, client, get, post, send};
 pub use disk::{Cut, Disk};
 pub use load::{Load, Received, Report};
-pub use node::{Cluster, Node, Options, binary, free_addr};
+pub use node::{Cluster, Node, Options, binary, command, free_addr};
 pub use raw::Raw;
 pub use time::{rfc3339, unix_seconds};
 pub use upstream::Upstream;

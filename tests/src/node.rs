@@ -17,15 +17,15 @@ use crate::{Admin, until};
 /// The admin token that every test cluster is made with.
 const TOKEN_FILE: &str = "admin-token";
 
-/// The `tollgate` binary: `TOLLGATE_BIN`, or the one beside the test's own executable, built now when it is missing or older
-/// than its sources (`cargo test -p tests` alone does not build it, `cargo test --workspace` does).
+/// The `tollgate` binary: the one that `GATEWAY_BINARY` names, or the one beside the test's own executable, built now when it
+/// is missing or older than its sources (`cargo test -p tests` alone does not build it, `cargo test --workspace` does).
 ///
 /// # Panics
 /// When it cannot be built.
 pub fn binary() -> PathBuf {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     let found = || {
-        if let Some(path) = std::env::var_os("TOLLGATE_BIN") {
+        if let Some(path) = std::env::var_os("GATEWAY_BINARY") {
             return path.into();
         }
         // <target>/<profile>/deps/it-0123456789abcdef, or <target>/<profile>/a-bench
@@ -70,7 +70,23 @@ fn build(dir: &Path) {
     cargo.args(["build", "--quiet", "--workspace", "--bin", "tollgate", "--profile", profile]).current_dir(root);
     cargo.arg("--target-dir").arg(dir.parent().expect("a profile is in a target directory"));
     let status = cargo.status().unwrap_or_else(|error| panic!("run {cargo:?}: {error}"));
-    assert!(status.success(), "no tollgate binary: {cargo:?} failed; or name one in TOLLGATE_BIN");
+    assert!(status.success(), "no tollgate binary: {cargo:?} failed; or name one in GATEWAY_BINARY");
+}
+
+/// What every program may want of its environment: where programs are, where files may be, how much a panic says.
+const INHERITED: [&str; 4] = ["PATH", "HOME", "TMPDIR", "RUST_BACKTRACE"];
+
+/// A command that gets nothing of this process's environment but [`INHERITED`]. A node refuses a `TOLLGATE_*` variable that it
+/// does not know and obeys one that it does; neither is for whoever has exported one where the tests are run.
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear();
+    for name in INHERITED {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command
 }
 
 /// An address on loopback that was free a moment ago and is handed out once. Below the ports that systems choose for clients,
@@ -139,7 +155,7 @@ impl Node {
     pub fn command(&self) -> Command {
         let mut words = self.options.wrapper.clone();
         words.push(self.options.binary().display().to_string());
-        let mut command = Command::new(&words[0]);
+        let mut command = command(&words[0]);
         command.args(&words[1..]).arg("serve");
         command.arg("--data-dir").arg(&self.data_dir).arg("--node-name").arg(&self.name);
         command.args(["--data-addr", &self.data_addr, "--admin-addr", &self.admin_addr]);
@@ -148,7 +164,7 @@ impl Node {
             command.arg("--join").arg(self.join.join(","));
         }
         command.args(&self.options.args).envs(self.options.env.iter().cloned());
-        command.env_remove("TOLLGATE_ADMIN_TOKEN").stdin(Stdio::null());
+        command.stdin(Stdio::null());
         command
     }
 
@@ -288,8 +304,7 @@ impl Cluster {
     pub fn new(count: usize, options: &Options) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let token_file = dir.path().join(TOKEN_FILE);
-        let made =
-            Command::new(options.binary()).args(["token", "generate"]).output().expect("run tollgate token generate");
+        let made = command(options.binary()).args(["token", "generate"]).output().expect("run tollgate token generate");
         assert!(made.status.success(), "tollgate token generate: {}", String::from_utf8_lossy(&made.stderr));
         fs::write(&token_file, &made.stdout).expect("write the admin token");
         let peers: Vec<String> = (0..count).map(|_| free_addr()).collect();
@@ -348,5 +363,21 @@ impl Cluster {
                 self.nodes.iter().position(|node| node.name == name)
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_inherit_no_variable_of_the_tests() {
+        // cargo sets some for every test.
+        assert!(std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with("CARGO_")));
+        let output = command("env").output().expect("run env");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let passed = |name: &str| INHERITED.contains(&name);
+        let others: Vec<&str> = text.lines().filter(|line| !line.split('=').next().is_some_and(passed)).collect();
+        assert!(others.is_empty(), "{others:?}");
     }
 }

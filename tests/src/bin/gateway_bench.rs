@@ -36,7 +36,7 @@ struct Args {
     #[arg(long, default_value_t = 4)]
     rounds: usize,
     /// The release build of tollgate; the one beside this bench when not given.
-    #[arg(long, env = "TOLLGATE_BIN")]
+    #[arg(long, env = "GATEWAY_BINARY")]
     tollgate: Option<PathBuf>,
     /// Where the node keeps its data; a temporary directory when not given.
     #[arg(long)]
