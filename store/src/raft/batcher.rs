@@ -1,7 +1,8 @@
 //! Rows on their way into one ledger group: gathered into blocks, proposed, released at commit.
 //!
-//! A row costs a push and a wake-up; encoding, proposing and waiting are paid once a batch. At most [`IN_FLIGHT`] batches
-//! wait for their quorum; what arrives meanwhile makes the next batch, so batches grow with load and no timer is needed.
+//! A row costs a push and a wake-up; encoding, proposing and waiting are paid once a batch. While one waits for its quorum,
+//! what arrives makes the next, which goes at once when the other has landed, or beside it when it is large: so batches grow
+//! with load, and no timer is needed. (Two small batches at a time were measured to cost 1.5 times the CPU a row of one.)
 //! Each batch has a number within the node's incarnation: one whose fate is unknown is proposed again, byte for byte the
 //! same, until it has landed, and the state takes it once.
 
@@ -13,7 +14,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use bytes::Bytes;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
 
 use super::{group::Group, wait::Wait};
 use crate::{
@@ -22,7 +27,11 @@ use crate::{
 };
 
 /// Batches that wait for their quorum at once.
-const IN_FLIGHT: u32 = 2;
+const IN_FLIGHT: usize = 2;
+/// A batch goes beside another one from so many rows on: fewer cost nearly as much, three flushes and a dozen wake-ups.
+const NEXT_FLIGHT_ROWS: usize = 256;
+/// How often the batcher lets others run before a batch, as long as that brings rows.
+const STEPS_BACK: usize = 4;
 /// Rows of one batch.
 const BATCH_ROWS: usize = 1_024;
 /// One attempt at a batch; attempts go on until it lands or the node stops.
@@ -33,7 +42,7 @@ struct Waiting {
     row: Row,
     /// None for a row that nobody waits for.
     done: Option<oneshot::Sender<bool>>,
-    _place: Place,
+    place: Place,
 }
 
 /// A place in the queue; given back when dropped.
@@ -86,7 +95,7 @@ impl Batcher {
     pub(crate) fn push(&self, row: Row, place: Place) -> oneshot::Receiver<bool> {
         let (done, committed) = oneshot::channel();
         // The batcher ends only with the process; then the receiver says so.
-        let _ = self.queue.send(Waiting { row, done: Some(done), _place: place });
+        let _ = self.queue.send(Waiting { row, done: Some(done), place });
         committed
     }
 
@@ -94,7 +103,7 @@ impl Batcher {
     pub(crate) fn push_unattended(&self, row: Row) {
         match self.place() {
             Some(place) => {
-                let _ = self.queue.send(Waiting { row, done: None, _place: place });
+                let _ = self.queue.send(Waiting { row, done: None, place });
             }
             None => {
                 self.counters.dropped.fetch_add(1, Ordering::Relaxed);
@@ -119,19 +128,78 @@ async fn run(
     mut queue: mpsc::UnboundedReceiver<Waiting>,
     counters: Arc<Counters>,
 ) {
-    let flights = Arc::new(Semaphore::new(IN_FLIGHT as usize));
+    let mut flights = JoinSet::new();
+    let mut taken = Vec::new();
     let mut batch = 0;
     loop {
-        let Ok(flight) = Arc::clone(&flights).acquire_owned().await else { return };
-        let mut taken = Vec::new();
-        if queue.recv_many(&mut taken, BATCH_ROWS).await == 0 {
+        let room = BATCH_ROWS - taken.len();
+        tokio::select! {
+            biased;
+            _ = flights.join_next(), if !flights.is_empty() => {}
+            more = queue.recv_many(&mut taken, room), if room > 0 => {
+                if more == 0 {
+                    // Whoever waits still gets an answer.
+                    return flights.detach_all();
+                }
+            }
+        }
+        gather(&mut queue, &mut taken).await;
+        if departs(taken.len(), flights.len()) {
+            batch += 1;
+            let of = Batch { node, incarnation, batch };
+            if let Some(flight) = of.prepare(std::mem::take(&mut taken), &counters) {
+                flights.spawn(flight.fly(Arc::clone(&group), Arc::clone(&counters)));
+            }
+        }
+    }
+}
+
+/// Takes what is there, and what comes from the writers that were woken a moment ago: they run while this task steps back.
+async fn gather(queue: &mut mpsc::UnboundedReceiver<Waiting>, taken: &mut Vec<Waiting>) {
+    for _ in 0..STEPS_BACK {
+        let before = taken.len();
+        tokio::task::yield_now().await;
+        while taken.len() < BATCH_ROWS
+            && let Ok(waiting) = queue.try_recv()
+        {
+            taken.push(waiting);
+        }
+        if taken.len() == before {
             return;
         }
-        batch += 1;
+    }
+}
+
+/// Whether so many rows go, with so many batches in flight.
+fn departs(rows: usize, in_flight: usize) -> bool {
+    match in_flight {
+        0 => rows > 0,
+        _ => in_flight < IN_FLIGHT && rows >= NEXT_FLIGHT_ROWS,
+    }
+}
+
+/// A batch's name in the replicated state.
+struct Batch {
+    node: NodeId,
+    incarnation: u64,
+    batch: u64,
+}
+
+/// A batch as it is proposed, and who waits for it.
+struct Flight {
+    command: Bytes,
+    batch: u64,
+    rows: u32,
+    waiters: Vec<(Option<oneshot::Sender<bool>>, Place)>,
+}
+
+impl Batch {
+    fn prepare(self, taken: Vec<Waiting>, counters: &Counters) -> Option<Flight> {
+        let Self { node, incarnation, batch } = self;
         let (mut rows, mut waiters) = (Vec::with_capacity(taken.len()), Vec::with_capacity(taken.len()));
-        for Waiting { row, done, _place } in taken {
+        for Waiting { row, done, place } in taken {
             rows.push(row);
-            waiters.push((done, _place));
+            waiters.push((done, place));
         }
         let block = match block::encode(&rows) {
             Ok(block) => block,
@@ -141,7 +209,7 @@ async fn run(
                 for (done, _) in waiters {
                     let _ = done.map(|done| done.send(false));
                 }
-                continue;
+                return None;
             }
         };
         counters.rows.fetch_add(rows.len() as u64, Ordering::Relaxed);
@@ -149,18 +217,22 @@ async fn run(
         counters.block_bytes.fetch_add(block.len() as u64, Ordering::Relaxed);
         let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
         let command = Command::Rows(RowBatch { node, incarnation, batch, rows: count, block: block.into() }).encode();
-        let (group, counters) = (Arc::clone(&group), Arc::clone(&counters));
-        tokio::spawn(async move {
-            let _flight = flight;
-            let started = std::time::Instant::now();
-            while let Err(error) = group.propose(&command, Wait::Committed, true, ATTEMPT).await {
-                tracing::warn!(%error, batch, rows = count, "rows wait for a quorum");
-            }
-            let took = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            counters.commit_ns.fetch_add(took, Ordering::Relaxed);
-            for (done, _place) in waiters {
-                let _ = done.map(|done| done.send(true));
-            }
-        });
+        Some(Flight { command, batch, rows: count, waiters })
+    }
+}
+
+impl Flight {
+    /// Proposes until it has landed, then wakes who waits.
+    async fn fly(self, group: Arc<Group>, counters: Arc<Counters>) {
+        let Self { command, batch, rows, waiters } = self;
+        let started = std::time::Instant::now();
+        while let Err(error) = group.propose(&command, Wait::Committed, true, ATTEMPT).await {
+            tracing::warn!(%error, batch, rows, "rows wait for a quorum");
+        }
+        let took = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        counters.commit_ns.fetch_add(took, Ordering::Relaxed);
+        for (done, _place) in waiters {
+            let _ = done.map(|done| done.send(true));
+        }
     }
 }

@@ -21,6 +21,7 @@ mod join;
 mod names;
 mod read;
 mod rows;
+mod texts;
 mod ulid;
 mod wire;
 mod write;
@@ -34,6 +35,7 @@ pub use error::{BlockError, EncodeError, JoinError};
 pub use filter::Filter;
 pub use join::join;
 pub use read::Block;
+pub(super) use texts::SharedTexts;
 
 use crate::model::Row;
 

@@ -25,7 +25,8 @@ impl State {
         if self.read().live.vars.landed.contains(node, incarnation, number) {
             return Ok(self.step(id, 0, |_| Reply::Rows(false)));
         }
-        let tally = Tally::of(block).map_err(|source| StateError::Block { index: id.index, source })?;
+        let tally = Tally::of(block, &mut self.texts.lock().expect("no panic while locked"));
+        let tally = tally.map_err(|source| StateError::Block { index: id.index, source })?;
         self.know_quotas(tally.charges.iter().map(|(account, quota, ..)| (account, quota)))?;
         let (bytes, counted) = (block.len() as u64, Arc::new(tally.counted));
         Ok(self.step(id, bytes, |live| {

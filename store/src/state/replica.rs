@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use super::{
     Applied, Change, Options, StateError, Stats,
+    block::SharedTexts,
     layer::Live,
     storage::{Main, Storage},
     tables::Table,
@@ -35,6 +36,8 @@ pub struct State {
     pub(super) options: Options,
     pub(super) live: RwLock<Replica>,
     pub(super) writer: Mutex<()>,
+    /// Of the writer alone.
+    pub(super) texts: Mutex<SharedTexts>,
     pub(super) checkpointing: Mutex<()>,
     pub(super) checkpointed: Mutex<Option<(LogId, Option<Bytes>)>>,
     pub(super) checkpoints: AtomicU64,
@@ -66,6 +69,7 @@ impl State {
             options,
             live: RwLock::new(replica),
             writer: Mutex::default(),
+            texts: Mutex::default(),
             checkpointing: Mutex::default(),
             checkpointed: Mutex::new(applied.last.map(|last| (last, applied.membership))),
             checkpoints: AtomicU64::new(0),

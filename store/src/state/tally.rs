@@ -1,7 +1,7 @@
 //! What a row block adds, found before the lock is taken: a pure function of the block's bytes.
 
 use super::{
-    block::{Block, BlockError, Column, Principal, Shape},
+    block::{Block, BlockError, Charges, Column, Principal, Shape, SharedTexts},
     hash::FastMap,
     settled::Settled,
 };
@@ -45,22 +45,25 @@ impl Tally {
     ///
     /// # Errors
     /// Bytes that are no block, or another version's.
-    pub(super) fn of(bytes: &[u8]) -> Result<Self, BlockError> {
+    pub(super) fn of(bytes: &[u8], texts: &mut SharedTexts) -> Result<Self, BlockError> {
         let block = Block::open(bytes)?;
+        let (names, costs) = (block.names()?, block.costs()?);
+        let all_charges = block.charges_over(&names, &costs, texts)?;
         let counted = Counted {
-            principals: block.principals()?,
-            shapes: block.shapes()?,
+            principals: block.principals_over(&names, texts)?,
+            shapes: block.shapes_over(&names, texts)?,
             ts: block.timestamps()?,
             counts: block.counts()?,
-            costs: block.costs()?,
+            costs,
             bytes_in: block.bytes_in()?,
             bytes_out: block.bytes_out()?,
             durations_us: block.durations_us()?,
         };
-        let charges = charges(&block, &counted.principals)?;
+        let [accounts, ..] = block.principal_tuples()?;
+        let charges = charges(&all_charges, &accounts, &counted.principals);
         let (mut min_ts, mut max_ts, mut settled) = (block.min_ts(), block.max_ts(), Vec::new());
         if counted.shapes.values.iter().any(|shape| shape.settles) {
-            settled = settling(&block, &counted)?;
+            settled = settling(&block, &counted, &all_charges)?;
             let rows = counted.ts.iter().zip(counted.shapes.iter()).filter(|(_, shape)| !shape.settles);
             (min_ts, max_ts) = rows
                 .fold((Timestamp(i64::MAX), Timestamp(i64::MIN)), |(min, max), (ts, _)| (min.min(*ts), max.max(*ts)));
@@ -69,8 +72,12 @@ impl Tally {
     }
 }
 
-fn settling(block: &Block<'_>, counted: &Counted) -> Result<Vec<(u32, RequestId, Timestamp, Settled)>, BlockError> {
-    let (ids, charges) = (block.request_ids()?, block.charges()?);
+fn settling(
+    block: &Block<'_>,
+    counted: &Counted,
+    charges: &Charges,
+) -> Result<Vec<(u32, RequestId, Timestamp, Settled)>, BlockError> {
+    let ids = block.request_ids()?;
     let records = (0..block.rows()).filter(|record| counted.shapes.get(*record).settles);
     Ok(records
         .map(|record| {
@@ -87,20 +94,13 @@ fn settling(block: &Block<'_>, counted: &Counted) -> Result<Vec<(u32, RequestId,
         .collect())
 }
 
-/// The block's charges, summed by account, list of quotas and place in it, in order of their first rows.
-fn charges(block: &Block<'_>, principals: &Column<Principal>) -> Result<Vec<(AccountId, Name, i64, u64)>, BlockError> {
-    let charges = block.charges()?;
+/// The block's charges, summed by account, list of quotas and place in it, in order of their first rows. `accounts`: each
+/// principal's account, as a number.
+fn charges(charges: &Charges, accounts: &[u64], principals: &Column<Principal>) -> Vec<(AccountId, Name, i64, u64)> {
     if charges.units.is_empty() {
-        return Ok(Vec::new());
+        return Vec::new();
     }
-    let mut numbers: FastMap<&AccountId, u32> = FastMap::default();
-    let accounts: Vec<u32> = (principals.values.iter())
-        .map(|of| {
-            let next = numbers.len() as u32;
-            *numbers.entry(&of.account).or_insert(next)
-        })
-        .collect();
-    let mut places: FastMap<(u32, u32, u32), u32> = FastMap::default();
+    let mut places: FastMap<(u64, u32, u32), u32> = FastMap::default();
     let mut sums: Vec<(AccountId, Name, i64, u64)> = Vec::new();
     for (row, &code) in principals.codes.iter().enumerate() {
         let list = charges.lists.codes[row];
@@ -113,5 +113,5 @@ fn charges(block: &Block<'_>, principals: &Column<Principal>) -> Result<Vec<(Acc
             *sum = sum.saturating_add(units);
         }
     }
-    Ok(sums)
+    sums
 }

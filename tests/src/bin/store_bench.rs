@@ -258,12 +258,15 @@ async fn run(store: &Store, writers: usize, rate: u64, seconds: u64, trace_ids: 
     let sum = Arc::new(Mutex::new(Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?));
     let start = Instant::now();
     let interval = (rate > 0).then(|| Duration::from_secs(1).div_f64(rate as f64));
+    let accounts: Arc<[(AccountId, store::model::KeyId)]> =
+        (0..1_000).map(|n| (format!("acct_01J{n:023}").into(), format!("key_01J{n:023}").into())).collect();
     let tasks: Vec<_> = (0..writers)
         .map(|writer| {
+            let accounts = Arc::clone(&accounts);
             let (store, failed, next, stop, sum) =
                 (store.clone(), Arc::clone(&failed), Arc::clone(&next), Arc::clone(&stop), Arc::clone(&sum));
             tokio::spawn(async move {
-                let mut rows = Rows::new(writer as u64, trace_ids);
+                let mut rows = Rows::new(writer as u64, trace_ids, accounts);
                 let mut own = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).expect("valid bounds");
                 while !stop.load(Ordering::Relaxed) {
                     let mut due = Instant::now();
@@ -321,7 +324,8 @@ async fn run(store: &Store, writers: usize, rate: u64, seconds: u64, trace_ids: 
 struct Rows {
     seed: u64,
     trace_ids: bool,
-    accounts: Vec<(AccountId, store::model::KeyId)>,
+    /// Shared by all writers, as the texts of a gateway's view are.
+    accounts: Arc<[(AccountId, store::model::KeyId)]>,
     tiers: [Name; 2],
     routes: [Name; 2],
     paths: [Name; 2],
@@ -332,9 +336,7 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(seed: u64, trace_ids: bool) -> Self {
-        let accounts =
-            (0..1_000).map(|n| (format!("acct_01J{n:023}").into(), format!("key_01J{n:023}").into())).collect();
+    fn new(seed: u64, trace_ids: bool, accounts: Arc<[(AccountId, store::model::KeyId)]>) -> Self {
         Self {
             seed: (seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
             trace_ids,

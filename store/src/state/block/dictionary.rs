@@ -9,62 +9,97 @@ use std::{
     thread,
 };
 
-use super::{EncodeError, MAX_TEXT};
+use super::{EncodeError, MAX_TEXT, names::Parts};
 
-/// Texts. Rows share theirs, so the same address is mostly met again, and its code is found without reading it.
-pub(super) struct Texts<'a> {
+/// Names. Rows share theirs, so the same address is mostly met again, and its code is found without reading it.
+pub(super) struct Names<'a> {
     field: &'static str,
-    pub(super) texts: Vec<&'a str>,
-    by_text: HashMap<&'a str, u64, Seeded>,
+    pub(super) names: Vec<Parts<'a>>,
+    by_name: HashMap<Parts<'a>, u64, Seeded>,
     by_address: HashMap<(usize, usize), u64, Seeded>,
     last: (&'a str, u64),
 }
 
-impl<'a> Texts<'a> {
+impl<'a> Names<'a> {
     pub(super) fn new(field: &'static str) -> Self {
         Self {
             field,
-            texts: Vec::new(),
-            by_text: HashMap::default(),
+            names: Vec::new(),
+            by_name: HashMap::default(),
             by_address: HashMap::default(),
             last: ("", u64::MAX),
         }
     }
 
-    pub(super) fn reserve(&mut self, texts: usize) {
-        self.texts.reserve(texts);
-        self.by_text.reserve(texts);
-        self.by_address.reserve(texts);
+    pub(super) fn reserve(&mut self, names: usize) {
+        self.names.reserve(names);
+        self.by_name.reserve(names);
+        self.by_address.reserve(names);
     }
 
-    /// The text's code.
-    pub(super) fn code(&mut self, text: &'a str) -> Result<u64, EncodeError> {
-        if std::ptr::eq(self.last.0, text) && self.last.1 != u64::MAX {
+    /// The code of a row's name.
+    pub(super) fn code(&mut self, name: &'a str) -> Result<u64, EncodeError> {
+        if std::ptr::eq(self.last.0, name) && self.last.1 != u64::MAX {
             return Ok(self.last.1);
         }
-        let address = (text.as_ptr() as usize, text.len());
+        let address = (name.as_ptr() as usize, name.len());
         let code = match self.by_address.get(&address) {
             Some(&code) => code,
             None => {
-                let code = self.code_of_new(text)?;
+                check_length(self.field, name.len())?;
+                let code = self.code_of(Parts::of(name))?;
                 self.by_address.insert(address, code);
                 code
             }
         };
-        self.last = (text, code);
+        self.last = (name, code);
         Ok(code)
     }
 
-    /// The same for texts that are each row's own: their addresses say nothing.
-    pub(super) fn code_of_new(&mut self, text: &'a str) -> Result<u64, EncodeError> {
-        if text.len() > MAX_TEXT {
-            return Err(EncodeError::TextTooLong { field: self.field, bytes: text.len(), max: MAX_TEXT });
-        }
-        Ok(*self.by_text.entry(text).or_insert_with(|| {
-            self.texts.push(text);
-            self.texts.len() as u64 - 1
+    /// The code of another block's name.
+    pub(super) fn code_of(&mut self, name: Parts<'a>) -> Result<u64, EncodeError> {
+        check_length(self.field, name.len())?;
+        Ok(*self.by_name.entry(name).or_insert_with(|| {
+            self.names.push(name);
+            self.names.len() as u64 - 1
         }))
     }
+}
+
+/// Texts that are each row's own.
+pub(super) struct Texts<'a> {
+    field: &'static str,
+    pub(super) texts: Vec<&'a str>,
+    codes: HashMap<&'a str, u64, Seeded>,
+    last: u64,
+}
+
+impl<'a> Texts<'a> {
+    pub(super) fn new(field: &'static str) -> Self {
+        Self { field, texts: Vec::new(), codes: HashMap::default(), last: 0 }
+    }
+
+    pub(super) fn reserve(&mut self, texts: usize) {
+        self.texts.reserve(texts);
+        self.codes.reserve(texts);
+    }
+
+    /// The text's code.
+    pub(super) fn code(&mut self, text: &'a str) -> Result<u64, EncodeError> {
+        if self.texts.get(self.last as usize).is_some_and(|last| *last == text) {
+            return Ok(self.last);
+        }
+        check_length(self.field, text.len())?;
+        self.last = *self.codes.entry(text).or_insert_with(|| {
+            self.texts.push(text);
+            self.texts.len() as u64 - 1
+        });
+        Ok(self.last)
+    }
+}
+
+fn check_length(field: &'static str, bytes: usize) -> Result<(), EncodeError> {
+    if bytes > MAX_TEXT { Err(EncodeError::TextTooLong { field, bytes, max: MAX_TEXT }) } else { Ok(()) }
 }
 
 /// Values of another kind: tuples of codes, addresses, lists.

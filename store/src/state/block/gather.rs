@@ -3,22 +3,24 @@
 use std::net::IpAddr;
 
 use super::{
-    Charges, Column, EncodeError, MAX_CHARGES, MAX_ROWS, Principal, Shape,
-    dictionary::{Table, Texts},
-    rows::Columns,
+    BlockError, EncodeError, MAX_CHARGES, MAX_ROWS,
+    dictionary::{Names, Table, Texts},
+    join::Part,
+    names::Dictionary,
+    read::pick,
 };
 use crate::model::Row;
 
 /// Columns that grow. Texts are borrowed from the rows or from the blocks that are joined.
 pub(super) struct Gather<'a> {
-    pub(super) accounts: Texts<'a>,
-    pub(super) keys: Texts<'a>,
-    pub(super) tiers: Texts<'a>,
-    pub(super) routes: Texts<'a>,
-    pub(super) methods: Texts<'a>,
-    pub(super) nodes: Texts<'a>,
-    pub(super) regions: Texts<'a>,
-    pub(super) quotas: Texts<'a>,
+    pub(super) accounts: Names<'a>,
+    pub(super) keys: Names<'a>,
+    pub(super) tiers: Names<'a>,
+    pub(super) routes: Names<'a>,
+    pub(super) methods: Names<'a>,
+    pub(super) nodes: Names<'a>,
+    pub(super) regions: Names<'a>,
+    pub(super) quotas: Names<'a>,
     pub(super) paths: Texts<'a>,
     /// account, key, tier
     pub(super) principals: Table<[u64; 3]>,
@@ -51,14 +53,14 @@ pub(super) struct Gather<'a> {
 impl Default for Gather<'_> {
     fn default() -> Self {
         Self {
-            accounts: Texts::new("account"),
-            keys: Texts::new("key_id"),
-            tiers: Texts::new("tier"),
-            routes: Texts::new("route"),
-            methods: Texts::new("method"),
-            nodes: Texts::new("node"),
-            regions: Texts::new("region"),
-            quotas: Texts::new("charges.quota"),
+            accounts: Names::new("account"),
+            keys: Names::new("key_id"),
+            tiers: Names::new("tier"),
+            routes: Names::new("route"),
+            methods: Names::new("method"),
+            nodes: Names::new("node"),
+            regions: Names::new("region"),
+            quotas: Names::new("charges.quota"),
             paths: Texts::new("path"),
             principals: Table::default(),
             shapes: Table::default(),
@@ -151,7 +153,7 @@ impl<'a> Gather<'a> {
             row.completion as u64,
             u64::from(row.settles),
         ];
-        let path = self.paths.code_of_new(&row.path)?;
+        let path = self.paths.code(&row.path)?;
         let client_id = row.client_request_id.as_deref();
         if let Some(text) = client_id.filter(|text| text.len() > super::MAX_TEXT) {
             let field = "client_request_id";
@@ -183,73 +185,112 @@ impl<'a> Gather<'a> {
     }
 
     /// A block's rows more. Every dictionary is in order of first appearance, so the codes come out as if row by row.
-    pub(super) fn append(&mut self, block: &'a Columns) -> Result<(), EncodeError> {
-        self.room_for(block.ts.len(), block.charges.units.len())?;
-        let principals = self.principals_of(&block.principals)?;
-        let shapes = self.shapes_of(&block.shapes)?;
-        let paths: Vec<_> = block.paths.values.iter().map(|p| self.paths.code_of_new(p)).collect::<Result<_, _>>()?;
-        let ips: Vec<_> = block.ips.values.iter().map(|ip| self.ips.code(ip)).collect();
-        let lists = self.lists_of(&block.charges)?;
+    pub(super) fn append(&mut self, part: &'a Part) -> Result<(), JoinedError> {
+        self.room_for(part.ts.len(), part.units.len())?;
+        let principals = self.principals_of(part)?;
+        let shapes = self.shapes_of(part)?;
+        let paths: Vec<_> = part.paths.iter().map(|path| self.paths.code(path)).collect::<Result<_, _>>()?;
+        let ips: Vec<_> = part.ips.values.iter().map(|ip| self.ips.code(ip)).collect();
+        let lists = self.lists_of(part)?;
 
-        recode(&mut self.principal, &principals, &block.principals.codes);
-        recode(&mut self.shape, &shapes, &block.shapes.codes);
-        recode(&mut self.path, &paths, &block.paths.codes);
-        recode(&mut self.ip, &ips, &block.ips.codes);
-        recode(&mut self.list, &lists, &block.charges.lists.codes);
-        self.ts.extend(block.ts.iter().map(|ts| ts.0));
-        self.ids.extend(block.ids.iter().map(|id| id.0));
-        self.cost.extend_from_slice(&block.cost);
-        self.bytes_in.extend_from_slice(&block.bytes_in);
-        self.bytes_out.extend_from_slice(&block.bytes_out);
-        self.upstream_us.extend_from_slice(&block.upstream_us);
-        self.duration_us.extend_from_slice(&block.duration_us);
-        self.count.extend_from_slice(&block.count);
-        self.client_ids.extend(block.client_ids.iter().map(Option::as_deref));
-        self.traces.extend_from_slice(&block.traces);
-        self.units.extend_from_slice(&block.charges.units);
-        for (row, &cost) in block.cost.iter().enumerate() {
-            let charges = block.charges.lists.get(row).len();
+        recode(&mut self.principal, &principals, &part.principal);
+        recode(&mut self.shape, &shapes, &part.shape);
+        recode(&mut self.path, &paths, &part.path);
+        recode(&mut self.ip, &ips, &part.ips.codes);
+        recode(&mut self.list, &lists, &part.list);
+        self.ts.extend(part.ts.iter().map(|ts| ts.0));
+        self.ids.extend(part.ids.iter().map(|id| id.0));
+        self.cost.extend_from_slice(&part.cost);
+        self.bytes_in.extend_from_slice(&part.bytes_in);
+        self.bytes_out.extend_from_slice(&part.bytes_out);
+        self.upstream_us.extend_from_slice(&part.upstream_us);
+        self.duration_us.extend_from_slice(&part.duration_us);
+        self.count.extend_from_slice(&part.count);
+        match &part.client_ids {
+            Some(ids) => self.client_ids.extend(ids.options()),
+            None => self.client_ids.resize(self.ts.len(), None),
+        }
+        self.traces.extend_from_slice(&part.traces);
+        self.units.extend_from_slice(&part.units);
+        for (&cost, &list) in part.cost.iter().zip(&part.list) {
+            let charges = part.lists[list as usize].len();
             self.unit_costs.extend(std::iter::repeat_n(cost, charges));
         }
         Ok(())
     }
 
-    fn principals_of(&mut self, column: &'a Column<Principal>) -> Result<Vec<u64>, EncodeError> {
-        let code = |p: &'a Principal| {
-            let tuple = [self.accounts.code(&p.account)?, self.keys.code(&p.key_id)?, self.tiers.code(&p.tier)?];
+    fn principals_of(&mut self, part: &'a Part) -> Result<Vec<u64>, JoinedError> {
+        let accounts = codes(&mut self.accounts, part, Dictionary::Account)?;
+        let keys = codes(&mut self.keys, part, Dictionary::Key)?;
+        let tiers = codes(&mut self.tiers, part, Dictionary::Tier)?;
+        let [account, key, tier] = &part.principals;
+        let code = |of: usize| {
+            let tuple = [pick(&accounts, account[of])?, pick(&keys, key[of])?, pick(&tiers, tier[of])?];
             Ok(self.principals.code(&tuple))
         };
-        column.values.iter().map(code).collect()
+        (0..account.len()).map(code).collect()
     }
 
-    fn shapes_of(&mut self, column: &'a Column<Shape>) -> Result<Vec<u64>, EncodeError> {
-        let code = |s: &'a Shape| {
+    fn shapes_of(&mut self, part: &'a Part) -> Result<Vec<u64>, JoinedError> {
+        let routes = codes(&mut self.routes, part, Dictionary::Route)?;
+        let methods = codes(&mut self.methods, part, Dictionary::Method)?;
+        let nodes = codes(&mut self.nodes, part, Dictionary::Node)?;
+        let regions = codes(&mut self.regions, part, Dictionary::Region)?;
+        let [route, method, node, region, rest @ ..] = &part.shapes;
+        let [status, outcome, completion, settles] = rest;
+        let code = |of: usize| {
             let tuple = [
-                self.routes.code(&s.route)?,
-                self.methods.code(&s.method)?,
-                self.nodes.code(&s.node)?,
-                self.regions.code(&s.region)?,
-                u64::from(s.status),
-                s.outcome as u64,
-                s.completion as u64,
-                u64::from(s.settles),
+                pick(&routes, route[of])?,
+                pick(&methods, method[of])?,
+                pick(&nodes, node[of])?,
+                pick(&regions, region[of])?,
+                status[of],
+                outcome[of],
+                completion[of],
+                u64::from(settles[of] != 0),
             ];
             Ok(self.shapes.code(&tuple))
         };
-        column.values.iter().map(code).collect()
+        (0..route.len()).map(code).collect()
     }
 
-    fn lists_of(&mut self, charges: &'a Charges) -> Result<Vec<u64>, EncodeError> {
-        let mut codes = Vec::with_capacity(charges.lists.values.len());
-        for list in &charges.lists.values {
+    fn lists_of(&mut self, part: &'a Part) -> Result<Vec<u64>, JoinedError> {
+        let quotas = codes(&mut self.quotas, part, Dictionary::Quota)?;
+        let mut codes = Vec::with_capacity(part.lists.len());
+        for list in &part.lists {
             self.scratch.clear();
             for (quota, period_start) in list {
-                self.scratch.push((self.quotas.code(quota)?, *period_start));
+                self.scratch.push((pick(&quotas, *quota)?, *period_start));
             }
             codes.push(self.lists.code(self.scratch.as_slice()));
         }
         Ok(codes)
     }
+}
+
+/// Why a block's rows were not taken.
+pub(super) enum JoinedError {
+    /// The block is damaged.
+    Block(BlockError),
+    /// There is no room for them.
+    Encode(EncodeError),
+}
+
+impl From<BlockError> for JoinedError {
+    fn from(error: BlockError) -> Self {
+        Self::Block(error)
+    }
+}
+
+impl From<EncodeError> for JoinedError {
+    fn from(error: EncodeError) -> Self {
+        Self::Encode(error)
+    }
+}
+
+/// The codes here of a block's names.
+fn codes<'a>(to: &mut Names<'a>, part: &'a Part, of: Dictionary) -> Result<Vec<u64>, EncodeError> {
+    part.names.parts(of).map(|name| to.code_of(name)).collect()
 }
 
 fn recode(to: &mut Vec<u64>, codes: &[u64], from: &[u32]) {

@@ -1,14 +1,20 @@
 //! The names section: eight dictionaries as one column, so that a small block pays for one head and one heap.
+//!
+//! A name is handled in its [`Parts`]: joining blocks builds no text, and never takes one apart again.
+
+use std::hash::{Hash, Hasher};
 
 use super::{
-    BlockError, MAX_CHARGES, MAX_TEXT, MAX_TEXT_BYTES, ints, ulid,
+    BlockError, MAX_CHARGES, MAX_TEXT, MAX_TEXT_BYTES, ints,
+    texts::Text,
+    ulid,
     wire::{Reader, put_varint},
     zip,
 };
 
 /// The dictionaries, in their stored order.
 #[derive(Clone, Copy)]
-pub(super) enum Dictionary {
+pub(in crate::state) enum Dictionary {
     Account = 0,
     Key = 1,
     Tier = 2,
@@ -19,27 +25,56 @@ pub(super) enum Dictionary {
     Quota = 7,
 }
 
-const DICTIONARIES: usize = 8;
+pub(super) const DICTIONARIES: usize = 8;
+
+/// A name as blocks have it: a text, and the ULID that followed it in its canonical spelling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Parts<'a> {
+    pub(super) text: &'a str,
+    pub(super) ulid: Option<u128>,
+}
+
+impl<'a> Parts<'a> {
+    pub(super) fn of(name: &'a str) -> Self {
+        ulid::split(name).map_or(Self { text: name, ulid: None }, |(text, bits)| Self { text, ulid: Some(bits) })
+    }
+
+    /// Bytes of the whole name.
+    pub(super) fn len(&self) -> usize {
+        self.text.len() + if self.ulid.is_some() { ulid::LENGTH } else { 0 }
+    }
+
+    /// The whole name.
+    pub(super) fn to_name<T: Text>(self) -> T {
+        self.ulid.map_or_else(|| T::from(self.text), |bits| T::from(ulid::joined(self.text, bits)))
+    }
+}
+
+impl Hash for Parts<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        if let Some(bits) = self.ulid {
+            state.write_u64((bits >> 64) as u64);
+            state.write_u64(bits as u64);
+        }
+        state.write(self.text.as_bytes());
+    }
+}
 
 /// Writes their counts; for each text `2 * length`, or `2 * length of prefix + 1` when a ULID follows that is not in the
 /// heap; the ULIDs in halves; the heap.
-pub(super) fn put(out: &mut Vec<u8>, dictionaries: [&[&str]; DICTIONARIES]) {
-    let all = dictionaries.iter().map(|texts| texts.len()).sum();
+pub(super) fn put(out: &mut Vec<u8>, dictionaries: [&[Parts<'_>]; DICTIONARIES]) {
+    let all = dictionaries.iter().map(|names| names.len()).sum();
     let (mut lengths, mut high, mut low) = (Vec::with_capacity(all), Vec::with_capacity(all), Vec::with_capacity(all));
     let mut heap = Vec::with_capacity(all * 8);
-    for texts in dictionaries {
-        put_varint(out, texts.len() as u64);
-        for name in texts {
-            let (text, has_ulid) = match ulid::split(name) {
-                Some((prefix, bits)) => {
-                    high.push((bits >> 64) as u64);
-                    low.push(bits as u64);
-                    (prefix, 1)
-                }
-                None => (*name, 0),
-            };
-            lengths.push(text.len() as u64 * 2 + has_ulid);
-            heap.extend_from_slice(text.as_bytes());
+    for names in dictionaries {
+        put_varint(out, names.len() as u64);
+        for name in names {
+            if let Some(bits) = name.ulid {
+                high.push((bits >> 64) as u64);
+                low.push(bits as u64);
+            }
+            lengths.push(name.text.len() as u64 * 2 + u64::from(name.ulid.is_some()));
+            heap.extend_from_slice(name.text.as_bytes());
         }
     }
     for column in [&lengths, &high, &low] {
@@ -49,7 +84,7 @@ pub(super) fn put(out: &mut Vec<u8>, dictionaries: [&[&str]; DICTIONARIES]) {
 }
 
 /// The section as it was read; a text is built when it is asked for.
-pub(super) struct Names {
+pub(in crate::state) struct Names {
     heap: String,
     /// Start and length in the heap, and what follows.
     entries: Vec<(u32, u32, Option<u128>)>,
@@ -80,48 +115,31 @@ impl Names {
         if at == heap.len() { Ok(Self { heap, entries, starts }) } else { Err(BlockError::Damaged(MISFIT)) }
     }
 
-    /// All texts of a dictionary.
-    pub(super) fn all<T: for<'t> From<&'t str> + From<String>>(&self, of: Dictionary) -> Vec<T> {
-        self.entries[self.starts[of as usize]..self.starts[of as usize + 1]]
-            .iter()
-            .map(|&(start, length, ulid)| {
-                let text = &self.heap[start as usize..(start + length) as usize];
-                ulid.map_or_else(|| T::from(text), |bits| T::from(ulid::joined(text, bits)))
-            })
-            .collect()
+    /// All names of a dictionary.
+    pub(super) fn parts(&self, of: Dictionary) -> impl ExactSizeIterator<Item = Parts<'_>> {
+        self.entries[self.starts[of as usize]..self.starts[of as usize + 1]].iter().map(|&(start, length, ulid)| {
+            let text = &self.heap[start as usize..(start + length) as usize];
+            // Only a forged block has a ULID in its heap.
+            if ulid.is_some() { Parts { text, ulid } } else { Parts::of(text) }
+        })
     }
 
     /// A text's code; none when the block has no row with it. No text is built.
     pub(super) fn find(&self, of: Dictionary, text: &str) -> Option<u64> {
-        let (text, ulid) = ulid::split(text).map_or((text, None), |(prefix, bits)| (prefix, Some(bits)));
-        let entries = &self.entries[self.starts[of as usize]..self.starts[of as usize + 1]];
-        let same = |&(start, length, bits): &(u32, u32, Option<u128>)| {
-            bits == ulid && &self.heap[start as usize..(start + length) as usize] == text
-        };
-        entries.iter().position(same).map(|code| code as u64)
+        let name = Parts::of(text);
+        self.parts(of).position(|other| other == name).map(|code| code as u64)
     }
 }
 
-const MISFIT: &str = "texts that do not fit their lengths";
+pub(super) const MISFIT: &str = "texts that do not fit their lengths";
 
 /// A heap as text.
 pub(super) fn utf8(heap: Vec<u8>) -> Result<String, BlockError> {
     String::from_utf8(heap).map_err(|_| BlockError::Damaged("text that is not UTF-8"))
 }
 
-fn text_at(heap: &str, at: usize, length: u64) -> Result<&str, BlockError> {
+/// A piece of a heap.
+pub(super) fn text_at(heap: &str, at: usize, length: u64) -> Result<&str, BlockError> {
     let length = usize::try_from(length).ok().filter(|length| *length <= MAX_TEXT);
     length.and_then(|length| heap.get(at..at + length)).ok_or(BlockError::Damaged(MISFIT))
-}
-
-/// A heap cut at these lengths, which must cover it.
-pub(super) fn split<'h>(heap: &'h str, lengths: &[u64]) -> Result<Vec<&'h str>, BlockError> {
-    let mut texts = Vec::with_capacity(lengths.len());
-    let mut at = 0;
-    for &length in lengths {
-        let text = text_at(heap, at, length)?;
-        at += text.len();
-        texts.push(text);
-    }
-    if at == heap.len() { Ok(texts) } else { Err(BlockError::Damaged(MISFIT)) }
 }

@@ -7,10 +7,11 @@ use super::{
     head::{self, Head, Section},
     ints,
     names::{self, Dictionary, Names},
+    texts::{Built, Texts},
     wire::{Reader, unzigzag},
     zip,
 };
-use crate::model::{AccountId, Completion, KeyId, Name, Outcome, RequestId, Timestamp};
+use crate::model::{Completion, Name, Outcome, RequestId, Timestamp};
 
 /// A block's bytes with their head read and their checksum proven. Opening decompresses nothing; each accessor reads the
 /// columns that it names, every time that it is called, and fails when one of them is damaged.
@@ -46,36 +47,48 @@ impl<'a> Block<'a> {
 
     /// Account, key and tier.
     pub fn principals(&self) -> Result<Column<Principal>, BlockError> {
-        self.principals_over(&self.names()?)
+        self.principals_over(&self.names()?, &mut Built)
     }
 
-    pub(super) fn principals_over(&self, names: &Names) -> Result<Column<Principal>, BlockError> {
-        let values = self.principal_values(names)?;
+    pub(in crate::state) fn principals_over(
+        &self,
+        names: &Names,
+        texts: &mut impl Texts,
+    ) -> Result<Column<Principal>, BlockError> {
+        let values = self.principal_values(names, texts)?;
         let codes = self.principal_codes(values.len())?;
         Ok(Column { values, codes })
     }
 
     /// Route, method, node, region, status, outcome, completion, settles.
     pub fn shapes(&self) -> Result<Column<Shape>, BlockError> {
-        self.shapes_over(&self.names()?)
+        self.shapes_over(&self.names()?, &mut Built)
     }
 
-    pub(super) fn shapes_over(&self, names: &Names) -> Result<Column<Shape>, BlockError> {
-        let values = self.shape_values(names)?;
+    pub(in crate::state) fn shapes_over(
+        &self,
+        names: &Names,
+        texts: &mut impl Texts,
+    ) -> Result<Column<Shape>, BlockError> {
+        let values = self.shape_values(names, texts)?;
         let codes = self.shape_codes(values.len())?;
         Ok(Column { values, codes })
     }
 
     /// Paths.
     pub fn paths(&self) -> Result<Column<Name>, BlockError> {
+        let (texts, codes) = self.path_texts()?;
+        Ok(Column { values: texts.iter().map(Name::from).collect(), codes })
+    }
+
+    /// The distinct paths, and each row's.
+    pub(super) fn path_texts(&self) -> Result<(Strings, Vec<u32>), BlockError> {
         let mut from = self.section(Section::Paths);
         let count = from.count(self.rows(), "more paths than rows")?;
         let lengths = ints::read(&mut from, count)?;
-        let heap = names::utf8(zip::read_heap(&mut from, MAX_TEXT_BYTES)?)?;
+        let texts = Strings::read(&mut from, lengths.into_iter().map(Some))?;
         from.end()?;
-        let values: Vec<Name> = names::split(&heap, &lengths)?.into_iter().map(Name::from).collect();
-        let codes = self.codes(Section::Path, values.len())?;
-        Ok(Column { values, codes })
+        Ok((texts, self.codes(Section::Path, count)?))
     }
 
     /// Arrivals; each is within [`Self::min_ts`] and [`Self::max_ts`].
@@ -188,16 +201,20 @@ impl<'a> Block<'a> {
 
     /// Clients' own request ids.
     pub fn client_request_ids(&self) -> Result<Vec<Option<Box<str>>>, BlockError> {
+        let texts = self.client_id_texts()?;
+        Ok(texts.map_or_else(|| vec![None; self.rows()], |texts| texts.options().map(|id| id.map(Box::from)).collect()))
+    }
+
+    /// The same as texts of one heap; none when no row has one.
+    pub(super) fn client_id_texts(&self) -> Result<Option<Strings>, BlockError> {
         let mut from = self.section(Section::ClientIds);
         if from.left() == 0 {
-            return Ok(vec![None; self.rows()]);
+            return Ok(None);
         }
         let lengths = ints::read(&mut from, self.rows())?;
-        let heap = names::utf8(zip::read_heap(&mut from, MAX_TEXT_BYTES)?)?;
+        let texts = Strings::read(&mut from, lengths.into_iter().map(|length| length.checked_sub(1)))?;
         from.end()?;
-        let there: Vec<u64> = lengths.iter().filter_map(|length| length.checked_sub(1)).collect();
-        let mut texts = names::split(&heap, &there)?.into_iter();
-        Ok(lengths.iter().map(|length| if *length == 0 { None } else { texts.next().map(Box::from) }).collect())
+        Ok(Some(texts))
     }
 
     /// W3C trace ids; 0 for none.
@@ -217,14 +234,30 @@ impl<'a> Block<'a> {
 
     /// What the rows take from quotas.
     pub fn charges(&self) -> Result<Charges, BlockError> {
-        self.charges_over(&self.names()?, &self.costs()?)
+        self.charges_over(&self.names()?, &self.costs()?, &mut Built)
     }
 
-    pub(super) fn charges_over(&self, names: &Names, costs: &[u64]) -> Result<Charges, BlockError> {
+    pub(in crate::state) fn charges_over(
+        &self,
+        names: &Names,
+        costs: &[u64],
+        texts: &mut impl Texts,
+    ) -> Result<Charges, BlockError> {
+        let RawCharges { lists, codes, units, starts } = self.raw_charges(costs)?;
+        let names = texts.names(names, Dictionary::Quota);
+        let named = |list: Vec<(u64, i64)>| {
+            list.into_iter().map(|(quota, start)| Ok((pick(&names, quota)?, start))).collect::<Result<Vec<_>, _>>()
+        };
+        let values = lists.into_iter().map(named).collect::<Result<_, BlockError>>()?;
+        Ok(Charges { lists: Column { values, codes }, units, starts })
+    }
+
+    /// The charges with quotas as codes.
+    pub(super) fn raw_charges(&self, costs: &[u64]) -> Result<RawCharges, BlockError> {
         let mut from = self.section(Section::Lists);
         if from.left() == 0 {
-            let lists = Column { values: vec![Vec::new()], codes: self.codes(Section::List, 1)? };
-            return Ok(Charges { lists, units: Vec::new(), starts: vec![0; self.rows()] });
+            let codes = self.codes(Section::List, 1)?;
+            return Ok(RawCharges { lists: vec![Vec::new()], codes, units: Vec::new(), starts: vec![0; self.rows()] });
         }
         let too_many = BlockError::Damaged("more charges than a block holds");
         let count = from.count(self.rows(), "more charge lists than rows")?;
@@ -236,14 +269,8 @@ impl<'a> Block<'a> {
         let distinct = sum(&mut lengths.iter().copied())?;
         let quotas = ints::read(&mut from, distinct)?;
         let periods = ints::read(&mut from, distinct)?;
-        let names: Vec<Name> = names.all(Dictionary::Quota);
-        let mut flat = quotas.into_iter().zip(periods);
-        let mut values = Vec::with_capacity(count);
-        for &length in &lengths {
-            let list = flat.by_ref().take(length as usize);
-            let list = list.map(|(quota, start)| Ok((pick(&names, quota)?, unzigzag(start))));
-            values.push(list.collect::<Result<Vec<_>, BlockError>>()?);
-        }
+        let mut flat = quotas.into_iter().zip(periods.into_iter().map(unzigzag));
+        let lists = lengths.iter().map(|&length| flat.by_ref().take(length as usize).collect()).collect();
         let codes = self.codes(Section::List, count)?;
         let all = sum(&mut codes.iter().map(|code| lengths[*code as usize]))?;
         let more = ints::read(&mut from, all)?;
@@ -255,13 +282,11 @@ impl<'a> Block<'a> {
             let cost = costs[row];
             units.extend(more[units.len()..end].iter().map(|more| cost.wrapping_add(unzigzag(*more) as u64)));
         }
-        Ok(Charges { lists: Column { values, codes }, units, starts })
+        Ok(RawCharges { lists, codes, units, starts })
     }
 
-    fn principal_values(&self, names: &Names) -> Result<Vec<Principal>, BlockError> {
-        let accounts: Vec<AccountId> = names.all(Dictionary::Account);
-        let keys: Vec<KeyId> = names.all(Dictionary::Key);
-        let tiers: Vec<Name> = names.all(Dictionary::Tier);
+    fn principal_values(&self, names: &Names, texts: &mut impl Texts) -> Result<Vec<Principal>, BlockError> {
+        let (accounts, keys, tiers) = (texts.accounts(names), texts.keys(names), texts.names(names, Dictionary::Tier));
         let [account, key, tier] = self.principal_tuples()?;
         let value = |row: usize| {
             Ok(Principal {
@@ -274,7 +299,7 @@ impl<'a> Block<'a> {
     }
 
     /// account, key, tier
-    pub(super) fn principal_tuples(&self) -> Result<[Vec<u64>; 3], BlockError> {
+    pub(in crate::state) fn principal_tuples(&self) -> Result<[Vec<u64>; 3], BlockError> {
         self.tuples(Section::Principals)
     }
 
@@ -282,11 +307,10 @@ impl<'a> Block<'a> {
         self.codes(Section::Principal, values)
     }
 
-    fn shape_values(&self, names: &Names) -> Result<Vec<Shape>, BlockError> {
-        let routes: Vec<Name> = names.all(Dictionary::Route);
-        let methods: Vec<Name> = names.all(Dictionary::Method);
-        let nodes: Vec<Name> = names.all(Dictionary::Node);
-        let regions: Vec<Name> = names.all(Dictionary::Region);
+    fn shape_values(&self, names: &Names, texts: &mut impl Texts) -> Result<Vec<Shape>, BlockError> {
+        let [routes, methods, nodes, regions] =
+            [Dictionary::Route, Dictionary::Method, Dictionary::Node, Dictionary::Region]
+                .map(|of| texts.names(names, of));
         let [route, method, node, region, status, outcome, completion, settles] = self.shape_tuples()?;
         let unknown = BlockError::Damaged("a status, outcome or completion that is unknown");
         let value = |row: usize| {
@@ -359,12 +383,57 @@ impl<'a> Block<'a> {
         Ok(fields)
     }
 
-    pub(super) fn names(&self) -> Result<Names, BlockError> {
+    pub(in crate::state) fn names(&self) -> Result<Names, BlockError> {
         Names::read(self.section(Section::Names), self.rows())
     }
 }
 
-fn pick<T: Clone>(names: &[T], code: u64) -> Result<T, BlockError> {
+/// Charges with quotas as codes of the names section.
+pub(super) struct RawCharges {
+    pub(super) lists: Vec<Vec<(u64, i64)>>,
+    /// Each row's list.
+    pub(super) codes: Vec<u32>,
+    pub(super) units: Vec<u64>,
+    /// Where each row's units start.
+    pub(super) starts: Vec<u32>,
+}
+
+/// Texts in one heap, some of which may be none.
+pub(super) struct Strings {
+    heap: String,
+    /// Where each ends, and whether there is one.
+    ends: Vec<(u32, bool)>,
+}
+
+impl Strings {
+    fn read(from: &mut Reader<'_>, lengths: impl Iterator<Item = Option<u64>>) -> Result<Self, BlockError> {
+        let heap = names::utf8(zip::read_heap(from, MAX_TEXT_BYTES)?)?;
+        let mut at = 0;
+        let end = |length: Option<u64>| {
+            at += length.map_or(Ok(0), |length| names::text_at(&heap, at, length).map(str::len))?;
+            Ok((at as u32, length.is_some()))
+        };
+        let ends: Vec<(u32, bool)> = lengths.map(end).collect::<Result<_, BlockError>>()?;
+        if at == heap.len() { Ok(Self { heap, ends }) } else { Err(BlockError::Damaged(names::MISFIT)) }
+    }
+
+    /// The texts.
+    pub(super) fn options(&self) -> impl Iterator<Item = Option<&str>> {
+        let mut start = 0;
+        self.ends.iter().map(move |&(end, is_there)| {
+            let text = &self.heap[start as usize..end as usize];
+            start = end;
+            is_there.then_some(text)
+        })
+    }
+
+    /// The texts that are there.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
+        self.options().flatten()
+    }
+}
+
+pub(super) fn pick<T: Clone>(names: &[T], code: u64) -> Result<T, BlockError> {
     let name = usize::try_from(code).ok().and_then(|code| names.get(code));
     name.cloned().ok_or(BlockError::Damaged("a name outside its dictionary"))
 }

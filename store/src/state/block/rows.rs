@@ -1,27 +1,27 @@
-//! A block read whole: its rows, and the columns that [`super::join`] goes on from.
+//! A block read whole: its rows.
 
 use std::net::IpAddr;
 
-use super::{Block, BlockError, Charges, Column, Principal, Shape};
+use super::{Block, BlockError, Charges, Column, Principal, Shape, texts::Built};
 use crate::model::{Name, RequestId, Row, Timestamp};
 
 /// Every column of a block.
-pub(super) struct Columns {
-    pub(super) principals: Column<Principal>,
-    pub(super) shapes: Column<Shape>,
-    pub(super) paths: Column<Name>,
-    pub(super) ips: Column<Option<IpAddr>>,
-    pub(super) charges: Charges,
-    pub(super) ts: Vec<Timestamp>,
-    pub(super) ids: Vec<RequestId>,
-    pub(super) cost: Vec<u64>,
-    pub(super) bytes_in: Vec<u64>,
-    pub(super) bytes_out: Vec<u64>,
-    pub(super) upstream_us: Vec<u64>,
-    pub(super) duration_us: Vec<u64>,
-    pub(super) count: Vec<u32>,
-    pub(super) client_ids: Vec<Option<Box<str>>>,
-    pub(super) traces: Vec<u128>,
+struct Columns {
+    principals: Column<Principal>,
+    shapes: Column<Shape>,
+    paths: Column<Name>,
+    ips: Column<Option<IpAddr>>,
+    charges: Charges,
+    ts: Vec<Timestamp>,
+    ids: Vec<RequestId>,
+    cost: Vec<u64>,
+    bytes_in: Vec<u64>,
+    bytes_out: Vec<u64>,
+    upstream_us: Vec<u64>,
+    duration_us: Vec<u64>,
+    count: Vec<u32>,
+    client_ids: Vec<Option<Box<str>>>,
+    traces: Vec<u128>,
 }
 
 impl Columns {
@@ -84,16 +84,16 @@ impl Block<'_> {
     }
 
     /// Every column, each read once.
-    pub(super) fn columns(&self) -> Result<Columns, BlockError> {
+    fn columns(&self) -> Result<Columns, BlockError> {
         let names = self.names()?;
         let cost = self.costs()?;
         let upstream_us = self.upstream_us()?;
         Ok(Columns {
-            principals: self.principals_over(&names)?,
-            shapes: self.shapes_over(&names)?,
+            principals: self.principals_over(&names, &mut Built)?,
+            shapes: self.shapes_over(&names, &mut Built)?,
             paths: self.paths()?,
             ips: self.client_ips()?,
-            charges: self.charges_over(&names, &cost)?,
+            charges: self.charges_over(&names, &cost, &mut Built)?,
             ts: self.timestamps()?,
             ids: self.request_ids()?,
             cost,

@@ -3,7 +3,7 @@
 //! Own code, because only the one canonical spelling may be taken apart: a text must come back as it was.
 
 /// Characters of a ULID.
-const LENGTH: usize = 26;
+pub(super) const LENGTH: usize = 26;
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const VALUES: [u8; 256] = {
     let mut values = [0xff; 256];

@@ -6,7 +6,8 @@ use super::{
     EncodeError, MAX_TEXT_BYTES,
     gather::Gather,
     head::{Section, Writer},
-    ints, names,
+    ints,
+    names::{self, Parts},
     wire::{put_varint, zigzag},
     zip,
 };
@@ -16,10 +17,10 @@ pub(super) fn block(g: &Gather<'_>) -> Result<Vec<u8>, EncodeError> {
     let min_ts = g.ts.iter().copied().min().ok_or(EncodeError::NoRows)?;
     let max_ts = g.ts.iter().copied().max().ok_or(EncodeError::NoRows)?;
     let names = [&g.accounts, &g.keys, &g.tiers, &g.routes, &g.methods, &g.nodes, &g.regions, &g.quotas];
-    let names = names.map(|dictionary| dictionary.texts.as_slice());
-    check_heap("names", names.iter().copied().flatten().copied())?;
-    check_heap("paths", g.paths.texts.iter().copied())?;
-    check_heap("client request ids", g.client_ids.iter().flatten().copied())?;
+    let names = names.map(|dictionary| dictionary.names.as_slice());
+    check_heap("names", names.iter().copied().flatten().map(Parts::len))?;
+    check_heap("paths", g.paths.texts.iter().map(|path| path.len()))?;
+    check_heap("client request ids", g.client_ids.iter().flatten().map(|id| id.len()))?;
 
     let mut out = Writer::default();
     out.section(Section::Names, |out| names::put(out, names));
@@ -58,8 +59,8 @@ pub(super) fn block(g: &Gather<'_>) -> Result<Vec<u8>, EncodeError> {
     Ok(out.finish(g.rows(), min_ts, max_ts))
 }
 
-fn check_heap<'a>(heap: &'static str, texts: impl Iterator<Item = &'a str>) -> Result<(), EncodeError> {
-    let bytes = texts.map(str::len).sum();
+fn check_heap(heap: &'static str, lengths: impl Iterator<Item = usize>) -> Result<(), EncodeError> {
+    let bytes = lengths.sum();
     if bytes > MAX_TEXT_BYTES {
         return Err(EncodeError::TooMuchText { heap, bytes, max: MAX_TEXT_BYTES });
     }
