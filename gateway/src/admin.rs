@@ -7,13 +7,17 @@ mod access;
 mod accounts;
 mod answer;
 mod audit;
+mod batch;
+mod change;
 mod cluster;
+mod draft;
 mod etag;
 mod forms;
 mod freshness;
 mod input;
 mod keys;
 mod limits;
+mod once;
 mod params;
 mod probes;
 mod problem;
@@ -22,6 +26,7 @@ mod requests;
 mod routes;
 mod tiers;
 mod tokens;
+mod trail;
 mod upstreams;
 mod usage;
 
@@ -48,6 +53,8 @@ pub struct Admin {
     pub(crate) operator: Operator,
     pub(crate) prometheus: Prometheus,
     draining: AtomicBool,
+    under_way: once::UnderWay,
+    trail: trail::Trail,
 }
 
 /// The process's metrics.
@@ -63,9 +70,11 @@ impl std::fmt::Debug for Prometheus {
 type Shared = axum::extract::State<Arc<Admin>>;
 
 impl Admin {
-    /// The API over a store.
+    /// The API over a store. Its background work runs on the runtime that this is called from.
     pub fn new(store: Store, operator: Operator, prometheus: Prometheus) -> Arc<Self> {
-        Arc::new(Self { store, operator, prometheus, draining: AtomicBool::new(false) })
+        let trail = trail::Trail::start(store.clone());
+        let (draining, under_way) = (AtomicBool::new(false), once::UnderWay::default());
+        Arc::new(Self { store, operator, prometheus, draining, under_way, trail })
     }
 
     /// From now on `/readyz` answers 503.
@@ -98,9 +107,14 @@ impl Admin {
             .route("/cluster", get(cluster::get))
             .route("/tokens", get(tokens::list).post(tokens::create))
             .route("/tokens/{id}", get(tokens::get).delete(tokens::delete))
+            .route("/tokens/{id}/rotate", post(tokens::rotate))
             .route("/audit", get(audit::list))
+            .route("/audit/export", get(audit::export))
+            .route("/audit/verify", get(audit::verify))
+            .route("/batch", post(batch::create))
             .fallback(async || http::StatusCode::NOT_FOUND)
             .layer(from_fn_with_state(self.clone(), freshness::layer))
+            .layer(from_fn_with_state(self.clone(), trail::layer))
             .layer(from_fn_with_state(self.clone(), access::layer));
         Router::new()
             .nest("/v1", v1)

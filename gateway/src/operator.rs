@@ -7,7 +7,7 @@ use std::path::Path;
 
 use store::{
     Store, Unavailable,
-    model::{KeyHash, Role, Secret, SecretKind, Timestamp},
+    model::{AccountId, KeyHash, Name, Role, Secret, SecretKind, Timestamp, Token},
 };
 
 /// How many unknown tokens may ask the quorum at once whether they are new; more wait.
@@ -64,12 +64,30 @@ impl Bootstrap {
 }
 
 /// A known caller.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Caller {
     /// The token's id, or `bootstrap`.
     pub actor: String,
     /// What it may do.
     pub role: Role,
+    /// Accounts that it is limited to: ids, or beginnings of ids that end in `*`. Empty for all.
+    pub accounts: Vec<Name>,
+    /// The account whose own token it uses.
+    pub account: Option<AccountId>,
+}
+
+impl Caller {
+    /// Whether it may see an account.
+    pub fn covers(&self, account: &str) -> bool {
+        // The token's own rule; a caller has what decides of it.
+        let limits = Token { accounts: self.accounts.clone(), account: self.account.clone(), ..Token::default() };
+        !self.is_limited() || limits.covers(account)
+    }
+
+    /// Whether it may see some accounts only.
+    pub fn is_limited(&self) -> bool {
+        self.account.is_some() || !self.accounts.is_empty()
+    }
 }
 
 /// Why a caller is not known.
@@ -113,7 +131,7 @@ impl Operator {
     pub async fn identify(&self, store: &Store, authorization: Option<&str>) -> Result<Caller, Unknown> {
         let hash = presented(authorization)?;
         if self.configured.is_some_and(|configured| same(&configured, &hash)) {
-            return Ok(Caller { actor: "bootstrap".into(), role: Role::Admin });
+            return Ok(Caller { actor: "bootstrap".into(), role: Role::Admin, ..Caller::default() });
         }
         if let Some(found) = find(store, &hash) {
             return found;
@@ -130,7 +148,12 @@ fn find(store: &Store, hash: &KeyHash) -> Option<Result<Caller, Unknown>> {
     if token.expires_at.is_some_and(|at| at <= Timestamp::now()) {
         return Some(Err(Unknown::Expired));
     }
-    Some(Ok(Caller { actor: token.id.to_string(), role: token.role }))
+    Some(Ok(Caller {
+        actor: token.id.to_string(),
+        role: token.role,
+        accounts: token.accounts.clone(),
+        account: token.account.clone(),
+    }))
 }
 
 /// The hash of the token in a header; scheme names are compared without case (RFC 9110 §11.1).

@@ -14,6 +14,7 @@ pub mod view;
 pub mod wal;
 
 pub use store::{
-    ClusterStatus, CommitError, GroupStatus, LimitsNow, MemberStatus, OpenError, PolicyNow, ReadError, Readiness,
-    RowPage, RowPermit, RowQuery, Settings, Store, Unavailable, UsageBy, UsagePoint, UsageQuery, UsageStep, WriteError,
+    ClusterStatus, CommitError, Followed, GroupStatus, LimitsNow, MemberStatus, OpenError, PolicyNow, ReadError,
+    Readiness, RowPage, RowPermit, RowQuery, Settings, Store, Unavailable, UsageBy, UsagePoint, UsageQuery, UsageStep,
+    WriteError,
 };

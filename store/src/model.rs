@@ -5,6 +5,7 @@
 //! JSON (serde) is the outside form of the same types; the admin API and the declarative file speak it.
 
 mod account;
+mod audit;
 mod command;
 mod id;
 mod key;
@@ -19,9 +20,11 @@ mod tier;
 mod time;
 mod token;
 mod usage;
+mod write;
 
 pub use account::{Account, AccountState, Overrides, Profile};
-pub use command::{AuditRecord, ColdCommand, Command, DecodeError, Expect, MetaOp, MetaWrite, Reservation, RowBatch};
+pub use audit::{AuditChain, AuditError, AuditNote, AuditObject, AuditRecord, link as audit_link};
+pub use command::{ColdCommand, Command, DecodeError, Reservation, RowBatch, Staged};
 pub use id::{AccountId, GroupId, KeyId, LogId, Name, NodeId, RequestId, Revision, SLOTS, slot_of};
 pub use key::{Env, Key, KeyState};
 pub use limit::{Gcra, Limit, Rate, RateParseError, Refused};
@@ -35,3 +38,4 @@ pub use tier::{Dimension, Tier};
 pub use time::Timestamp;
 pub use token::{Role, Token};
 pub use usage::{Sketch, UsageCounters};
+pub use write::{Expect, Happened, MetaOp, MetaWrite, Once};

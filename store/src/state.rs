@@ -21,6 +21,7 @@ mod dedup;
 mod disk;
 mod error;
 mod flat;
+mod follow;
 mod hash;
 mod index;
 mod latency;
@@ -50,6 +51,7 @@ mod tests;
 pub use change::Change;
 pub use disk::{Disk, Files};
 pub use error::{OpenError, ReadError, StateError};
+pub use follow::Followed;
 pub use query::{QuotaNow, RowPage, RowQuery, Stats, UsageBy, UsagePoint, UsageQuery, UsageStep};
 pub use replica::State;
 

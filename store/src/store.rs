@@ -16,7 +16,7 @@ pub use self::{
     rows::RowPermit,
     status::{ClusterStatus, GroupStatus, MemberStatus, Readiness},
 };
-pub use crate::state::{RowPage, RowQuery, UsageBy, UsagePoint, UsageQuery, UsageStep};
+pub use crate::state::{Followed, RowPage, RowQuery, UsageBy, UsagePoint, UsageQuery, UsageStep};
 use crate::{
     lease::Leases,
     model::{
@@ -161,14 +161,15 @@ impl Store {
             hash,
             role: Role::Admin,
             created_at: Timestamp::now(),
-            expires_at: None,
-            revision: 0,
+            ..Token::default()
         };
         let write = MetaWrite {
             at: token.created_at,
             actor: "bootstrap".into(),
             request_id: String::new(),
             ops: vec![MetaOp::PutToken { token, expect: crate::model::Expect::Absent }],
+            role: Some(Role::Admin),
+            ..MetaWrite::default()
         };
         let command = Command::from(ColdCommand::Meta(write)).encode();
         // `Absent` makes it repeatable: the second one changes nothing.

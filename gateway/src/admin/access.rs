@@ -1,20 +1,21 @@
 //! Lets known callers in, and makes writes impossible without the role for them.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
-    extract::{FromRequestParts, Request, State},
+    extract::{ConnectInfo, FromRequestParts, Request, State},
     middleware::Next,
     response::Response,
 };
-use http::{header, request::Parts};
+use http::{Extensions, header, request::Parts};
 use store::{
-    Store,
-    model::{MetaOp, MetaWrite, Revision, Role, Timestamp},
+    Store, WriteError,
+    model::{MetaOp, MetaWrite, Once, Revision, Role, Timestamp},
 };
 
 use super::{
     Admin,
+    once::Asked,
     problem::{Code, Problem, Result},
     request_id::AdminRequestId,
 };
@@ -34,6 +35,8 @@ pub(crate) async fn layer(State(admin): State<Arc<Admin>>, mut request: Request,
 pub(crate) struct Visitor {
     caller: Caller,
     request_id: String,
+    source: String,
+    asked: Option<Asked>,
 }
 
 /// A caller who may write, with the role that the handler asked for.
@@ -43,8 +46,39 @@ pub(crate) struct Writer(Visitor);
 impl Visitor {
     /// The caller as one who may write.
     pub(crate) fn require(self, role: Role) -> Result<Writer> {
-        if self.caller.role >= role {
-            return Ok(Writer(self));
+        self.caller.require(role)?;
+        Ok(Writer(self))
+    }
+
+    /// Who it is.
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Refuses an account's own token: what is read concerns all accounts, or none.
+    pub(crate) fn require_staff(&self) -> Result<()> {
+        match &self.caller.account {
+            None => Ok(()),
+            Some(account) => Err(Problem::new(
+                Code::TokenLimited,
+                format!(
+                    "this token is the account {account}'s own: it reads the account, its keys, limits, usage and requests"
+                ),
+            )),
+        }
+    }
+
+    /// Refuses an account that the caller may not see, as if there were none.
+    pub(crate) fn require_account(&self, id: &str) -> Result<()> {
+        if self.caller.covers(id) { Ok(()) } else { Err(Problem::not_found("account", id)) }
+    }
+}
+
+impl Caller {
+    /// Refuses a role that is too low.
+    pub(crate) fn require(&self, role: Role) -> Result<()> {
+        if self.role >= role {
+            return Ok(());
         }
         let text = |role| match role {
             Role::Viewer => "viewer",
@@ -53,21 +87,49 @@ impl Visitor {
         };
         Err(Problem::new(
             Code::RoleTooLow,
-            format!("this needs the role {}; the token has {}", text(role), text(self.caller.role)),
+            format!("this needs the role {}; the token has {}", text(role), text(self.role)),
         ))
+    }
+
+    /// Refuses a token that is limited to some accounts: what it is used for concerns all.
+    pub(crate) fn require_everywhere(&self) -> Result<()> {
+        if !self.is_limited() {
+            return Ok(());
+        }
+        Err(Problem::new(Code::TokenLimited, "this token is limited to some accounts; what it asks for concerns all"))
     }
 }
 
 impl Writer {
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.0.caller
+    }
+
+    /// The request's `Idempotency-Key`.
+    pub(crate) fn asked(&self) -> Option<&Asked> {
+        self.0.asked.as_ref()
+    }
+
     /// One atomic change, in the caller's name.
-    pub(crate) async fn write(&self, store: &Store, ops: Vec<MetaOp>) -> Result<Revision> {
+    pub(crate) async fn write(
+        &self,
+        store: &Store,
+        at: Timestamp,
+        ops: Vec<MetaOp>,
+        once: Option<Once>,
+    ) -> std::result::Result<Revision, WriteError> {
+        let Visitor { caller, request_id, source, .. } = &self.0;
         let write = MetaWrite {
-            at: Timestamp::now(),
-            actor: self.0.caller.actor.clone(),
-            request_id: self.0.request_id.clone(),
+            at,
+            actor: caller.actor.clone(),
+            role: Some(caller.role),
+            source: source.clone(),
+            request_id: request_id.clone(),
             ops,
+            once,
+            notes: Vec::new(),
         };
-        Ok(store.write(write).await?)
+        store.write(write).await
     }
 }
 
@@ -75,10 +137,19 @@ impl<S: Sync> FromRequestParts<S> for Visitor {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
         let caller = parts.extensions.get::<Caller>().cloned();
-        let request_id = parts.extensions.get::<AdminRequestId>().map(ToString::to_string).unwrap_or_default();
         let caller = caller.ok_or_else(|| Problem::from(Unknown::Missing))?;
-        Ok(Self { caller, request_id })
+        Ok(Self {
+            caller,
+            request_id: parts.extensions.get::<AdminRequestId>().map(ToString::to_string).unwrap_or_default(),
+            source: source(&parts.extensions),
+            asked: Asked::read(&parts.method, &parts.uri, &parts.headers)?,
+        })
     }
+}
+
+/// The address that a request came from, without its port.
+pub(crate) fn source(extensions: &Extensions) -> String {
+    extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical().to_string()).unwrap_or_default()
 }
 
 impl From<Unknown> for Problem {

@@ -10,13 +10,14 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use store::{
     Store,
-    model::{Account, AccountId, AccountState, Expect, MetaOp, Name, Overrides, Profile, Revision, Role, Timestamp},
+    model::{Account, AccountId, AccountState, MetaOp, Name, Overrides, Profile, Revision, Role, Timestamp},
 };
 
 use super::{
     Shared,
-    access::{Visitor, Writer},
-    answer,
+    access::Visitor,
+    answer, change,
+    draft::{Draft, Effect, Kind},
     etag::Condition,
     forms::{self, Expiry},
     input::{self, Object},
@@ -30,8 +31,10 @@ const MAX_METADATA_ENTRIES: usize = 64;
 const MAX_METADATA_BYTES: usize = 16 * 1024;
 /// Ids that the gateway makes.
 const ID_PREFIX: &str = "acct_";
-/// Tries of a change whose object another change has moved, when the caller named no revision.
-const ATTEMPTS: usize = 8;
+/// Accounts that a list looks at in one go: with a filter that lets few through, many at once.
+const SCANNED_AT_ONCE: usize = 1_000;
+const MIN_SCANNED: usize = 100;
+const STATES: &[(&str, AccountState)] = &[("active", AccountState::Active), ("suspended", AccountState::Suspended)];
 
 /// An account as the API shows it.
 #[derive(Debug, Serialize)]
@@ -67,6 +70,18 @@ impl View {
     }
 }
 
+/// Knows which tiers there are.
+pub(crate) trait Tiers {
+    fn has_tier(&mut self, name: &str) -> bool;
+}
+
+impl Tiers for Draft<'_> {
+    /// A tier that cannot be read is told when the write is refused.
+    fn has_tier(&mut self, name: &str) -> bool {
+        self.tier(name).map_or(true, |slot| slot.value.is_some())
+    }
+}
+
 /// What a caller can set of an account.
 #[derive(Debug, PartialEq)]
 struct Form {
@@ -79,7 +94,7 @@ struct Form {
 }
 
 impl Form {
-    fn read(object: &mut Object<'_>) -> Option<Self> {
+    fn read(object: &mut Object<'_>, known: &mut impl Tiers) -> Option<Self> {
         let id = object.optional("id").map_or(Some(None), |field| {
             field
                 .parsed("a slug (1 to 63 of a-z, A-Z, 0-9, '.', '_', '-'); acct_ goes before a ULID only", account_id)
@@ -87,9 +102,10 @@ impl Form {
         });
         let name = object.optional("name").map_or(Some(String::new()), forms::label);
         let tier = object.required("tier").and_then(forms::name);
-        let state = object.optional("state").map_or(Some(AccountState::Active), |field| {
-            field.choice(&[("active", AccountState::Active), ("suspended", AccountState::Suspended)])
-        });
+        if let Some(tier) = tier.as_ref().filter(|tier| !known.has_tier(tier)) {
+            Draft::tell_missing(object, "tier", Kind::Tier, tier);
+        }
+        let state = object.optional("state").map_or(Some(AccountState::Active), |field| field.choice(STATES));
         let region = object.optional("region").map_or(Some(Name::default()), forms::name);
         let overrides = object.optional("overrides").map_or(Some(Overrides::default()), |field| {
             let mut object = field.object()?;
@@ -125,16 +141,71 @@ fn account_id(text: &str) -> std::result::Result<String, ()> {
     if own { Ok(text.to_owned()) } else { Err(()) }
 }
 
+/// Which accounts.
+#[derive(Debug, Default)]
+struct Filter {
+    id_prefix: Option<String>,
+    name_prefix: Option<String>,
+    tier: Option<String>,
+    state: Option<AccountState>,
+    region: Option<String>,
+}
+
+impl Filter {
+    fn read(params: &mut Params) -> Self {
+        Self {
+            id_prefix: params.text("id_prefix"),
+            name_prefix: params.text("name_prefix").map(|text| text.to_lowercase()),
+            tier: params.text("tier"),
+            state: params.choice("state", STATES),
+            region: params.text("region"),
+        }
+    }
+
+    /// Of what group 0 knows.
+    fn takes(&self, account: &Account) -> bool {
+        self.id_prefix.as_ref().is_none_or(|prefix| account.id.starts_with(prefix.as_str()))
+            && self.tier.as_ref().is_none_or(|tier| *account.tier == **tier)
+            && self.state.is_none_or(|state| account.state == state)
+            && self.region.as_ref().is_none_or(|region| *account.region == **region)
+    }
+
+    /// Of what stays with the account's rows; case does not matter.
+    fn takes_profile(&self, profile: &Profile) -> bool {
+        self.name_prefix.as_ref().is_none_or(|prefix| profile.name.to_lowercase().starts_with(prefix.as_str()))
+    }
+}
+
 /// `GET /v1/accounts`
-pub(crate) async fn list(_: Visitor, State(admin): Shared, mut params: Params) -> Result<Response> {
+pub(crate) async fn list(visitor: Visitor, State(admin): Shared, mut params: Params) -> Result<Response> {
     let page = params.page();
+    let filter = Filter::read(&mut params);
     params.finish()?;
-    let mut accounts = admin.store.accounts(page.after.as_deref(), page.limit + 1)?;
-    let next = page.cut(&mut accounts, |account| account.id.clone());
-    let staged: Vec<_> = accounts.iter().map(|account| (account.id.clone(), account.profile.clone())).collect();
-    let profiles = admin.store.profiles(&staged)?;
-    let views: Vec<View> =
-        accounts.into_iter().zip(profiles).map(|(account, profile)| View::of(account, profile)).collect();
+    // A filter that lets few through walks over all.
+    let found = tokio::task::spawn_blocking(move || {
+        let mut found = Vec::new();
+        let mut after = page.after.clone();
+        loop {
+            // Without a gap: those that are filtered out have been looked at too.
+            let some = admin.store.accounts(after.as_deref(), SCANNED_AT_ONCE.min(page.limit + 1).max(MIN_SCANNED))?;
+            let Some(last) = some.last() else { break };
+            after = Some(last.id.to_string());
+            let some: Vec<Account> = some
+                .into_iter()
+                .filter(|account| visitor.caller().covers(&account.id) && filter.takes(account))
+                .collect();
+            let wanted: Vec<_> = some.iter().map(|account| (account.id.clone(), account.profile.clone())).collect();
+            let profiles = admin.store.profiles(&wanted)?;
+            found.extend(some.into_iter().zip(profiles).filter(|(_, profile)| filter.takes_profile(profile)));
+            if found.len() > page.limit {
+                break;
+            }
+        }
+        let next = page.cut(&mut found, |(account, _)| account.id.clone());
+        Ok::<_, Problem>((found, next))
+    });
+    let (found, next) = found.await.map_err(|_| Problem::new(Code::Internal, "the list could not be made"))??;
+    let views: Vec<View> = found.into_iter().map(|(account, profile)| View::of(account, profile)).collect();
     Ok(answer::list(views, next))
 }
 
@@ -142,31 +213,47 @@ pub(crate) async fn list(_: Visitor, State(admin): Shared, mut params: Params) -
 pub(crate) async fn create(visitor: Visitor, State(admin): Shared, params: Params, body: Bytes) -> Result<Response> {
     let writer = visitor.require(Role::Operator)?;
     params.finish()?;
-    let form = input::read(input::parse(&body)?, Form::read)?;
-    let id = form.id.unwrap_or_else(|| format!("{ID_PREFIX}{}", ulid::Ulid::generate()));
-    let id = AccountId::from(id);
-    if admin.store.account(&id)?.is_some() {
-        return Err(Problem::new(Code::AlreadyExists, format!("account {:?} exists already", id.as_str())));
+    let value = input::parse(&body)?;
+    change::one(&admin, &writer, &body, |draft| draft_create(draft, value.clone())).await
+}
+
+/// A new account.
+pub(crate) fn draft_create(draft: &mut Draft<'_>, body: Value) -> Result<Effect> {
+    draft.require(Role::Operator)?;
+    let form = input::read(body, |object| Form::read(object, draft))?;
+    let id = form.id.clone().unwrap_or_else(|| format!("{ID_PREFIX}{}", ulid::Ulid::generate()));
+    if !draft.caller.covers(&id) {
+        let detail = format!("this token is limited to some accounts, and {id:?} is none of them");
+        return Err(Problem::new(Code::TokenLimited, detail));
     }
-    let profile = admin.store.stage_profile(&id, "", form.profile.clone()).await?;
-    let mut account = Account {
-        id,
+    if draft.account(&id)?.value.is_some() {
+        return Err(Problem::new(Code::AlreadyExists, format!("account {id:?} exists already")));
+    }
+    let expect = draft.account(&id)?.put(Condition::Absent)?;
+    let account = Account {
+        id: AccountId::from(id.as_str()),
         tier: form.tier,
         state: form.state,
         region: form.region,
         overrides: form.overrides,
-        created_at: Timestamp::now(),
-        profile,
+        created_at: draft.now,
+        profile: String::new(),
         revision: 0,
     };
-    account.revision = put(&writer, &admin.store, account.clone(), Expect::Absent).await?;
-    let path = format!("/v1/accounts/{}", account.id);
-    Ok(answer::created(&path, account.revision, &View::of(account, form.profile)))
+    let view = json!(View::of(account.clone(), form.profile.clone()));
+    draft.put_account(Condition::None, expect, account, form.profile, true);
+    Ok(Effect::created(Kind::Account, &id, view))
 }
 
 /// `GET /v1/accounts/{id}`
-pub(crate) async fn get(_: Visitor, State(admin): Shared, Path(id): Path<String>, params: Params) -> Result<Response> {
+pub(crate) async fn get(
+    visitor: Visitor,
+    State(admin): Shared,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Response> {
     params.finish()?;
+    visitor.require_account(&id)?;
     let (account, profile) = find(&admin.store, &id)?;
     Ok(answer::object(StatusCode::OK, account.revision, &View::of(account, profile)))
 }
@@ -182,36 +269,22 @@ pub(crate) async fn patch(
 ) -> Result<Response> {
     let writer = visitor.require(Role::Operator)?;
     params.finish()?;
-    let patch = input::parse(&body)?;
-    for _ in 0..ATTEMPTS {
-        let (account, profile) = find(&admin.store, &id).map_err(|problem| condition.refused(problem, None))?;
-        let expect = condition.check(account.revision)?;
-        let form = patched(&account, &profile, patch.clone())?;
-        let stage = if form.profile == profile {
-            account.profile.clone()
-        } else {
-            admin.store.stage_profile(&account.id, &account.profile, form.profile.clone()).await?
-        };
-        let mut changed = Account {
-            tier: form.tier,
-            state: form.state,
-            region: form.region,
-            overrides: form.overrides,
-            profile: stage,
-            ..account
-        };
-        match put(&writer, &admin.store, changed.clone(), expect).await {
-            Ok(revision) => {
-                changed.revision = revision;
-                return Ok(answer::object(StatusCode::OK, revision, &View::of(changed, form.profile)));
-            }
-            Err(problem) if problem.code() == Code::PreconditionFailed && condition == Condition::None => {
-                admin.store.barrier().await?;
-            }
-            Err(problem) => return Err(problem),
-        }
-    }
-    Err(Problem::new(Code::NotPossible, "the account is being changed by others all the time: try again"))
+    let patch = input::required(&body)?;
+    change::one(&admin, &writer, &body, |draft| draft_patch(draft, &id, condition, patch.clone())).await
+}
+
+/// An account with a merge patch laid over it.
+pub(crate) fn draft_patch(draft: &mut Draft<'_>, id: &str, condition: Condition, patch: Value) -> Result<Effect> {
+    draft.require(Role::Operator)?;
+    let ((account, profile), expect) = draft.account(id)?.change(Kind::Account, id, condition)?;
+    let (account, profile) = (account.clone(), profile.clone());
+    let form = patched(&account, &profile, patch, draft)?;
+    let is_new_profile = form.profile != profile;
+    let changed =
+        Account { tier: form.tier, state: form.state, region: form.region, overrides: form.overrides, ..account };
+    let view = json!(View::of(changed.clone(), form.profile.clone()));
+    draft.put_account(condition, expect, changed, form.profile, is_new_profile);
+    Ok(Effect::changed(Kind::Account, id, view))
 }
 
 /// `DELETE /v1/accounts/{id}`: refused while it has keys that are not revoked.
@@ -224,33 +297,56 @@ pub(crate) async fn delete(
 ) -> Result<Response> {
     let writer = visitor.require(Role::Operator)?;
     params.finish()?;
-    let expect = if condition == Condition::None { Expect::Present } else { condition.expect() };
-    let op = MetaOp::DeleteAccount { id: id.into(), expect };
-    writer.write(&admin.store, vec![op]).await.map_err(|problem| condition.refused(problem, None))?;
-    Ok(answer::gone())
+    change::one(&admin, &writer, &[], |draft| draft_delete(draft, &id, condition)).await
+}
+
+/// An account that goes.
+pub(crate) fn draft_delete(draft: &mut Draft<'_>, id: &str, condition: Condition) -> Result<Effect> {
+    draft.require(Role::Operator)?;
+    let expect = draft.account(id)?.remove(Kind::Account, id, condition)?;
+    draft.op(condition, MetaOp::DeleteAccount { id: id.into(), expect });
+    draft.set_account(id, None);
+    Ok(Effect::gone(Kind::Account, id))
 }
 
 /// An account that must exist, for the resources below it.
-pub(crate) fn existing(store: &Store, id: &str) -> Result<Account> {
+pub(crate) fn existing(visitor: &Visitor, store: &Store, id: &str) -> Result<Account> {
+    visitor.require_account(id)?;
     store.account(&id.into())?.ok_or_else(|| Problem::not_found("account", id))
 }
 
+/// An account as the API shows it.
+pub(crate) fn show(store: &Store, id: &str) -> Result<Option<Value>> {
+    let Some(account) = store.account(&id.into())? else { return Ok(None) };
+    let profile = store.profiles(&[(account.id.clone(), account.profile.clone())])?.pop().unwrap_or_default();
+    Ok(Some(json!(View::of(account, profile))))
+}
+
+/// An account as the audit keeps it: without name and metadata, which are kept with its rows alone. `profile` tells whether
+/// they were changed.
+pub(crate) fn audited(account: Account) -> Value {
+    let profile = account.profile.clone();
+    let mut view = json!(View::of(account, Profile::default()));
+    if let Some(map) = view.as_object_mut() {
+        map.shift_remove("name");
+        map.shift_remove("metadata");
+        map.insert("profile".to_owned(), profile.into());
+    }
+    view
+}
+
 fn find(store: &Store, id: &str) -> Result<(Account, Profile)> {
-    let account = existing(store, id)?;
+    let account = store.account(&id.into())?.ok_or_else(|| Problem::not_found("account", id))?;
     let profile = store.profiles(&[(account.id.clone(), account.profile.clone())])?.pop().unwrap_or_default();
     Ok((account, profile))
 }
 
-async fn put(writer: &Writer, store: &Store, account: Account, expect: Expect) -> Result<Revision> {
-    writer.write(store, vec![MetaOp::PutAccount { account, expect }]).await
-}
-
 /// The account with a patch laid over it.
-fn patched(account: &Account, profile: &Profile, patch: Value) -> Result<Form> {
+fn patched(account: &Account, profile: &Profile, patch: Value, known: &mut impl Tiers) -> Result<Form> {
     let mut whole = json!(View::of(account.clone(), profile.clone()));
     input::merge(&mut whole, patch);
     input::read(whole, |object| {
-        let form = Form::read(object)?;
+        let form = Form::read(object, known)?;
         if form.id.as_deref() != Some(account.id.as_str()) {
             object.tell("id", "cannot be changed");
         }
@@ -261,6 +357,14 @@ fn patched(account: &Account, profile: &Profile, patch: Value) -> Result<Form> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct All;
+
+    impl Tiers for All {
+        fn has_tier(&mut self, name: &str) -> bool {
+            name != "none"
+        }
+    }
 
     fn account() -> (Account, Profile) {
         let account = Account {
@@ -280,7 +384,7 @@ mod tests {
     #[test]
     fn an_empty_patch_changes_nothing() {
         let (account, profile) = account();
-        let form = patched(&account, &profile, json!({})).expect("reads");
+        let form = patched(&account, &profile, json!({}), &mut All).expect("reads");
         assert_eq!(form.profile, profile);
         assert_eq!((form.tier, form.state, form.overrides), (account.tier, account.state, account.overrides));
     }
@@ -289,7 +393,7 @@ mod tests {
     fn a_patch_changes_what_it_names_and_null_removes() {
         let (account, profile) = account();
         let patch = json!({ "tier": "pro", "name": null, "metadata": { "vip": null, "crm": { "tag": [1] } } });
-        let form = patched(&account, &profile, patch).expect("reads");
+        let form = patched(&account, &profile, patch, &mut All).expect("reads");
         assert_eq!(&*form.tier, "pro");
         assert_eq!(form.profile.name, "");
         assert_eq!(form.profile.metadata, [("crm".to_owned(), "{\"id\":5,\"tag\":[1]}".to_owned())].into());
@@ -298,12 +402,13 @@ mod tests {
     #[test]
     fn a_patch_can_neither_rename_nor_remove_the_tier_nor_add_a_field() {
         let (account, profile) = account();
-        let problem = patched(&account, &profile, json!({ "id": "other", "x": 1 })).expect_err("refused");
+        let problem = patched(&account, &profile, json!({ "id": "other", "tier": "none", "x": 1 }), &mut All)
+            .expect_err("refused");
         let pointers: Vec<_> = problem.errors().iter().map(|error| error.pointer.as_str()).collect();
-        assert_eq!(pointers, ["/id", "/x"]);
-        let problem = patched(&account, &profile, json!({ "tier": null })).expect_err("refused");
+        assert_eq!(pointers, ["/tier", "/id", "/x"]);
+        let problem = patched(&account, &profile, json!({ "tier": null }), &mut All).expect_err("refused");
         assert_eq!(problem.errors()[0].pointer, "/tier");
-        assert!(patched(&account, &profile, json!("suspended")).is_err());
+        assert!(patched(&account, &profile, json!("suspended"), &mut All).is_err());
     }
 
     #[test]

@@ -1,112 +1,268 @@
-//! `/v1/audit`: every admin write, newest first.
+//! `/v1/audit`: every admin write, done or refused, newest first; the whole as NDJSON; and whether the chain is whole.
 
 use std::fmt::Write;
 
-use axum::{extract::State, response::Response};
+use axum::{
+    body::{Body, Bytes},
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::{HeaderValue, header};
 use serde::Serialize;
-use store::model::{AuditRecord, Revision, Timestamp};
+use serde_json::{Value, json};
+use store::{
+    Store,
+    model::{AuditChain, AuditObject, AuditRecord, Revision, Role, Timestamp, audit_link},
+};
 
 use super::{
     Shared,
     access::Visitor,
-    answer,
-    params::{Page, Params},
-    problem::Result,
+    accounts, answer, keys,
+    params::Params,
+    problem::{Code, Problem, Result},
+    tokens,
 };
 
-/// Most operations of one write.
-const MAX_OPS: usize = 1_000;
+/// Lines that are read in one go.
+const AT_ONCE: usize = 500;
 
-/// A line of the audit log. `before` and `after` are SHA-256 of the stored object: the log itself keeps no personal data.
+/// A line of the audit log. An account's name and metadata are personal data and not in it.
 #[derive(Debug, Serialize)]
-struct View {
+pub(crate) struct View {
     revision: Revision,
+    line: u32,
     at: Timestamp,
     actor: String,
+    role: Option<Role>,
+    source: Option<String>,
     request_id: Option<String>,
     action: String,
     kind: String,
     id: String,
-    before: Option<String>,
-    after: Option<String>,
+    result: String,
+    before: Option<Value>,
+    after: Option<Value>,
+    /// SHA-256 of the line before this one.
+    previous: Option<String>,
 }
 
 impl From<AuditRecord> for View {
     fn from(record: AuditRecord) -> Self {
+        let some = |text: String| Some(text).filter(|text| !text.is_empty());
+        let shown = |object: Option<AuditObject>| object.map(show);
         Self {
+            before: shown(record.object_before()),
+            after: shown(record.object_after()),
             revision: record.revision,
+            line: record.line,
             at: record.at,
             actor: record.actor,
-            request_id: Some(record.request_id).filter(|id| !id.is_empty()),
+            role: record.role,
+            source: some(record.source),
+            request_id: some(record.request_id),
             action: record.action,
             kind: record.kind,
             id: record.id,
-            before: digest(&record.before),
-            after: digest(&record.after),
+            result: some(record.result).unwrap_or_else(|| "done".into()),
+            previous: some(hex(&record.previous)),
         }
     }
 }
 
-fn digest(bytes: &[u8]) -> Option<String> {
-    let hex = bytes.iter().fold(String::new(), |mut hex, byte| {
+/// An object as its resource shows it, without what the audit does not keep.
+fn show(object: AuditObject) -> Value {
+    match object {
+        AuditObject::Account(account) => accounts::audited(*account),
+        AuditObject::Key(key) => keys::audited(*key),
+        AuditObject::Tier(tier) => json!(tier),
+        AuditObject::Route(route) => json!(route),
+        AuditObject::Upstream(upstream) => json!(upstream),
+        AuditObject::Token(token) => tokens::audited(*token),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
         write!(hex, "{byte:02x}").expect("writing to a text cannot fail");
         hex
-    });
-    Some(hex).filter(|hex| !hex.is_empty())
+    })
+}
+
+/// Which lines.
+#[derive(Debug, Default)]
+struct Filter {
+    actor: Option<String>,
+    kind: Option<String>,
+    id: Option<String>,
+    result: Option<String>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+}
+
+impl Filter {
+    fn read(params: &mut Params) -> Self {
+        Self {
+            actor: params.text("actor"),
+            kind: params.text("kind"),
+            id: params.text("id"),
+            result: params.text("result"),
+            since: params.time("since"),
+            until: params.time("until"),
+        }
+    }
+
+    fn takes(&self, line: &AuditRecord) -> bool {
+        let is = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
+        let result = if line.result.is_empty() { "done" } else { &line.result };
+        is(&self.actor, &line.actor)
+            && is(&self.kind, &line.kind)
+            && is(&self.id, &line.id)
+            && is(&self.result, result)
+            && self.since.is_none_or(|since| line.at >= since)
+            && self.until.is_none_or(|until| line.at < until)
+    }
 }
 
 /// `GET /v1/audit`
-pub(crate) async fn list(_: Visitor, State(admin): Shared, mut params: Params) -> Result<Response> {
+pub(crate) async fn list(visitor: Visitor, State(admin): Shared, mut params: Params) -> Result<Response> {
+    visitor.caller().require_everywhere()?;
     let page = params.page();
-    let before: Option<Revision> = page.after.as_ref().and_then(|after| after.parse().ok());
+    let mut before = page.after.as_ref().and_then(|after| place(after));
     if page.after.is_some() && before.is_none() {
         params.refuse("cursor", "is not valid: use a next_cursor as it was given");
     }
+    let filter = Filter::read(&mut params);
     params.finish()?;
-    let mut records = admin.store.audit(before, page.limit + MAX_OPS)?;
-    let next = page_end(&records, page.limit).map(|end| {
-        records.truncate(end);
-        Page::cursor(records[end - 1].revision)
+    // A filter that lets few through walks over all.
+    let found = tokio::task::spawn_blocking(move || {
+        let mut found: Vec<AuditRecord> = Vec::new();
+        while found.len() <= page.limit {
+            let lines = admin.store.audit(before, AT_ONCE.max(page.limit + 1))?;
+            let Some(last) = lines.last() else { break };
+            before = Some((last.revision, last.line));
+            found.extend(lines.into_iter().filter(|line| filter.takes(line)));
+        }
+        let next = page.cut(&mut found, |line| format!("{}.{}", line.revision, line.line));
+        Ok::<_, Problem>((found, next))
     });
-    let views: Vec<View> = records.into_iter().map(View::from).collect();
+    let (found, next) = found.await.map_err(|_| Problem::new(Code::Internal, "the list could not be made"))??;
+    let views: Vec<View> = found.into_iter().map(View::from).collect();
     Ok(answer::list(views, next))
 }
 
-/// Where a page ends that has more after it. Operations of one write share its revision, which is where the next page
-/// goes on, so they stay together: a page may have some fewer records than asked for, or some more.
-fn page_end(records: &[AuditRecord], limit: usize) -> Option<usize> {
-    let cut = records.get(limit)?.revision;
-    match records[..limit].iter().position(|record| record.revision == cut) {
-        None => Some(limit),
-        Some(0) => records.iter().position(|record| record.revision != cut),
-        Some(start) => Some(start),
+/// `revision.line`
+fn place(text: &str) -> Option<(Revision, u32)> {
+    let (revision, line) = text.split_once('.')?;
+    Some((revision.parse().ok()?, line.parse().ok()?))
+}
+
+/// `GET /v1/audit/export`: every line, oldest first, as NDJSON. `entry` is the line as it is stored, base64; its SHA-256 is
+/// `sha256` and the next line's `previous`.
+pub(crate) async fn export(visitor: Visitor, State(admin): Shared, mut params: Params) -> Result<Response> {
+    visitor.caller().require_everywhere()?;
+    let after = params.text("after");
+    let place = after.as_deref().and_then(place);
+    if after.is_some() && place.is_none() {
+        params.refuse("after", "does not fit; expected the last line that is known, as revision.line");
     }
+    params.finish()?;
+    let store = admin.store.clone();
+    let lines = futures_util::stream::try_unfold(place, move |after| {
+        let store = store.clone();
+        async move {
+            let read = tokio::task::spawn_blocking(move || chunk(&store, after)).await;
+            read.map_err(std::io::Error::other)?.map_err(std::io::Error::other)
+        }
+    });
+    let mut response = Body::from_stream(lines).into_response();
+    let kind = HeaderValue::from_static("application/x-ndjson");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+type Chunk = Option<(Bytes, Option<(Revision, u32)>)>;
+
+fn chunk(store: &Store, after: Option<(Revision, u32)>) -> std::result::Result<Chunk, String> {
+    let lines = store.audit_lines(after, AT_ONCE).map_err(|error| error.to_string())?;
+    let (mut text, mut last) = (String::new(), after);
+    for stored in &lines {
+        // One line follows nothing: it is read alone.
+        let record = AuditChain::default().follow(stored).map_err(|error| error.to_string())?;
+        last = Some((record.revision, record.line));
+        let mut view = json!(View::from(record));
+        view["entry"] = STANDARD.encode(stored).into();
+        view["sha256"] = hex(&audit_link(stored)).into();
+        text.push_str(&view.to_string());
+        text.push('\n');
+    }
+    Ok((!lines.is_empty()).then(|| (Bytes::from(text), last)))
+}
+
+/// `GET /v1/audit/verify`: follows the chain over this node's whole audit.
+pub(crate) async fn verify(visitor: Visitor, State(admin): Shared, params: Params) -> Result<Response> {
+    visitor.caller().require_everywhere()?;
+    params.finish()?;
+    let followed = tokio::task::spawn_blocking(move || {
+        let (mut chain, mut after) = (AuditChain::default(), None);
+        loop {
+            let lines = admin.store.audit_lines(after, AT_ONCE)?;
+            for line in &lines {
+                match chain.follow(line) {
+                    Ok(record) => after = Some((record.revision, record.line)),
+                    Err(error) => return Ok((chain, Some(error.to_string()))),
+                }
+            }
+            if lines.is_empty() {
+                return Ok::<_, Problem>((chain, None));
+            }
+        }
+    });
+    let (chain, broken) = followed.await.map_err(|_| Problem::new(Code::Internal, "the audit could not be read"))??;
+    Ok(answer::plain(&json!({
+        "whole": broken.is_none(),
+        "lines": chain.lines,
+        "revision": chain.revision,
+        "head": Some(hex(&chain.head)).filter(|head| !head.is_empty()),
+        "broken": broken,
+    })))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn end(revisions: &[u64], limit: usize) -> Option<usize> {
-        let record = |revision: &u64| AuditRecord {
-            revision: *revision,
-            at: Timestamp(0),
-            actor: String::new(),
-            request_id: String::new(),
-            action: String::new(),
-            kind: String::new(),
-            id: String::new(),
-            before: Vec::new(),
-            after: Vec::new(),
+    #[test]
+    fn a_line_shows_who_where_and_why() {
+        let record = AuditRecord {
+            revision: 7,
+            line: 2,
+            actor: "tok_1".into(),
+            role: Some(Role::Viewer),
+            source: "10.0.0.1".into(),
+            action: "PUT".into(),
+            kind: "request".into(),
+            id: "/v1/tiers/free".into(),
+            result: "role-too-low".into(),
+            ..AuditRecord::default()
         };
-        page_end(&revisions.iter().map(record).collect::<Vec<_>>(), limit)
+        let view = json!(View::from(record.clone()));
+        assert_eq!((&view["role"], &view["source"]), (&json!("viewer"), &json!("10.0.0.1")));
+        assert_eq!(
+            (&view["result"], &view["before"], &view["previous"]),
+            (&json!("role-too-low"), &Value::Null, &Value::Null)
+        );
+        let done = AuditRecord { result: String::new(), ..record.clone() };
+        assert_eq!(json!(View::from(done.clone()))["result"], "done");
+        let filter = Filter { result: Some("done".into()), actor: Some("tok_1".into()), ..Filter::default() };
+        assert!(filter.takes(&done) && !filter.takes(&record));
     }
 
     #[test]
-    fn a_page_never_parts_the_operations_of_a_write() {
-        assert_eq!(end(&[9, 8, 7], 3), None);
-        assert_eq!(end(&[9, 8, 7, 6], 3), Some(3));
-        assert_eq!(end(&[9, 8, 7, 7], 3), Some(2));
-        assert_eq!(end(&[9, 9, 9, 9, 8], 2), Some(4));
+    fn places_read_back() {
+        assert_eq!(place("17.3"), Some((17, 3)));
+        assert_eq!((place("17"), place("a.b"), place("")), (None, None, None));
     }
 }

@@ -7,7 +7,8 @@ use store::{ClusterStatus, Readiness};
 use super::{Shared, access::Visitor, answer, params::Params, problem::Result};
 
 /// `GET /v1/cluster`
-pub(crate) async fn get(_: Visitor, State(admin): Shared, params: Params) -> Result<Response> {
+pub(crate) async fn get(visitor: Visitor, State(admin): Shared, params: Params) -> Result<Response> {
+    visitor.require_staff()?;
     params.finish()?;
     let reason = match admin.store.readiness() {
         Readiness::Ready => None,

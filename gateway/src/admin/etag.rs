@@ -29,24 +29,24 @@ impl Condition {
         let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("").trim().to_owned());
         match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
             (None, None) => Ok(Self::None),
-            (Some(tag), None) if tag == "*" => Ok(Self::Present),
             (None, Some(tag)) if tag == "*" => Ok(Self::Absent),
-            (Some(tag), None) => tag
-                .strip_prefix('"')
-                .and_then(|tag| tag.strip_suffix('"'))
-                .and_then(|tag| tag.parse().ok())
-                .map(Self::Revision)
-                .ok_or_else(|| {
-                    Problem::new(
-                        Code::MalformedHeader,
-                        "If-Match: expected one ETag as it was given, like \"17\", or *",
-                    )
-                }),
+            (Some(tag), None) => Self::of_if_match(&tag).map_err(|()| {
+                Problem::new(Code::MalformedHeader, "If-Match: expected one ETag as it was given, like \"17\", or *")
+            }),
             _ => Err(Problem::new(
                 Code::MalformedHeader,
                 "If-None-Match: only * (the object must not exist), and never together with If-Match",
             )),
         }
+    }
+
+    /// What `If-Match` says.
+    pub(crate) fn of_if_match(text: &str) -> std::result::Result<Self, ()> {
+        if text == "*" {
+            return Ok(Self::Present);
+        }
+        let number = text.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+        number.and_then(|number| number.parse().ok()).map(Self::Revision).ok_or(())
     }
 
     /// The condition as the store's.

@@ -28,6 +28,14 @@ pub(crate) fn parse(body: &[u8]) -> Result<Value> {
         .map_err(|error| Problem::new(Code::MalformedBody, format!("the body is not JSON: {error}")))
 }
 
+/// Parses a body's bytes; an empty body is refused: it may have got lost on the way.
+pub(crate) fn required(body: &[u8]) -> Result<Value> {
+    if body.trim_ascii().is_empty() {
+        return Err(Problem::new(Code::MalformedBody, "a body is required"));
+    }
+    parse(body)
+}
+
 /// Walks a JSON object with `reader`.
 pub(crate) fn read<T>(value: Value, reader: impl FnOnce(&mut Object<'_>) -> Option<T>) -> Result<T> {
     let errors = Errors::default();
@@ -121,6 +129,11 @@ impl<'a> Field<'a> {
     pub(crate) fn refuse<T>(&self, detail: impl Into<String>) -> Option<T> {
         self.errors.tell(self.pointer.clone(), detail);
         None
+    }
+
+    /// The value as it is, to be read later.
+    pub(crate) fn into_value(self) -> Value {
+        self.value
     }
 
     fn expected<T>(&self, form: &str) -> Option<T> {

@@ -22,7 +22,8 @@ use store::{
 use super::{
     Shared,
     access::Visitor,
-    accounts, answer,
+    accounts, answer, change,
+    draft::{Draft, Effect, Kind},
     etag::Condition,
     forms,
     input::{self, Object},
@@ -30,10 +31,9 @@ use super::{
     problem::{Code, Problem, Result},
 };
 
-pub(crate) use rotation::rotate;
+pub(crate) use rotation::{draft_rotate, grace, rotate};
 
-/// Tries of a change whose object another change has moved, when the caller named no revision.
-const ATTEMPTS: usize = 8;
+const ENVS: &[(&str, Env)] = &[("live", Env::Live), ("test", Env::Test)];
 
 /// A key as the API shows it.
 #[derive(Debug, Serialize)]
@@ -117,15 +117,30 @@ impl Form {
 
 /// `GET /v1/accounts/{id}/keys`
 pub(crate) async fn list(
-    _: Visitor,
+    visitor: Visitor,
     State(admin): Shared,
     Path(id): Path<String>,
     mut params: Params,
 ) -> Result<Response> {
     let page = params.page();
+    let states = [("active", KeyState::Active), ("disabled", KeyState::Disabled), ("revoked", KeyState::Revoked)];
+    let (state, env) = (params.choice("state", &states), params.choice("env", ENVS));
+    let name_prefix = params.text("name_prefix").map(|text| text.to_lowercase());
     params.finish()?;
-    let account = accounts::existing(&admin.store, &id)?.id;
-    let mut keys = admin.store.keys(&account, page.after.as_deref(), page.limit + 1)?;
+    let account = accounts::existing(&visitor, &admin.store, &id)?.id;
+    let takes = |key: &Key| {
+        state.is_none_or(|state| key.state == state)
+            && env.is_none_or(|env| key.env == env)
+            && name_prefix.as_ref().is_none_or(|prefix| key.name.to_lowercase().starts_with(prefix.as_str()))
+    };
+    let mut keys = Vec::new();
+    let mut after = page.after.clone();
+    while keys.len() <= page.limit {
+        let some = admin.store.keys(&account, after.as_deref(), page.limit + 1)?;
+        let Some(last) = some.last() else { break };
+        after = Some(last.id.to_string());
+        keys.extend(some.into_iter().filter(takes));
+    }
     let next = page.cut(&mut keys, |key| key.id.clone());
     let views = keys.into_iter().map(|key| seen(&admin.store, key)).collect::<Result<Vec<_>>>()?;
     Ok(answer::list(views, next))
@@ -141,37 +156,55 @@ pub(crate) async fn create(
 ) -> Result<Response> {
     let writer = visitor.require(Role::Operator)?;
     params.finish()?;
-    let now = Timestamp::now();
-    let (form, env) = input::read(input::parse(&body)?, |object| {
-        let env = object
-            .optional("env")
-            .map_or(Some(Env::Live), |field| field.choice(&[("live", Env::Live), ("test", Env::Test)]));
-        let form = Form::read(object)?;
-        if form.expires_at.is_some_and(|at| at <= now) {
+    let value = input::parse(&body)?;
+    change::one(&admin, &writer, &body, |draft| draft_create(draft, &id, value.clone())).await
+}
+
+/// A new key of an account, with its secret.
+pub(crate) fn draft_create(draft: &mut Draft<'_>, account: &str, body: Value) -> Result<Effect> {
+    draft.require(Role::Operator)?;
+    let now = draft.now;
+    let (form, env) = input::read(or_empty(body), |object| {
+        let env = object.optional("env").map_or(Some(Env::Live), |field| field.choice(ENVS));
+        let form = Form::read(object);
+        if form.as_ref().and_then(|form| form.expires_at).is_some_and(|at| at <= now) {
             object.tell("expires_at", "is in the past");
         }
-        Some((form, env?))
+        Some((form?, env?))
     })?;
-    let account = accounts::existing(&admin.store, &id)?.id;
+    let Some((account, _)) = &draft.account(account)?.value else {
+        return Err(Problem::not_found("account", account));
+    };
     let secret = Secret::generate(kind(env));
-    let mut key = Key {
+    let key = Key {
         state: form.state,
         name: form.name,
         scopes: form.scopes,
         allowed_ips: form.allowed_ips,
         expires_at: form.expires_at,
-        ..fresh(account, env, &secret, now)
+        ..fresh(account.id.clone(), env, &secret, now)
     };
-    let op = MetaOp::PutKey { key: key.clone(), expect: Expect::Absent };
-    key.revision = writer.write(&admin.store, vec![op]).await?;
-    let path = format!("/v1/keys/{}", key.id);
-    Ok(answer::created(&path, key.revision, &View::with_secret(key, &secret)))
+    Ok(draft_new(draft, key, &secret))
+}
+
+/// Puts a key that was not there; its secret is in what this comes to, and nowhere else.
+fn draft_new(draft: &mut Draft<'_>, key: Key, secret: &Secret) -> Effect {
+    let id = key.id.to_string();
+    draft.op(Condition::None, MetaOp::PutKey { key: key.clone(), expect: Expect::Absent });
+    draft.set_key(&id, Some(key.clone()));
+    Effect::created(Kind::Key, &id, json!(View::with_secret(key, secret)))
 }
 
 /// `GET /v1/keys/{id}`
-pub(crate) async fn get(_: Visitor, State(admin): Shared, Path(id): Path<String>, params: Params) -> Result<Response> {
+pub(crate) async fn get(
+    visitor: Visitor,
+    State(admin): Shared,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Response> {
     params.finish()?;
-    let key = existing(&admin.store, &id)?;
+    let key = admin.store.key(&id.as_str().into())?.filter(|key| visitor.caller().covers(&key.account));
+    let key = key.ok_or_else(|| Problem::not_found("key", &id))?;
     Ok(answer::object(StatusCode::OK, key.revision, &seen(&admin.store, key)?))
 }
 
@@ -186,29 +219,34 @@ pub(crate) async fn patch(
 ) -> Result<Response> {
     let writer = visitor.require(Role::Operator)?;
     params.finish()?;
-    let patch = input::parse(&body)?;
-    for _ in 0..ATTEMPTS {
-        let key = existing(&admin.store, &id).map_err(|problem| condition.refused(problem, None))?;
-        let expect = condition.check(key.revision)?;
-        refuse_revoked(&key)?;
-        let form = patched(&key, patch.clone())?;
-        let mut changed = Key {
-            name: form.name,
-            scopes: form.scopes,
-            allowed_ips: form.allowed_ips,
-            expires_at: form.expires_at,
-            state: form.state,
-            ..key
-        };
-        match writer.write(&admin.store, vec![MetaOp::PutKey { key: changed.clone(), expect }]).await {
-            Ok(revision) => {
-                changed.revision = revision;
-                return Ok(answer::object(StatusCode::OK, revision, &seen(&admin.store, changed)?));
-            }
-            Err(problem) => again(&admin.store, condition, problem).await?,
-        }
-    }
-    Err(contended())
+    let patch = input::required(&body)?;
+    change::one(&admin, &writer, &body, |draft| draft_patch(draft, &id, condition, patch.clone())).await
+}
+
+/// A key with a merge patch laid over it.
+pub(crate) fn draft_patch(draft: &mut Draft<'_>, id: &str, condition: Condition, patch: Value) -> Result<Effect> {
+    draft.require(Role::Operator)?;
+    let (key, expect) = draft.key(id)?.change(Kind::Key, id, condition)?;
+    refuse_revoked(key)?;
+    let key = key.clone();
+    let form = patched(&key, patch)?;
+    let changed = Key {
+        name: form.name,
+        scopes: form.scopes,
+        allowed_ips: form.allowed_ips,
+        expires_at: form.expires_at,
+        state: form.state,
+        ..key
+    };
+    let view = json!(seen(draft.store, changed.clone())?);
+    draft_put(draft, condition, expect, changed);
+    Ok(Effect::changed(Kind::Key, id, view))
+}
+
+fn draft_put(draft: &mut Draft<'_>, condition: Condition, expect: Expect, key: Key) {
+    let id = key.id.to_string();
+    draft.op(condition, MetaOp::PutKey { key: key.clone(), expect });
+    draft.set_key(&id, Some(key));
 }
 
 /// `DELETE /v1/keys/{id}`: revokes it for ever; a tombstone stays. Revoking it again changes nothing.
@@ -221,18 +259,34 @@ pub(crate) async fn revoke(
 ) -> Result<Response> {
     let writer = visitor.require(Role::Operator)?;
     params.finish()?;
-    for _ in 0..ATTEMPTS {
-        let key = existing(&admin.store, &id).map_err(|problem| condition.refused(problem, None))?;
-        let expect = condition.check(key.revision)?;
-        if key.state == KeyState::Revoked {
-            return Ok(answer::gone());
-        }
-        match writer.write(&admin.store, vec![MetaOp::PutKey { key: revoked(key, Timestamp::now()), expect }]).await {
-            Ok(_) => return Ok(answer::gone()),
-            Err(problem) => again(&admin.store, condition, problem).await?,
-        }
+    change::one(&admin, &writer, &[], |draft| draft_revoke(draft, &id, condition)).await
+}
+
+/// A key that is revoked.
+pub(crate) fn draft_revoke(draft: &mut Draft<'_>, id: &str, condition: Condition) -> Result<Effect> {
+    draft.require(Role::Operator)?;
+    let (key, expect) = draft.key(id)?.change(Kind::Key, id, condition)?;
+    if key.state != KeyState::Revoked {
+        let key = revoked(key.clone(), draft.now);
+        draft_put(draft, condition, expect, key);
     }
-    Err(contended())
+    Ok(Effect::gone(Kind::Key, id))
+}
+
+/// A key as the API shows it.
+pub(crate) fn show(store: &Store, id: &str) -> Result<Option<Value>> {
+    let Some(key) = store.key(&id.into())? else { return Ok(None) };
+    Ok(Some(json!(seen(store, key)?)))
+}
+
+/// A key as the audit keeps it.
+pub(crate) fn audited(key: Key) -> Value {
+    json!(View::of(key, None))
+}
+
+/// A body that may be left out.
+fn or_empty(body: Value) -> Value {
+    if body.is_null() { json!({}) } else { body }
 }
 
 fn revoked(key: Key, now: Timestamp) -> Key {
@@ -272,10 +326,6 @@ fn kind(env: Env) -> SecretKind {
     }
 }
 
-fn existing(store: &Store, id: &str) -> Result<Key> {
-    store.key(&id.into())?.ok_or_else(|| Problem::not_found("key", id))
-}
-
 fn seen(store: &Store, key: Key) -> Result<View> {
     let last_used_at = store.key_last_used(&key.account, &key.id)?;
     Ok(View::of(key, last_used_at))
@@ -295,19 +345,6 @@ fn patched(key: &Key, patch: Value) -> Result<Form> {
         }
         Form::read(object)
     })
-}
-
-/// Goes on after a change was overtaken, when the caller named no revision.
-async fn again(store: &Store, condition: Condition, problem: Problem) -> Result<()> {
-    if problem.code() == Code::PreconditionFailed && condition == Condition::None {
-        store.barrier().await?;
-        return Ok(());
-    }
-    Err(problem)
-}
-
-fn contended() -> Problem {
-    Problem::new(Code::NotPossible, "the key is being changed by others all the time: try again")
 }
 
 #[cfg(test)]

@@ -46,9 +46,14 @@ impl From<PolicyNow> for View {
 }
 
 /// `GET /v1/accounts/{id}/limits`
-pub(crate) async fn get(_: Visitor, State(admin): Shared, Path(id): Path<String>, params: Params) -> Result<Response> {
+pub(crate) async fn get(
+    visitor: Visitor,
+    State(admin): Shared,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Response> {
     params.finish()?;
-    let account = accounts::existing(&admin.store, &id)?;
+    let account = accounts::existing(&visitor, &admin.store, &id)?;
     let now = admin.store.limits_now(&account.id).await?;
     let views: Vec<View> = now.into_iter().map(View::from).collect();
     Ok(answer::list(views, None))

@@ -27,12 +27,15 @@ pub(crate) enum Code {
     UnknownToken,
     ExpiredToken,
     RoleTooLow,
+    TokenLimited,
     NotFound,
     MethodNotAllowed,
     AlreadyExists,
     InUse,
     NotPossible,
     PreconditionFailed,
+    IdempotencyKeyInProgress,
+    IdempotencyKeyReused,
     BodyTooLarge,
     TemporaryReducedCapacity,
     Internal,
@@ -50,12 +53,15 @@ impl Code {
             Self::UnknownToken => (StatusCode::UNAUTHORIZED, "unknown-token"),
             Self::ExpiredToken => (StatusCode::UNAUTHORIZED, "expired-token"),
             Self::RoleTooLow => (StatusCode::FORBIDDEN, "role-too-low"),
+            Self::TokenLimited => (StatusCode::FORBIDDEN, "token-limited"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
             Self::AlreadyExists => (StatusCode::CONFLICT, "already-exists"),
             Self::InUse => (StatusCode::CONFLICT, "in-use"),
             Self::NotPossible => (StatusCode::CONFLICT, "not-possible"),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition-failed"),
+            Self::IdempotencyKeyInProgress => (StatusCode::CONFLICT, "idempotency-key-in-progress"),
+            Self::IdempotencyKeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused"),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
             Self::TemporaryReducedCapacity => (StatusCode::SERVICE_UNAVAILABLE, "temporary-reduced-capacity"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal-error"),
@@ -72,8 +78,13 @@ impl Code {
         }
     }
 
+    /// The stable text.
+    pub(crate) fn as_str(self) -> &'static str {
+        self.parts().1
+    }
+
     /// For answers that axum makes without a problem.
-    fn of_status(status: StatusCode) -> Self {
+    pub(crate) fn of_status(status: StatusCode) -> Self {
         match status {
             StatusCode::NOT_FOUND => Self::NotFound,
             StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
@@ -104,7 +115,7 @@ pub(crate) struct Problem {
 }
 
 /// What a handler answers.
-pub(crate) type Result<T> = std::result::Result<T, Problem>;
+pub(crate) type Result<T, E = Problem> = std::result::Result<T, E>;
 
 impl Problem {
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
@@ -115,9 +126,32 @@ impl Problem {
     pub(crate) fn invalid(code: Code, errors: Vec<FieldError>) -> Self {
         let detail = match errors.as_slice() {
             [one] => format!("{}: {}", if one.pointer.is_empty() { "the body" } else { &one.pointer }, one.detail),
+            [] => "the input does not fit".to_owned(),
             more => format!("{} things are wrong, see errors; nothing was changed", more.len()),
         };
         Self { errors, ..Self::new(code, detail) }
+    }
+
+    /// The node cannot take more of this now.
+    pub(crate) fn busy(detail: impl Into<String>) -> Self {
+        let retry_after = Some(Duration::from_secs(1));
+        Self { retry_after, ..Self::new(Code::TemporaryReducedCapacity, detail) }
+    }
+
+    /// Every single thing that is wrong, as seen from a whole that this is a part of: errors of a body lie below its
+    /// `body`.
+    pub(crate) fn within(self, place: &str) -> Vec<FieldError> {
+        if self.errors.is_empty() {
+            return vec![FieldError { pointer: place.to_owned(), detail: self.detail }];
+        }
+        let below = |error: FieldError| FieldError { pointer: format!("{place}/body{}", error.pointer), ..error };
+        self.errors.into_iter().map(below).collect()
+    }
+
+    /// The same problem of a whole in which these things are wrong.
+    pub(crate) fn with_errors(self, errors: Vec<FieldError>) -> Self {
+        let told = Self::invalid(self.code, errors);
+        Self { detail: told.detail, errors: told.errors, ..self }
     }
 
     pub(crate) fn not_found(kind: &str, id: &str) -> Self {
@@ -244,9 +278,13 @@ impl From<WriteError> for Problem {
 impl From<CommandError> for Problem {
     fn from(error: CommandError) -> Self {
         let detail = error.to_string();
-        let CommandError::Conflict { kind, id, conflict, .. } = error else {
-            tracing::error!(%detail, "metadata write refused");
-            return Self::new(Code::Internal, detail);
+        let (kind, id, conflict) = match error {
+            CommandError::Conflict { kind, id, conflict, .. } => (kind, id, conflict),
+            CommandError::TooManyKept(_) => return Self::busy(detail),
+            error => {
+                tracing::error!(%error, "metadata write refused");
+                return Self::new(Code::Internal, detail);
+            }
         };
         match conflict {
             WriteConflict::Exists => Self::new(Code::AlreadyExists, detail),

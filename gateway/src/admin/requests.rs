@@ -19,6 +19,7 @@ use super::{
     params::Params,
     problem::{Problem, Result},
 };
+use crate::operator::Caller;
 
 /// A row as the API shows it; what a row does not have is `null`.
 #[derive(Debug, Serialize)]
@@ -78,12 +79,26 @@ impl From<Row> for View {
 }
 
 /// `GET /v1/requests`: newest first.
-pub(crate) async fn list(_: Visitor, State(admin): Shared, mut params: Params) -> Result<Response> {
-    let query = query(&mut params);
+pub(crate) async fn list(visitor: Visitor, State(admin): Shared, mut params: Params) -> Result<Response> {
+    let mut query = query(&mut params);
+    limit_to(visitor.caller(), &mut query, &mut params);
     params.finish()?;
+    if let Some(account) = &query.account {
+        visitor.require_account(account)?;
+    }
     let page = admin.store.requests(query).await?;
     let views: Vec<View> = page.rows.into_iter().map(View::from).collect();
     Ok(answer::list(views, page.next_cursor))
+}
+
+/// A caller who may see some accounts only says which one; an account's own token need not.
+fn limit_to(caller: &Caller, query: &mut RowQuery, params: &mut Params) {
+    if query.account.is_none() && caller.is_limited() {
+        query.account.clone_from(&caller.account);
+        if query.account.is_none() {
+            params.refuse("account", "is required: this token is limited to some accounts");
+        }
+    }
 }
 
 fn query(params: &mut Params) -> RowQuery {
@@ -110,10 +125,16 @@ fn query(params: &mut Params) -> RowQuery {
 }
 
 /// `GET /v1/requests/{id}`
-pub(crate) async fn get(_: Visitor, State(admin): Shared, Path(id): Path<String>, params: Params) -> Result<Response> {
+pub(crate) async fn get(
+    visitor: Visitor,
+    State(admin): Shared,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Response> {
     params.finish()?;
     let unknown = || Problem::not_found("request", &id);
-    let row = admin.store.request(id.parse().map_err(|_| unknown())?).await?.ok_or_else(unknown)?;
+    let row = admin.store.request(id.parse().map_err(|_| unknown())?).await?;
+    let row = row.filter(|row| visitor.caller().covers(&row.account)).ok_or_else(unknown)?;
     Ok(answer::plain(&View::from(row)))
 }
 

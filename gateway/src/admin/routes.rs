@@ -6,16 +6,14 @@ use axum::{
     response::Response,
 };
 use http::StatusCode;
-use serde_json::json;
-use store::{
-    Store,
-    model::{Expect, MetaOp, Role, Route, RouteMatch},
-};
+use serde_json::{Value, json};
+use store::model::{MetaOp, Role, Route, RouteMatch};
 
 use super::{
     Shared,
     access::Visitor,
-    answer,
+    answer, change,
+    draft::{Draft, Effect, Kind},
     etag::Condition,
     forms,
     input::{self, Field, Object},
@@ -31,22 +29,31 @@ const MAX_RETRIES: u64 = 10;
 const MAX_TIMEOUT_MS: u64 = 3_600_000;
 
 /// `GET /v1/routes`
-pub(crate) async fn list(_: Visitor, State(admin): Shared, mut params: Params) -> Result<Response> {
+pub(crate) async fn list(visitor: Visitor, State(admin): Shared, mut params: Params) -> Result<Response> {
+    visitor.require_staff()?;
     let page = params.page();
+    let name_prefix = params.text("name_prefix").unwrap_or_default();
+    let upstream = params.text("upstream");
     params.finish()?;
-    let (routes, next) = page.of(admin.store.routes()?, |route| route.name.clone());
-    Ok(answer::list(routes, next))
+    let all = admin.store.routes()?.into_iter();
+    let all = all
+        .filter(|route| route.name.starts_with(name_prefix.as_str()))
+        .filter(|route| upstream.as_ref().is_none_or(|upstream| *route.upstream == **upstream))
+        .collect();
+    let (some, next) = page.of(all, |route: &Route| route.name.clone());
+    Ok(answer::list(some, next))
 }
 
 /// `GET /v1/routes/{name}`
 pub(crate) async fn get(
-    _: Visitor,
+    visitor: Visitor,
     State(admin): Shared,
     Path(name): Path<String>,
     params: Params,
 ) -> Result<Response> {
+    visitor.require_staff()?;
     params.finish()?;
-    let route = find(&admin.store, &name)?.ok_or_else(|| Problem::not_found("route", &name))?;
+    let route = admin.store.route(&name)?.ok_or_else(|| Problem::not_found("route", &name))?;
     Ok(answer::object(StatusCode::OK, route.revision, &route))
 }
 
@@ -61,16 +68,30 @@ pub(crate) async fn put(
 ) -> Result<Response> {
     let writer = visitor.require(Role::Admin)?;
     params.finish()?;
-    let mut route = input::read(input::parse(&body)?, |object| read(object, &name))?;
-    let before = find(&admin.store, &name)?.map(|route| route.revision);
-    let op = MetaOp::PutRoute { route: route.clone(), expect: condition.expect() };
-    route.revision =
-        writer.write(&admin.store, vec![op]).await.map_err(|problem| condition.refused(problem, before))?;
-    let status = if before.is_some() { StatusCode::OK } else { StatusCode::CREATED };
-    Ok(answer::object(status, route.revision, &route))
+    // An empty body is not as good as `{}` here: one that got lost on the way would empty the route.
+    let value = input::required(&body)?;
+    change::one(&admin, &writer, &body, |draft| draft_put(draft, &name, condition, value.clone())).await
 }
 
-/// `DELETE /v1/routes/{name}`
+/// A route, new or in the place of the one of its name.
+pub(crate) fn draft_put(draft: &mut Draft<'_>, name: &str, condition: Condition, body: Value) -> Result<Effect> {
+    draft.require_everywhere(Role::Admin)?;
+    let route = input::read(body, |object| {
+        let route = read(object, name)?;
+        if draft.upstream(&route.upstream).is_ok_and(|slot| slot.value.is_none()) {
+            Draft::tell_missing(object, "upstream", Kind::Upstream, &route.upstream);
+        }
+        Some(route)
+    })?;
+    let slot = draft.route(name)?;
+    let (expect, is_new) = (slot.put(condition)?, slot.value.is_none());
+    draft.op(condition, MetaOp::PutRoute { route: route.clone(), expect });
+    let view = json!(route);
+    draft.set_route(name, Some(route));
+    Ok(if is_new { Effect::created(Kind::Route, name, view) } else { Effect::changed(Kind::Route, name, view) })
+}
+
+/// `DELETE /v1/routes/{name}`.
 pub(crate) async fn delete(
     visitor: Visitor,
     State(admin): Shared,
@@ -80,14 +101,16 @@ pub(crate) async fn delete(
 ) -> Result<Response> {
     let writer = visitor.require(Role::Admin)?;
     params.finish()?;
-    let expect = if condition == Condition::None { Expect::Present } else { condition.expect() };
-    let op = MetaOp::DeleteRoute { name: name.into(), expect };
-    writer.write(&admin.store, vec![op]).await.map_err(|problem| condition.refused(problem, None))?;
-    Ok(answer::gone())
+    change::one(&admin, &writer, &[], |draft| draft_delete(draft, &name, condition)).await
 }
 
-fn find(store: &Store, name: &str) -> Result<Option<Route>> {
-    Ok(store.routes()?.into_iter().find(|route| &*route.name == name))
+/// A route that goes.
+pub(crate) fn draft_delete(draft: &mut Draft<'_>, name: &str, condition: Condition) -> Result<Effect> {
+    draft.require_everywhere(Role::Admin)?;
+    let expect = draft.route(name)?.remove(Kind::Route, name, condition)?;
+    draft.op(condition, MetaOp::DeleteRoute { name: name.into(), expect });
+    draft.set_route(name, None);
+    Ok(Effect::gone(Kind::Route, name))
 }
 
 /// A route from a body; the name is the path's.
@@ -156,8 +179,6 @@ fn is_method(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     fn refused(body: Value) -> Vec<String> {

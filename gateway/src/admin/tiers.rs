@@ -6,40 +6,43 @@ use axum::{
     response::Response,
 };
 use http::StatusCode;
-use serde_json::json;
-use store::{
-    Store,
-    model::{Expect, MetaOp, Role, Tier},
-};
+use serde_json::{Value, json};
+use store::model::{MetaOp, Role, Tier};
 
 use super::{
     Shared,
     access::Visitor,
-    answer,
+    answer, change,
+    draft::{Draft, Effect, Kind},
     etag::Condition,
     forms::{self, Expiry},
     input::{self, Object},
     params::Params,
-    problem::{Code, Problem, Result},
+    problem::{Problem, Result},
 };
 
 /// `GET /v1/tiers`
-pub(crate) async fn list(_: Visitor, State(admin): Shared, mut params: Params) -> Result<Response> {
+pub(crate) async fn list(visitor: Visitor, State(admin): Shared, mut params: Params) -> Result<Response> {
+    visitor.require_staff()?;
     let page = params.page();
+    let name_prefix = params.text("name_prefix").unwrap_or_default();
     params.finish()?;
-    let (tiers, next) = page.of(admin.store.tiers()?, |tier| tier.name.clone());
-    Ok(answer::list(tiers, next))
+    let all = admin.store.tiers()?.into_iter();
+    let all = all.filter(|tier| tier.name.starts_with(name_prefix.as_str())).collect();
+    let (some, next) = page.of(all, |tier: &Tier| tier.name.clone());
+    Ok(answer::list(some, next))
 }
 
 /// `GET /v1/tiers/{name}`
 pub(crate) async fn get(
-    _: Visitor,
+    visitor: Visitor,
     State(admin): Shared,
     Path(name): Path<String>,
     params: Params,
 ) -> Result<Response> {
+    visitor.require_staff()?;
     params.finish()?;
-    let tier = find(&admin.store, &name)?.ok_or_else(|| Problem::not_found("tier", &name))?;
+    let tier = admin.store.tier(&name)?.ok_or_else(|| Problem::not_found("tier", &name))?;
     Ok(answer::object(StatusCode::OK, tier.revision, &tier))
 }
 
@@ -54,16 +57,21 @@ pub(crate) async fn put(
 ) -> Result<Response> {
     let writer = visitor.require(Role::Admin)?;
     params.finish()?;
-    if body.trim_ascii().is_empty() {
-        // Elsewhere as good as `{}`; here it would lift all limits of a tier whose body got lost on the way.
-        return Err(Problem::new(Code::MalformedBody, "a body is required; {} is a tier without limits"));
-    }
-    let mut tier = input::read(input::parse(&body)?, |object| read(object, &name))?;
-    let before = find(&admin.store, &name)?.map(|tier| tier.revision);
-    let op = MetaOp::PutTier { tier: tier.clone(), expect: condition.expect() };
-    tier.revision = writer.write(&admin.store, vec![op]).await.map_err(|problem| condition.refused(problem, before))?;
-    let status = if before.is_some() { StatusCode::OK } else { StatusCode::CREATED };
-    Ok(answer::object(status, tier.revision, &tier))
+    // An empty body is not as good as `{}` here: one that got lost on the way would empty the tier.
+    let value = input::required(&body)?;
+    change::one(&admin, &writer, &body, |draft| draft_put(draft, &name, condition, value.clone())).await
+}
+
+/// A tier, new or in the place of the one of its name.
+pub(crate) fn draft_put(draft: &mut Draft<'_>, name: &str, condition: Condition, body: Value) -> Result<Effect> {
+    draft.require_everywhere(Role::Admin)?;
+    let tier = input::read(body, |object| read(object, name))?;
+    let slot = draft.tier(name)?;
+    let (expect, is_new) = (slot.put(condition)?, slot.value.is_none());
+    draft.op(condition, MetaOp::PutTier { tier: tier.clone(), expect });
+    let view = json!(tier);
+    draft.set_tier(name, Some(tier));
+    Ok(if is_new { Effect::created(Kind::Tier, name, view) } else { Effect::changed(Kind::Tier, name, view) })
 }
 
 /// `DELETE /v1/tiers/{name}`: refused while an account uses it.
@@ -76,14 +84,16 @@ pub(crate) async fn delete(
 ) -> Result<Response> {
     let writer = visitor.require(Role::Admin)?;
     params.finish()?;
-    let expect = if condition == Condition::None { Expect::Present } else { condition.expect() };
-    let op = MetaOp::DeleteTier { name: name.into(), expect };
-    writer.write(&admin.store, vec![op]).await.map_err(|problem| condition.refused(problem, None))?;
-    Ok(answer::gone())
+    change::one(&admin, &writer, &[], |draft| draft_delete(draft, &name, condition)).await
 }
 
-fn find(store: &Store, name: &str) -> Result<Option<Tier>> {
-    Ok(store.tiers()?.into_iter().find(|tier| &*tier.name == name))
+/// A tier that goes.
+pub(crate) fn draft_delete(draft: &mut Draft<'_>, name: &str, condition: Condition) -> Result<Effect> {
+    draft.require_everywhere(Role::Admin)?;
+    let expect = draft.tier(name)?.remove(Kind::Tier, name, condition)?;
+    draft.op(condition, MetaOp::DeleteTier { name: name.into(), expect });
+    draft.set_tier(name, None);
+    Ok(Effect::gone(Kind::Tier, name))
 }
 
 /// A tier from a body; the name is the path's.

@@ -6,16 +6,14 @@ use axum::{
     response::Response,
 };
 use http::{StatusCode, Uri, uri::Scheme};
-use serde_json::json;
-use store::{
-    Store,
-    model::{Expect, HealthCheck, MetaOp, Role, Target, Upstream},
-};
+use serde_json::{Value, json};
+use store::model::{HealthCheck, MetaOp, Role, Target, Upstream};
 
 use super::{
     Shared,
     access::Visitor,
-    answer,
+    answer, change,
+    draft::{Draft, Effect, Kind},
     etag::Condition,
     forms,
     input::{self, Field, Object},
@@ -29,22 +27,27 @@ const MAX_TARGETS: usize = 64;
 const MAX_TIMEOUT_MS: u64 = 3_600_000;
 
 /// `GET /v1/upstreams`
-pub(crate) async fn list(_: Visitor, State(admin): Shared, mut params: Params) -> Result<Response> {
+pub(crate) async fn list(visitor: Visitor, State(admin): Shared, mut params: Params) -> Result<Response> {
+    visitor.require_staff()?;
     let page = params.page();
+    let name_prefix = params.text("name_prefix").unwrap_or_default();
     params.finish()?;
-    let (upstreams, next) = page.of(admin.store.upstreams()?, |upstream| upstream.name.clone());
-    Ok(answer::list(upstreams, next))
+    let all = admin.store.upstreams()?.into_iter();
+    let all = all.filter(|upstream| upstream.name.starts_with(name_prefix.as_str())).collect();
+    let (some, next) = page.of(all, |upstream: &Upstream| upstream.name.clone());
+    Ok(answer::list(some, next))
 }
 
 /// `GET /v1/upstreams/{name}`
 pub(crate) async fn get(
-    _: Visitor,
+    visitor: Visitor,
     State(admin): Shared,
     Path(name): Path<String>,
     params: Params,
 ) -> Result<Response> {
+    visitor.require_staff()?;
     params.finish()?;
-    let upstream = find(&admin.store, &name)?.ok_or_else(|| Problem::not_found("upstream", &name))?;
+    let upstream = admin.store.upstream(&name)?.ok_or_else(|| Problem::not_found("upstream", &name))?;
     Ok(answer::object(StatusCode::OK, upstream.revision, &upstream))
 }
 
@@ -59,13 +62,21 @@ pub(crate) async fn put(
 ) -> Result<Response> {
     let writer = visitor.require(Role::Admin)?;
     params.finish()?;
-    let mut upstream = input::read(input::parse(&body)?, |object| read(object, &name))?;
-    let before = find(&admin.store, &name)?.map(|upstream| upstream.revision);
-    let op = MetaOp::PutUpstream { upstream: upstream.clone(), expect: condition.expect() };
-    upstream.revision =
-        writer.write(&admin.store, vec![op]).await.map_err(|problem| condition.refused(problem, before))?;
-    let status = if before.is_some() { StatusCode::OK } else { StatusCode::CREATED };
-    Ok(answer::object(status, upstream.revision, &upstream))
+    // An empty body is not as good as `{}` here: one that got lost on the way would empty the upstream.
+    let value = input::required(&body)?;
+    change::one(&admin, &writer, &body, |draft| draft_put(draft, &name, condition, value.clone())).await
+}
+
+/// An upstream, new or in the place of the one of its name.
+pub(crate) fn draft_put(draft: &mut Draft<'_>, name: &str, condition: Condition, body: Value) -> Result<Effect> {
+    draft.require_everywhere(Role::Admin)?;
+    let upstream = input::read(body, |object| read(object, name))?;
+    let slot = draft.upstream(name)?;
+    let (expect, is_new) = (slot.put(condition)?, slot.value.is_none());
+    draft.op(condition, MetaOp::PutUpstream { upstream: upstream.clone(), expect });
+    let view = json!(upstream);
+    draft.set_upstream(name, Some(upstream));
+    Ok(if is_new { Effect::created(Kind::Upstream, name, view) } else { Effect::changed(Kind::Upstream, name, view) })
 }
 
 /// `DELETE /v1/upstreams/{name}`: refused while a route uses it.
@@ -78,14 +89,16 @@ pub(crate) async fn delete(
 ) -> Result<Response> {
     let writer = visitor.require(Role::Admin)?;
     params.finish()?;
-    let expect = if condition == Condition::None { Expect::Present } else { condition.expect() };
-    let op = MetaOp::DeleteUpstream { name: name.into(), expect };
-    writer.write(&admin.store, vec![op]).await.map_err(|problem| condition.refused(problem, None))?;
-    Ok(answer::gone())
+    change::one(&admin, &writer, &[], |draft| draft_delete(draft, &name, condition)).await
 }
 
-fn find(store: &Store, name: &str) -> Result<Option<Upstream>> {
-    Ok(store.upstreams()?.into_iter().find(|upstream| &*upstream.name == name))
+/// An upstream that goes.
+pub(crate) fn draft_delete(draft: &mut Draft<'_>, name: &str, condition: Condition) -> Result<Effect> {
+    draft.require_everywhere(Role::Admin)?;
+    let expect = draft.upstream(name)?.remove(Kind::Upstream, name, condition)?;
+    draft.op(condition, MetaOp::DeleteUpstream { name: name.into(), expect });
+    draft.set_upstream(name, None);
+    Ok(Effect::gone(Kind::Upstream, name))
 }
 
 /// An upstream from a body; the name is the path's.
@@ -153,8 +166,6 @@ fn check(field: Field<'_>) -> Option<HealthCheck> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     fn refused(body: Value) -> Vec<String> {

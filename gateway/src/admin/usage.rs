@@ -19,14 +19,14 @@ const DEFAULT_SPAN_SECONDS: i64 = 86_400;
 
 /// `GET /v1/accounts/{id}/usage`
 pub(crate) async fn get(
-    _: Visitor,
+    visitor: Visitor,
     State(admin): Shared,
     Path(id): Path<String>,
     mut params: Params,
 ) -> Result<Response> {
     let query = query(&mut params, &id, Timestamp::now());
     params.finish()?;
-    accounts::existing(&admin.store, &id)?;
+    accounts::existing(&visitor, &admin.store, &id)?;
     let by = query.by;
     let points = admin.store.usage(query).await?;
     let views: Vec<Value> = points.into_iter().map(|point| view(point, by)).collect();

@@ -1,6 +1,9 @@
 //! The admin listener.
 
-use std::{net::TcpListener, time::Duration};
+use std::{
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
 
 use anyhow::Context;
 use axum::Router;
@@ -20,7 +23,8 @@ impl Server {
         let listener = tokio::net::TcpListener::from_std(listener).context("set up the admin listener")?;
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
-            let served = axum::serve(listener, router).with_graceful_shutdown(async move {
+            let service = router.into_make_service_with_connect_info::<SocketAddr>();
+            let served = axum::serve(listener, service).with_graceful_shutdown(async move {
                 // Also ends when the sender is dropped.
                 let _ = stopped.await;
             });

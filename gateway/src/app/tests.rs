@@ -1,5 +1,8 @@
 //! The admin API of a real node, over a socket.
 
+mod audit;
+mod writes;
+
 use std::path::Path;
 
 use http::{Method, Request, header};
@@ -22,6 +25,7 @@ struct Rig {
 struct Said {
     status: u16,
     etag: Option<String>,
+    replayed: bool,
     body: Value,
 }
 
@@ -77,6 +81,7 @@ impl Rig {
             let text = response.body_mut().read_to_string().expect("a body");
             Said {
                 status: response.status().as_u16(),
+                replayed: response.headers().contains_key("idempotency-replayed"),
                 etag: response.headers().get(header::ETAG).map(|tag| tag.to_str().expect("text").to_owned()),
                 body: serde_json::from_str(&text).unwrap_or(Value::String(text)),
             }

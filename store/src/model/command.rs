@@ -6,7 +6,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use minicbor::{Decode, Encode};
 
-use super::{Account, AccountId, Key, KeyId, Name, NodeId, Profile, Revision, Route, Tier, Timestamp, Token, Upstream};
+use super::{AccountId, MetaWrite, Name, NodeId, Profile};
 
 /// Version of the envelope written by this build, and the newest one that it reads.
 const ENVELOPE_VERSION: u8 = 1;
@@ -80,6 +80,9 @@ pub enum ColdCommand {
         #[n(1)]
         class: u16,
     },
+    /// Ledger: as `StageProfile`, of several accounts.
+    #[n(6)]
+    StageProfiles(#[n(0)] Vec<Staged>),
 }
 
 /// A block of rows, encoded once by the node that served the requests.
@@ -95,6 +98,24 @@ pub struct RowBatch {
     pub rows: u32,
     /// The columnar block (`state::block`).
     pub block: Bytes,
+}
+
+/// A profile to be kept under a stage.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub struct Staged {
+    /// Whose profile.
+    #[n(0)]
+    pub account: AccountId,
+    /// A fresh ULID.
+    #[n(1)]
+    pub stage: String,
+    /// The stage that is published now.
+    #[n(2)]
+    #[cbor(default)]
+    pub published: String,
+    /// Name and metadata.
+    #[n(3)]
+    pub profile: Profile,
 }
 
 /// A demand for quota units, or (negative) a return of unspent ones.
@@ -121,162 +142,6 @@ pub struct Reservation {
     /// The quota's limit as the asker knows it; `u64::MAX` when overage is allowed.
     #[n(6)]
     pub limit: u64,
-}
-
-/// What an object must be for an operation to happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
-pub enum Expect {
-    /// Anything.
-    #[default]
-    #[n(0)]
-    Any,
-    /// It must not exist.
-    #[n(1)]
-    Absent,
-    /// It must exist.
-    #[n(2)]
-    Present,
-    /// It must exist at this revision.
-    #[n(3)]
-    Revision(#[n(0)] Revision),
-}
-
-/// One operation on metadata. Objects are whole: the caller has read, changed and validated them.
-#[derive(Debug, Clone, PartialEq, Encode, Decode)]
-#[allow(missing_docs, reason = "each names its object")]
-pub enum MetaOp {
-    #[n(0)]
-    PutAccount {
-        #[n(0)]
-        account: Account,
-        #[n(1)]
-        expect: Expect,
-    },
-    /// Refused while the account has keys that are not revoked; its tombstoned keys go with it.
-    #[n(1)]
-    DeleteAccount {
-        #[n(0)]
-        id: AccountId,
-        #[n(1)]
-        expect: Expect,
-    },
-    #[n(2)]
-    PutKey {
-        #[n(0)]
-        key: Key,
-        #[n(1)]
-        expect: Expect,
-    },
-    #[n(3)]
-    PutTier {
-        #[n(0)]
-        tier: Tier,
-        #[n(1)]
-        expect: Expect,
-    },
-    /// Refused while an account uses it.
-    #[n(4)]
-    DeleteTier {
-        #[n(0)]
-        name: Name,
-        #[n(1)]
-        expect: Expect,
-    },
-    #[n(5)]
-    PutRoute {
-        #[n(0)]
-        route: Route,
-        #[n(1)]
-        expect: Expect,
-    },
-    #[n(6)]
-    DeleteRoute {
-        #[n(0)]
-        name: Name,
-        #[n(1)]
-        expect: Expect,
-    },
-    #[n(7)]
-    PutUpstream {
-        #[n(0)]
-        upstream: Upstream,
-        #[n(1)]
-        expect: Expect,
-    },
-    /// Refused while a route uses it.
-    #[n(8)]
-    DeleteUpstream {
-        #[n(0)]
-        name: Name,
-        #[n(1)]
-        expect: Expect,
-    },
-    #[n(9)]
-    PutToken {
-        #[n(0)]
-        token: Token,
-        #[n(1)]
-        expect: Expect,
-    },
-    #[n(10)]
-    DeleteToken {
-        #[n(0)]
-        id: Name,
-        #[n(1)]
-        expect: Expect,
-    },
-}
-
-/// One atomic change: all operations happen or none.
-#[derive(Debug, Clone, PartialEq, Default, Encode, Decode)]
-pub struct MetaWrite {
-    /// When the node that took the request read its clock.
-    #[n(0)]
-    pub at: Timestamp,
-    /// Who: the token's id, `bootstrap` or `system`.
-    #[n(1)]
-    pub actor: String,
-    /// The admin request's id, for the audit.
-    #[n(2)]
-    #[cbor(default)]
-    pub request_id: String,
-    /// The operations, in order; later ones see earlier ones.
-    #[n(3)]
-    pub ops: Vec<MetaOp>,
-}
-
-/// One line of the audit log: who changed what. Digests only; the values stay with the account.
-#[derive(Debug, Clone, PartialEq, Encode, Decode)]
-pub struct AuditRecord {
-    /// The entry.
-    #[n(0)]
-    pub revision: Revision,
-    /// When.
-    #[n(1)]
-    pub at: Timestamp,
-    /// Who.
-    #[n(2)]
-    pub actor: String,
-    /// In which admin request.
-    #[n(3)]
-    pub request_id: String,
-    /// `put` or `delete`.
-    #[n(4)]
-    pub action: String,
-    /// `account`, `key`, `tier`, …
-    #[n(5)]
-    pub kind: String,
-    /// Which one.
-    #[n(6)]
-    pub id: String,
-    /// SHA-256 of the stored object before; empty when there was none.
-    #[n(7)]
-    #[cbor(with = "minicbor::bytes")]
-    pub before: Vec<u8>,
-    /// SHA-256 of the stored object after; empty when it is gone.
-    #[n(8)]
-    #[cbor(with = "minicbor::bytes")]
-    pub after: Vec<u8>,
 }
 
 /// Bytes that are not a command.
@@ -352,33 +217,6 @@ impl Command {
 impl From<ColdCommand> for Command {
     fn from(command: ColdCommand) -> Self {
         Self::Cold(command)
-    }
-}
-
-impl MetaOp {
-    /// Kind and id of the object.
-    pub fn subject(&self) -> (&'static str, &str) {
-        match self {
-            Self::PutAccount { account, .. } => ("account", account.id.as_str()),
-            Self::DeleteAccount { id, .. } => ("account", id.as_str()),
-            Self::PutKey { key, .. } => ("key", key.id.as_str()),
-            Self::PutTier { tier, .. } => ("tier", tier.name.as_str()),
-            Self::DeleteTier { name, .. } => ("tier", name.as_str()),
-            Self::PutRoute { route, .. } => ("route", route.name.as_str()),
-            Self::DeleteRoute { name, .. } => ("route", name.as_str()),
-            Self::PutUpstream { upstream, .. } => ("upstream", upstream.name.as_str()),
-            Self::DeleteUpstream { name, .. } => ("upstream", name.as_str()),
-            Self::PutToken { token, .. } => ("token", token.id.as_str()),
-            Self::DeleteToken { id, .. } => ("token", id.as_str()),
-        }
-    }
-
-    /// The key that a caller may revoke or change.
-    pub fn key_id(&self) -> Option<&KeyId> {
-        match self {
-            Self::PutKey { key, .. } => Some(&key.id),
-            _ => None,
-        }
     }
 }
 

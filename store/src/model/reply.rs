@@ -3,7 +3,7 @@
 
 use minicbor::{Decode, Encode};
 
-use super::Revision;
+use super::{Happened, Revision};
 
 /// Why an operation did not happen.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, thiserror::Error)]
@@ -79,6 +79,14 @@ pub enum CommandError {
     #[n(1)]
     #[error("this command does not belong to this group")]
     WrongGroup,
+    /// A write with this key has happened.
+    #[n(2)]
+    #[error("has happened already at revision {}", .0.revision)]
+    Happened(#[n(0)] Happened),
+    /// As many writes with a key are kept as can be.
+    #[n(3)]
+    #[error("{0} writes with an idempotency key are kept already: wait until some are a day old, or write without one")]
+    TooManyKept(#[n(0)] u64),
 }
 
 /// What applying an entry answers.

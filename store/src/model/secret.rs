@@ -152,7 +152,7 @@ fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_CHARS] {
 }
 
 /// SHA-256 of a secret's text.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Encode, Decode)]
 #[cbor(transparent)]
 pub struct KeyHash(
     #[n(0)]

@@ -3,7 +3,7 @@
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-use super::{KeyHash, Name, Revision, Timestamp};
+use super::{AccountId, KeyHash, Name, Revision, Timestamp};
 
 /// What an admin token may do; each role may do what the ones before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Encode, Decode, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub enum Role {
 }
 
 /// An admin token, without its secret.
-#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Default, Encode, Decode)]
 pub struct Token {
     /// `tok_` and a ULID.
     #[n(0)]
@@ -47,4 +47,50 @@ pub struct Token {
     #[n(6)]
     #[cbor(default)]
     pub revision: Revision,
+    /// Accounts that it is limited to: ids, or beginnings of ids that end in `*`. Empty for all.
+    #[n(7)]
+    #[cbor(default)]
+    pub accounts: Vec<Name>,
+    /// The account whose own token it is: it reads what is the account's, and nothing else.
+    #[n(8)]
+    pub account: Option<AccountId>,
+    /// The token whose rotation made it.
+    #[n(9)]
+    pub rotated_from: Option<Name>,
+}
+
+impl Token {
+    /// Whether it may see an account.
+    pub fn covers(&self, account: &str) -> bool {
+        match &self.account {
+            Some(own) => own.as_str() == account,
+            None => self.accounts.is_empty() || self.accounts.iter().any(|selector| selects(selector, account)),
+        }
+    }
+}
+
+/// Whether a selector (an id, or a beginning and `*`) means an account.
+fn selects(selector: &str, account: &str) -> bool {
+    match selector.strip_suffix('*') {
+        Some(beginning) => account.starts_with(beginning),
+        None => selector == account,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_are_ids_or_beginnings_and_an_accounts_own_token_is_its_alone() {
+        let token = |accounts: &[&str], account: Option<&str>| Token {
+            accounts: accounts.iter().map(|text| Name::from(*text)).collect(),
+            account: account.map(AccountId::from),
+            ..Token::default()
+        };
+        assert!(token(&[], None).covers("acme"));
+        assert!(token(&["acme"], None).covers("acme") && !token(&["acme"], None).covers("acme-2"));
+        assert!(token(&["x", "eu-*"], None).covers("eu-1") && !token(&["eu-*"], None).covers("us-1"));
+        assert!(token(&[], Some("acme")).covers("acme") && !token(&[], Some("acme")).covers("other"));
+    }
 }

@@ -75,9 +75,10 @@ impl State {
             meta::apply(&replica.live, &main, id.index, write)?
         };
         Ok(self.step(id, bytes, |live| match tried {
-            Ok((puts, made)) => {
-                live.active.puts.extend(puts);
-                changes.extend(made);
+            Ok(done) => {
+                live.active.puts.extend(done.puts);
+                live.vars.audit_head = done.audit_head;
+                changes.extend(done.changes);
                 Reply::Written(id.index)
             }
             Err(refused) => Reply::Refused(refused),

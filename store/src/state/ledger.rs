@@ -13,10 +13,13 @@ use super::{
     tally::{COUNTED_BYTES, Tally},
     view::Range,
 };
-use crate::model::{AccountId, ColdCommand, CommandError, LogId, Name, Profile, Reply, Reservation, RowBatch};
+use crate::model::{AccountId, ColdCommand, CommandError, LogId, Name, Reply, Reservation, RowBatch, Staged};
 
 /// Retention class of all rows until tiers name others.
 pub(super) const DEFAULT_CLASS: u16 = 0;
+/// How long a profile that was staged and is not published stays: longer than a change takes from its first read to its
+/// publishing (two deadlines), so that changes of one account at the same time never drop each other's.
+const STAGE_KEPT_MS: u64 = 30_000;
 
 impl State {
     /// A batch of rows: kept once, counted once.
@@ -70,8 +73,9 @@ impl State {
         match command {
             ColdCommand::Meta(_) => Ok(self.step(id, bytes, |_| Reply::Refused(CommandError::WrongGroup))),
             ColdCommand::StageProfile { account, stage, published, profile } => {
-                self.stage_profile(id, bytes, &account, (&stage, &published), &profile)
+                self.stage_profiles(id, bytes, &[Staged { account, stage, published, profile }])
             }
+            ColdCommand::StageProfiles(staged) => self.stage_profiles(id, bytes, &staged),
             ColdCommand::Reserve(demands) => self.reserve(id, bytes, &demands),
             ColdCommand::NodeStarted { node, incarnation } => Ok(self.step(id, bytes, |live| {
                 let newest = live.vars.nodes.entry(node).or_default();
@@ -106,29 +110,28 @@ impl State {
         }))
     }
 
-    /// Keeps a profile, and drops those of the account that are neither new nor published.
-    fn stage_profile(
-        &self,
-        id: LogId,
-        bytes: u64,
-        account: &AccountId,
-        (stage, published): (&str, &str),
-        profile: &Profile,
-    ) -> Result<Reply, StateError> {
-        let prefix = text_key(account, &[]);
+    /// Keeps profiles, and drops those of their accounts that are neither new nor published. One that was staged a moment
+    /// before stays too: its writer may be about to publish it, and what is published now is that writer's own knowledge.
+    fn stage_profiles(&self, id: LogId, bytes: u64, staged: &[Staged]) -> Result<Reply, StateError> {
         let mut gone = Vec::new();
-        self.walk(Table::Profiles, &Range::prefix(prefix.clone()), false, &mut |key, _| {
-            let kept = &key[prefix.len()..];
-            if kept != stage.as_bytes() && kept != published.as_bytes() {
-                gone.push(key.to_vec());
-            }
-            Ok(true)
-        })?;
+        for Staged { account, stage, published, .. } in staged {
+            let old = staged_at_ms(stage.as_bytes()).saturating_sub(STAGE_KEPT_MS);
+            let prefix = text_key(account, &[]);
+            self.walk(Table::Profiles, &Range::prefix(prefix.clone()), false, &mut |key, _| {
+                let kept = &key[prefix.len()..];
+                if kept != stage.as_bytes() && kept != published.as_bytes() && staged_at_ms(kept) <= old {
+                    gone.push(key.to_vec());
+                }
+                Ok(true)
+            })?;
+        }
         Ok(self.step(id, bytes, |live| {
             for key in gone {
                 live.put(Table::Profiles, key, None);
             }
-            live.put(Table::Profiles, text_key(account, stage.as_bytes()), Some(codec::encode(profile).into()));
+            for Staged { account, stage, profile, .. } in staged {
+                live.put(Table::Profiles, text_key(account, stage.as_bytes()), Some(codec::encode(profile).into()));
+            }
             Reply::Done
         }))
     }
@@ -167,6 +170,12 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// When a stage was made, by its ULID; 0 for one that is none.
+fn staged_at_ms(stage: &[u8]) -> u64 {
+    let text = std::str::from_utf8(stage).unwrap_or_default();
+    ulid::Ulid::from_string(text).map_or(0, |ulid| ulid.timestamp_ms())
 }
 
 /// The stored key of a quota's counter.

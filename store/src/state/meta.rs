@@ -1,13 +1,21 @@
 //! Applying changes of metadata: every operation is checked against what the ones before it left, and all happen or none.
 
 mod object;
+mod once;
+mod trail;
 
-use std::{ops::Bound, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 
-pub(super) use self::object::Object;
+#[cfg(test)]
+pub(super) use self::once::COUNT;
+use self::trail::Trail;
+pub(super) use self::{
+    object::Object,
+    once::is_kept,
+    trail::{after_line, before_line},
+};
 use super::{
     Change, StateError,
     codec::{self, text_key},
@@ -17,8 +25,8 @@ use super::{
     view::{self, Range},
 };
 use crate::model::{
-    Account, AuditRecord, CommandError, Expect, Key, KeyState, MetaOp, MetaWrite, Name, Revision, Route, Tier, Token,
-    Upstream, WriteConflict,
+    Account, CommandError, Expect, Key, KeyState, MetaOp, MetaWrite, Name, Revision, Route, Tier, Token, Upstream,
+    WriteConflict,
 };
 
 /// Why a write stops: it is refused, the same everywhere, or this replica's disk fails.
@@ -45,20 +53,33 @@ pub(super) struct Write<'a> {
     main: &'a Main,
     revision: Revision,
     write: &'a MetaWrite,
-    /// Audit lines so far: an operation can write several (a deleted account's keys).
-    lines: u32,
+    trail: Trail,
     puts: Puts,
     changes: Vec<Change>,
 }
 
-/// Tries a write. Nothing is changed here: the caller keeps the puts, or has the reason why not.
+/// What a write has done.
+pub(super) struct Done {
+    pub(super) puts: Puts,
+    pub(super) changes: Vec<Change>,
+    /// SHA-256 of the newest audit line.
+    pub(super) audit_head: Vec<u8>,
+}
+
+/// Tries a write. Nothing is changed here: the caller keeps what was done, or has the reason why not.
 pub(super) fn apply(
     live: &Live,
     main: &Main,
     revision: Revision,
     write: &MetaWrite,
-) -> Result<Result<(Puts, Vec<Change>), CommandError>, StateError> {
-    let mut state = Write { live, main, revision, write, lines: 0, puts: Puts::new(), changes: Vec::new() };
+) -> Result<Result<Done, CommandError>, StateError> {
+    let trail = Trail::new(live.vars.audit_head.clone());
+    let mut state = Write { live, main, revision, write, trail, puts: Puts::new(), changes: Vec::new() };
+    if let Some(once) = &write.once
+        && let Some(happened) = state.happened(once)?
+    {
+        return Ok(Err(CommandError::Happened(happened)));
+    }
     for (number, op) in (0..).zip(&write.ops) {
         match state.apply(op) {
             Ok(()) => {}
@@ -70,7 +91,13 @@ pub(super) fn apply(
             }
         }
     }
-    Ok(Ok((state.puts, state.changes)))
+    state.note();
+    if let Some(once) = &write.once
+        && let Some(kept) = state.remember(once)?
+    {
+        return Ok(Err(CommandError::TooManyKept(kept)));
+    }
+    Ok(Ok(Done { puts: state.puts, changes: state.changes, audit_head: state.trail.head }))
 }
 
 impl Write<'_> {
@@ -228,25 +255,6 @@ impl Write<'_> {
         Ok(())
     }
 
-    fn audit<T: Object>(&mut self, action: &str, id: &str, after: Option<&Bytes>) -> Result<(), StateError> {
-        let digest = |bytes: &Bytes| Sha256::digest(bytes).to_vec();
-        let before = self.get(T::TABLE, id.as_bytes())?;
-        let record = AuditRecord {
-            revision: self.revision,
-            at: self.write.at,
-            actor: self.write.actor.clone(),
-            request_id: self.write.request_id.clone(),
-            action: action.to_owned(),
-            kind: T::KIND.to_owned(),
-            id: id.to_owned(),
-            before: before.as_ref().map(digest).unwrap_or_default(),
-            after: after.map(digest).unwrap_or_default(),
-        };
-        self.set(Table::Audit, audit_key(self.revision, self.lines), Some(codec::encode(&record).into()));
-        self.lines += 1;
-        Ok(())
-    }
-
     fn find<T: Object>(&self, id: &str) -> Result<Option<T>, StateError> {
         let found = self.get(T::TABLE, id.as_bytes())?;
         found.map(|bytes| codec::decode(&bytes).map_err(self.main.error(T::TABLE))).transpose()
@@ -267,18 +275,5 @@ impl Write<'_> {
 
     fn set(&mut self, table: Table, key: Vec<u8>, value: Option<Bytes>) {
         self.puts.insert((table, key), value);
-    }
-}
-
-/// The stored key of an audit line.
-pub(super) fn audit_key(revision: Revision, line: u32) -> Vec<u8> {
-    [&revision.to_be_bytes()[..], &line.to_be_bytes()].concat()
-}
-
-/// Audit lines before a revision.
-pub(super) fn audit_before(revision: Option<Revision>) -> Range {
-    match revision {
-        Some(revision) => Range { from: Bound::Unbounded, to: Bound::Excluded(audit_key(revision, 0)) },
-        None => Range::all(),
     }
 }

@@ -23,7 +23,7 @@ use super::{
     tables::Table,
     vars::{self, Vars},
 };
-use crate::model::GroupId;
+use crate::model::{GroupId, audit_link};
 
 /// Format of a generation that this build writes, and the newest that it reads.
 const FORMAT: u32 = 1;
@@ -101,13 +101,7 @@ pub(super) fn make_generation(
     options.files.remove_dir(path).map_err(io("remove"))?;
     fs::create_dir(path).map_err(io("make"))?;
     let storage = Storage::open(path, options).map_err(|error| super::storage::storage_error("make", path)(error))?;
-    storage.write_main(Durability::Immediate, |txn| {
-        for table in Table::ALL {
-            let opened = txn.open_table(table.definition());
-            opened.map(drop).map_err(super::storage::storage_error(table.name(), path))?;
-        }
-        Ok(())
-    })?;
+    make_tables(&storage, path)?;
     fill(&storage)?;
     drop(storage);
     let format = path.join("FORMAT");
@@ -120,11 +114,27 @@ pub(super) fn make_generation(
     write().map_err(super::storage::storage_error("write", &format))
 }
 
+/// Makes every table that is not there: all of a new generation's; those that an older build did not know.
+fn make_tables(storage: &Storage, path: &Path) -> Result<(), StateError> {
+    storage.write_main(Durability::Immediate, |txn| {
+        for table in Table::ALL {
+            let opened = txn.open_table(table.definition());
+            opened.map(drop).map_err(super::storage::storage_error(table.name(), path))?;
+        }
+        Ok(())
+    })
+}
+
 /// Opens a whole generation.
 pub(super) fn open_generation(path: &Path, group: GroupId, options: &Options) -> Result<Replica, OpenError> {
     check_format(&path.join("FORMAT"), group)?;
     let storage = Storage::open(path, options)?;
     let main_path = storage.main_path();
+    let main = storage.read_main().map_err(|error| damaged(&main_path, &error))?;
+    if !Table::ALL.into_iter().all(|table| main.has(table)) {
+        make_tables(&storage, path).map_err(|error| damaged(&main_path, &error))?;
+    }
+    drop(main);
     let live = load(&storage).map_err(|error| damaged(&main_path, &error))?;
     let is_left_over =
         |file: (i32, u16)| live.vars.is_dropped(file) && !live.index.iter().any(|(key, _)| key.file() == file);
@@ -151,10 +161,18 @@ fn check_format(path: &Path, group: GroupId) -> Result<(), OpenError> {
 /// What a generation holds in memory.
 fn load(storage: &Storage) -> Result<Live, StateError> {
     let main = storage.read_main()?;
-    let (vars, layer) = match main.get(Table::Vars, vars::KEY)? {
+    let (mut vars, layer) = match main.get(Table::Vars, vars::KEY)? {
         Some(bytes) => Vars::decode(&bytes).map_err(main.error(Table::Vars))?,
         None => (Vars::default(), 0),
     };
+    if vars.audit_head.is_empty() {
+        // Of a build that did not keep it.
+        let lines = main.table(Table::Audit)?;
+        let mut newest = lines.range::<&[u8]>(..).map_err(main.error(Table::Audit))?;
+        if let Some(line) = newest.next_back() {
+            vars.audit_head = audit_link(line.map_err(main.error(Table::Audit))?.1.value());
+        }
+    }
     let mut index = BlockIndex::default();
     for row in main.table(Table::Blocks)?.range::<&[u8]>(..).map_err(main.error(Table::Blocks))? {
         let (key, value) = row.map_err(main.error(Table::Blocks))?;

@@ -33,13 +33,13 @@ const TRIES: usize = 4;
 type Place = (Timestamp, u64);
 
 /// A block that may hold matches, and its bytes when memory has them.
-struct Source {
-    key: BlockKey,
-    meta: Arc<BlockMeta>,
+pub(super) struct Source {
+    pub(super) key: BlockKey,
+    pub(super) meta: Arc<BlockMeta>,
     bytes: Option<Bytes>,
 }
 
-enum Missed {
+pub(super) enum Missed {
     /// Its block was joined meanwhile: look again.
     Moved(BlockKey),
     Error(StateError),
@@ -152,7 +152,7 @@ impl State {
     }
 
     /// Blocks that may hold matches, those with the newest rows first.
-    fn sources(&self, filter: &Filter) -> Vec<Source> {
+    pub(super) fn sources(&self, filter: &Filter) -> Vec<Source> {
         let mut sources: Vec<Source> = Vec::new();
         {
             let replica = self.read();
@@ -167,7 +167,7 @@ impl State {
         sources
     }
 
-    fn bytes_of(&self, source: &Source) -> Result<Bytes, Missed> {
+    pub(super) fn bytes_of(&self, source: &Source) -> Result<Bytes, Missed> {
         match &source.bytes {
             Some(bytes) => Ok(bytes.clone()),
             None => self.block_bytes(source.key)?.ok_or(Missed::Moved(source.key)),
@@ -175,7 +175,7 @@ impl State {
     }
 
     /// Joins an open row with its settling record, if that has come.
-    fn settle(&self, row: &mut Row) -> Result<(), StateError> {
+    pub(super) fn settle(&self, row: &mut Row) -> Result<(), StateError> {
         if row.completion != Completion::Open {
             return Ok(());
         }
@@ -198,7 +198,7 @@ impl State {
 }
 
 /// Matching records that are rows of their own, with their arrivals.
-fn listed(block: &Block<'_>, filter: &Filter) -> Result<Vec<(u32, Timestamp)>, BlockError> {
+pub(super) fn listed(block: &Block<'_>, filter: &Filter) -> Result<Vec<(u32, Timestamp)>, BlockError> {
     let records = block.matching(filter)?;
     if records.is_empty() {
         return Ok(Vec::new());
@@ -224,7 +224,7 @@ fn take(
     }
 }
 
-fn again<T>(mut read: impl FnMut() -> Result<T, Missed>) -> Result<T, StateError> {
+pub(super) fn again<T>(mut read: impl FnMut() -> Result<T, Missed>) -> Result<T, StateError> {
     let mut tries = 0;
     loop {
         match read() {
@@ -236,7 +236,7 @@ fn again<T>(mut read: impl FnMut() -> Result<T, Missed>) -> Result<T, StateError
     }
 }
 
-fn damaged(key: BlockKey) -> impl FnOnce(BlockError) -> StateError {
+pub(super) fn damaged(key: BlockKey) -> impl FnOnce(BlockError) -> StateError {
     move |source| StateError::Block { index: key.at, source }
 }
 

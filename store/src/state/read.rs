@@ -2,18 +2,21 @@
 
 use std::{collections::btree_map::Entry, ops::ControlFlow, sync::Arc};
 
+use bytes::Bytes;
+
 use super::{
     Change, QuotaNow, ReadError, State, StateError,
     codec::{self, text_key},
     layer::QuotaKey,
     ledger::quota_key,
-    meta::{Object, audit_before},
+    meta::{Object, after_line, before_line, is_kept},
     quota::{Counter, Nodes, Period},
     tables::Table,
     view::Range,
 };
 use crate::model::{
-    Account, AccountId, AuditRecord, Key, KeyHash, KeyId, Name, Profile, Revision, Route, Tier, Token, Upstream,
+    Account, AccountId, AuditRecord, Happened, Key, KeyHash, KeyId, Name, Profile, Revision, Route, Tier, Timestamp,
+    Token, Upstream,
 };
 
 impl State {
@@ -96,12 +99,28 @@ impl State {
         Ok(keys)
     }
 
+    /// A tier.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub fn tier(&self, name: &str) -> Result<Option<Tier>, ReadError> {
+        self.object(name)
+    }
+
     /// All tiers, by name.
     ///
     /// # Errors
     /// The disk or a stored value.
     pub fn tiers(&self) -> Result<Vec<Tier>, ReadError> {
         self.some(&Range::all(), usize::MAX)
+    }
+
+    /// A route.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub fn route(&self, name: &str) -> Result<Option<Route>, ReadError> {
+        self.object(name)
     }
 
     /// All routes, by name.
@@ -112,12 +131,28 @@ impl State {
         self.some(&Range::all(), usize::MAX)
     }
 
+    /// An upstream.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub fn upstream(&self, name: &str) -> Result<Option<Upstream>, ReadError> {
+        self.object(name)
+    }
+
     /// All upstreams, by name.
     ///
     /// # Errors
     /// The disk or a stored value.
     pub fn upstreams(&self) -> Result<Vec<Upstream>, ReadError> {
         self.some(&Range::all(), usize::MAX)
+    }
+
+    /// A token.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub fn token(&self, id: &str) -> Result<Option<Token>, ReadError> {
+        self.object(id)
     }
 
     /// All admin tokens, by id.
@@ -128,22 +163,44 @@ impl State {
         self.some(&Range::all(), usize::MAX)
     }
 
-    /// Audit lines, newest first, before revision `before`. A revision's lines come together, so there can be more than
-    /// `limit`.
+    /// Audit lines, newest first, before one.
     ///
     /// # Errors
     /// The disk or a stored value.
-    pub fn audit(&self, before: Option<Revision>, limit: usize) -> Result<Vec<AuditRecord>, ReadError> {
+    pub fn audit(&self, before: Option<(Revision, u32)>, limit: usize) -> Result<Vec<AuditRecord>, ReadError> {
         let mut lines: Vec<AuditRecord> = Vec::new();
-        self.walk(Table::Audit, &audit_before(before), true, &mut |_, value| {
-            let line: AuditRecord = codec::decode(value).map_err(|what| self.value_error(Table::Audit, what))?;
-            if lines.len() >= limit && lines.last().is_none_or(|last| last.revision != line.revision) {
-                return Ok(false);
+        self.walk(Table::Audit, &before_line(before), true, &mut |_, value| {
+            if lines.len() < limit {
+                lines.push(codec::decode(value).map_err(|what| self.value_error(Table::Audit, what))?);
             }
-            lines.push(line);
-            Ok(true)
+            Ok(lines.len() < limit)
         })?;
         Ok(lines)
+    }
+
+    /// Audit lines as they are stored, oldest first, after one.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn audit_lines(&self, after: Option<(Revision, u32)>, limit: usize) -> Result<Vec<Bytes>, ReadError> {
+        let mut lines = Vec::new();
+        self.walk(Table::Audit, &after_line(after), false, &mut |_, value| {
+            if lines.len() < limit {
+                lines.push(Bytes::copy_from_slice(value));
+            }
+            Ok(lines.len() < limit)
+        })?;
+        Ok(lines)
+    }
+
+    /// What a write with this key was, if it happened within a day before `now`.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub fn happened(&self, key: &[u8], now: Timestamp) -> Result<Option<Happened>, ReadError> {
+        let Some(stored) = self.get(Table::Happened, key)? else { return Ok(None) };
+        let happened: Happened = codec::decode(&stored).map_err(|what| self.value_error(Table::Happened, what))?;
+        Ok(Some(happened).filter(|happened| is_kept(happened.at, now)))
     }
 
     /// The profile of an account under a stage.

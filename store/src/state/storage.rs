@@ -172,6 +172,11 @@ impl Main {
         self.txn.open_table(table.definition()).map_err(storage_error(table.name(), &self.path))
     }
 
+    /// Whether the table was made; a table that cannot be opened says so when it is read.
+    pub(super) fn has(&self, table: Table) -> bool {
+        !matches!(self.txn.open_table(table.definition()), Err(redb::TableError::TableDoesNotExist(_)))
+    }
+
     pub(super) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StateError> {
         let found = self.table(table)?.get(key).map_err(self.error(table))?;
         Ok(found.map(|value| Bytes::copy_from_slice(value.value())))

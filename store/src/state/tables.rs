@@ -28,6 +28,10 @@ pub(super) enum Table {
     Audit = 9,
     /// tier, account -> nothing.
     TierAccounts = 10,
+    /// SHA-256 of an actor and its key -> the write that happened; `count` -> how many.
+    Happened = 11,
+    /// time, SHA-256 of an actor and its key -> nothing.
+    HappenedAt = 12,
     /// account, stage -> profile.
     Profiles = 20,
     /// entry, day, class -> what is known of a row block without reading it.
@@ -44,7 +48,7 @@ pub(super) enum Table {
 pub(super) type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 impl Table {
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::Vars,
         Self::Accounts,
         Self::Keys,
@@ -56,6 +60,8 @@ impl Table {
         Self::Tokens,
         Self::Audit,
         Self::TierAccounts,
+        Self::Happened,
+        Self::HappenedAt,
         Self::Profiles,
         Self::Blocks,
         Self::Usage,
@@ -80,6 +86,8 @@ impl Table {
             Self::Tokens => "tokens",
             Self::Audit => "audit",
             Self::TierAccounts => "tier_accounts",
+            Self::Happened => "happened",
+            Self::HappenedAt => "happened_at",
             Self::Profiles => "profiles",
             Self::Blocks => "blocks",
             Self::Usage => "usage",

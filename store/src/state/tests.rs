@@ -65,7 +65,11 @@ impl Rig {
     }
 
     fn meta(&mut self, ops: Vec<MetaOp>) -> Reply {
-        let write = MetaWrite { at: at(0), actor: "tok_1".into(), request_id: "r".into(), ops };
+        let write = MetaWrite { at: at(0), actor: "tok_1".into(), request_id: "r".into(), ops, ..MetaWrite::default() };
+        self.write(write)
+    }
+
+    fn write(&mut self, write: MetaWrite) -> Reply {
         self.cold(ColdCommand::Meta(write))
     }
 

@@ -26,6 +26,8 @@ pub(super) struct Vars {
     pub(super) nodes: Nodes,
     /// By retention class: the first day that was not dropped.
     pub(super) floors: BTreeMap<u16, i32>,
+    /// SHA-256 of the newest audit line, which the next one carries; empty before the first.
+    pub(super) audit_head: Vec<u8>,
 }
 
 #[derive(Encode, Decode)]
@@ -46,6 +48,9 @@ struct Stored {
     nodes: Vec<(NodeId, u64)>,
     #[n(6)]
     floors: Vec<(u16, i32)>,
+    #[n(7)]
+    #[cbor(default, with = "minicbor::bytes")]
+    audit_head: Vec<u8>,
 }
 
 impl Vars {
@@ -59,6 +64,7 @@ impl Vars {
             landed: self.landed.to_stored(),
             nodes: self.nodes.iter().map(|(node, incarnation)| (*node, *incarnation)).collect(),
             floors: self.floors.iter().map(|(class, day)| (*class, *day)).collect(),
+            audit_head: self.audit_head.clone(),
         })
     }
 
@@ -72,6 +78,7 @@ impl Vars {
             landed: Landed::from_stored(stored.landed),
             nodes: stored.nodes.into_iter().collect(),
             floors: stored.floors.into_iter().collect(),
+            audit_head: stored.audit_head,
         };
         Ok((vars, stored.layer))
     }

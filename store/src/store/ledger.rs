@@ -1,9 +1,12 @@
 //! Reads of the ledger. They look at many blocks, so they run on a thread that may block.
 
-use super::{ReadError, RowPage, RowQuery, Store, UsagePoint, UsageQuery};
+use std::sync::Arc;
+
+use super::{Followed, ReadError, RowPage, RowQuery, Store, UsagePoint, UsageQuery};
 use crate::{
     model::{AccountId, Name, RequestId, Row, Timestamp},
     state::{self, State},
+    view::{AccountView, FoundKey, RouteView},
 };
 
 /// A limit or quota as it stands.
@@ -42,7 +45,7 @@ impl Store {
         &self,
         read: impl FnOnce(&State) -> Result<T, state::ReadError> + Send + 'static,
     ) -> Result<T, ReadError> {
-        let state = std::sync::Arc::clone(self.0.node.ledger().state());
+        let state = Arc::clone(self.0.node.ledger().state());
         let reading = tokio::task::spawn_blocking(move || read(&state)).await;
         Ok(reading.map_err(|error| ReadError::Storage(error.to_string()))??)
     }
@@ -53,6 +56,19 @@ impl Store {
     /// The disk, or a bad cursor.
     pub async fn requests(&self, query: RowQuery) -> Result<RowPage, ReadError> {
         self.read(move |state| state.rows(&query)).await
+    }
+
+    /// The number that the next row's record will have: where a follower of what comes from now on begins.
+    pub fn next_record(&self) -> u64 {
+        self.0.node.ledger().state().next_record()
+    }
+
+    /// Matching rows from a record's number on, in the order in which they were committed.
+    ///
+    /// # Errors
+    /// The disk.
+    pub async fn requests_from(&self, from: u64, query: RowQuery, limit: usize) -> Result<Followed, ReadError> {
+        self.read(move |state| state.rows_from(from, &query, limit)).await
     }
 
     /// One row, joined.
@@ -77,12 +93,26 @@ impl Store {
     /// No leader to ask.
     pub async fn limits_now(&self, account: &AccountId) -> Result<LimitsNow, ReadError> {
         let Some(view) = self.directory().account(account) else { return Ok(Vec::new()) };
-        let now = Timestamp::now();
         let keys = self.keys(account, None, LISTED_KEYS)?;
         let keys: Vec<_> = keys.iter().filter_map(|key| self.directory().key_by_id(&key.id)).collect();
         let routes: Vec<_> =
             self.routes()?.iter().filter_map(|route| self.directory().routes().by_name(&route.name).cloned()).collect();
-        let levels = self.leases().levels(&view, &keys, &routes, now).await?;
+        self.limits_of(&view, &keys, &routes).await
+    }
+
+    /// The same, of these keys and routes alone: what one request with one key on one route would meet. Limits counted per
+    /// key or route that are full are left out.
+    ///
+    /// # Errors
+    /// No leader to ask.
+    pub async fn limits_of(
+        &self,
+        view: &AccountView,
+        keys: &[FoundKey],
+        routes: &[Arc<RouteView>],
+    ) -> Result<LimitsNow, ReadError> {
+        let now = Timestamp::now();
+        let levels = self.leases().levels(view, keys, routes, now).await?;
         let mut all = Vec::new();
         for level in levels.rates {
             let key = level.key.map(|key| format!("key={key}"));
@@ -117,9 +147,9 @@ impl Store {
                 resets_at: None,
             });
         }
-        for quota in &view.policies.quotas {
+        for quota in view.policies.quotas_at(now) {
             let Ok(bounds) = quota.period.bounds_in(&quota.zone, now) else { continue };
-            let (account, name) = (account.clone(), quota.name.clone());
+            let (account, name) = (view.id.clone(), quota.name.clone());
             let start = bounds.start.unix_seconds();
             let stands = self.read(move |state| state.quota(&account, &name, start)).await?;
             let taken = stands.used.saturating_add(stands.reserved).saturating_add(stands.unsettled);

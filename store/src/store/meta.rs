@@ -2,17 +2,22 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{ReadError, Store, Unavailable, WriteError};
 use crate::{
     model::{
-        Account, AccountId, AuditRecord, ColdCommand, Command, Key, KeyId, MetaWrite, Profile, Reply, Revision, Route,
-        Tier, Timestamp, Token, Upstream,
+        Account, AccountId, AuditNote, AuditRecord, ColdCommand, Command, CommandError, Happened, Key, KeyId,
+        MetaWrite, Once, Profile, Reply, Revision, Route, Staged, Tier, Timestamp, Token, Upstream,
     },
     raft::{ProposeError, VIEW_LEASE, Wait},
 };
 
 /// How long a linearizable read waits for the quorum.
 const READ_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Profiles in one command: with metadata of 16 KiB each far below what peers take in one message.
+const STAGED_AT_ONCE: usize = 500;
 
 fn unavailable(error: &ProposeError) -> Unavailable {
     Unavailable::new(error.to_string())
@@ -26,44 +31,87 @@ impl Store {
     /// A condition that does not hold, or no quorum.
     pub async fn write(&self, write: MetaWrite) -> Result<Revision, WriteError> {
         let meta = self.0.node.meta();
+        // One that happens once may be asked for again when its fate is unknown.
+        let repeatable = write.once.is_some();
+        let request_id = write.request_id.clone();
         let command = Command::from(ColdCommand::Meta(write)).encode();
         let deadline = self.0.commit_deadline + VIEW_LEASE;
-        let reply = meta.propose(&command, Wait::Everywhere, false, deadline).await;
-        match reply.map_err(|error| unavailable(&error))? {
-            Reply::Written(revision) => {
-                // The leader has waited for this node too, unless it had lost sight of it.
-                meta.wait_applied(revision, VIEW_LEASE).await.map_err(Unavailable::new)?;
-                Ok(revision)
+        let reply = meta.propose(&command, Wait::Everywhere, repeatable, deadline).await;
+        let revision = match reply.map_err(|error| unavailable(&error))? {
+            Reply::Written(revision) => revision,
+            // Its own first landing, whose answer was lost.
+            Reply::Refused(CommandError::Happened(happened)) if repeatable && happened.request_id == request_id => {
+                self.wait_everywhere(deadline).await?;
+                happened.revision
             }
-            Reply::Refused(error) => Err(error.into()),
-            reply => Err(Unavailable::new(format!("unexpected reply to a metadata write: {reply:?}")).into()),
-        }
+            Reply::Refused(error) => return Err(error.into()),
+            reply => return Err(Unavailable::new(format!("unexpected reply to a metadata write: {reply:?}")).into()),
+        };
+        // The leader has waited for this node too, unless it had lost sight of it.
+        meta.wait_applied(revision, VIEW_LEASE).await.map_err(Unavailable::new)?;
+        Ok(revision)
     }
 
-    /// Stages an account's profile in its ledger group; publish it by writing the account with this stage id.
+    /// Waits until everything that was committed before this call is in force on every node that is in contact.
     ///
     /// # Errors
     /// No quorum.
-    pub async fn stage_profile(
-        &self,
-        account: &AccountId,
-        published: &str,
-        profile: Profile,
-    ) -> Result<String, WriteError> {
-        let stage = ulid::Ulid::generate().to_string();
-        let command = ColdCommand::StageProfile {
-            account: account.clone(),
-            stage: stage.clone(),
-            published: published.to_owned(),
-            profile,
-        };
-        let command = Command::from(command).encode();
-        let ledger = self.0.node.ledger();
-        let reply = ledger.propose(&command, Wait::Applied, true, self.0.commit_deadline).await;
-        match reply.map_err(|error| unavailable(&error))? {
-            Reply::Refused(error) => Err(error.into()),
-            _ => Ok(stage),
+    pub async fn settle(&self) -> Result<(), Unavailable> {
+        self.wait_everywhere(self.0.commit_deadline + VIEW_LEASE).await
+    }
+
+    /// An entry that changes nothing, waited for everywhere: what came before it is in force then too.
+    async fn wait_everywhere(&self, deadline: Duration) -> Result<(), Unavailable> {
+        let command = Command::from(ColdCommand::Meta(MetaWrite::default())).encode();
+        let reply = self.0.node.meta().propose(&command, Wait::Everywhere, true, deadline).await;
+        reply.map(drop).map_err(|error| unavailable(&error))
+    }
+
+    /// Writes audit lines of requests that changed nothing.
+    ///
+    /// # Errors
+    /// No quorum.
+    pub async fn note(&self, notes: Vec<AuditNote>) -> Result<(), Unavailable> {
+        let write = MetaWrite { at: Timestamp::now(), notes, ..MetaWrite::default() };
+        let command = Command::from(ColdCommand::Meta(write)).encode();
+        let reply = self.0.node.meta().propose(&command, Wait::Applied, false, self.0.commit_deadline).await;
+        reply.map(drop).map_err(|error| unavailable(&error))
+    }
+
+    /// What a write that happens once was, if it has happened.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn happened(&self, once: &Once) -> Result<Option<Happened>, ReadError> {
+        Ok(self.0.node.meta().state().happened(&once.key, Timestamp::now())?)
+    }
+
+    /// Stages profiles of accounts in their ledger group; publish each by writing its account with its stage's id. Each is
+    /// given with the stage that is published now.
+    ///
+    /// # Errors
+    /// No quorum.
+    pub async fn stage_profiles(&self, profiles: Vec<(AccountId, String, Profile)>) -> Result<Vec<String>, WriteError> {
+        let mut stages = Vec::with_capacity(profiles.len());
+        let mut profiles = profiles.into_iter().peekable();
+        while profiles.peek().is_some() {
+            let staged: Vec<Staged> = profiles
+                .by_ref()
+                .take(STAGED_AT_ONCE)
+                .map(|(account, published, profile)| {
+                    let stage = ulid::Ulid::generate().to_string();
+                    Staged { account, stage, published, profile }
+                })
+                .collect();
+            stages.extend(staged.iter().map(|staged| staged.stage.clone()));
+            let command = Command::from(ColdCommand::StageProfiles(staged)).encode();
+            let ledger = self.0.node.ledger();
+            let reply = ledger.propose(&command, Wait::Applied, true, self.0.commit_deadline).await;
+            if let Reply::Refused(error) = reply.map_err(|error| unavailable(&error))? {
+                return Err(error.into());
+            }
         }
+        Ok(stages)
     }
 
     /// Waits until this node's replica of the metadata and the ledger has everything that was answered before this call
@@ -131,12 +179,28 @@ impl Store {
         Ok(self.0.node.ledger().state().key_last_used(account, key)?)
     }
 
+    /// A tier.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn tier(&self, name: &str) -> Result<Option<Tier>, ReadError> {
+        Ok(self.0.node.meta().state().tier(name)?)
+    }
+
     /// All tiers, by name.
     ///
     /// # Errors
     /// The disk.
     pub fn tiers(&self) -> Result<Vec<Tier>, ReadError> {
         Ok(self.0.node.meta().state().tiers()?)
+    }
+
+    /// A route.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn route(&self, name: &str) -> Result<Option<Route>, ReadError> {
+        Ok(self.0.node.meta().state().route(name)?)
     }
 
     /// All routes, by name.
@@ -147,12 +211,28 @@ impl Store {
         Ok(self.0.node.meta().state().routes()?)
     }
 
+    /// An upstream.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn upstream(&self, name: &str) -> Result<Option<Upstream>, ReadError> {
+        Ok(self.0.node.meta().state().upstream(name)?)
+    }
+
     /// All upstreams, by name.
     ///
     /// # Errors
     /// The disk.
     pub fn upstreams(&self) -> Result<Vec<Upstream>, ReadError> {
         Ok(self.0.node.meta().state().upstreams()?)
+    }
+
+    /// A token.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn token(&self, id: &str) -> Result<Option<Token>, ReadError> {
+        Ok(self.0.node.meta().state().token(id)?)
     }
 
     /// All admin tokens, by id.
@@ -163,11 +243,19 @@ impl Store {
         Ok(self.0.node.meta().state().tokens()?)
     }
 
-    /// The audit log, newest first, before revision `before`.
+    /// The audit log, newest first, before a line.
     ///
     /// # Errors
     /// The disk.
-    pub fn audit(&self, before: Option<Revision>, limit: usize) -> Result<Vec<AuditRecord>, ReadError> {
+    pub fn audit(&self, before: Option<(Revision, u32)>, limit: usize) -> Result<Vec<AuditRecord>, ReadError> {
         Ok(self.0.node.meta().state().audit(before, limit)?)
+    }
+
+    /// The audit log's lines as they are stored, oldest first, after a line: what [`crate::model::AuditChain`] follows.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn audit_lines(&self, after: Option<(Revision, u32)>, limit: usize) -> Result<Vec<Bytes>, ReadError> {
+        Ok(self.0.node.meta().state().audit_lines(after, limit)?)
     }
 }

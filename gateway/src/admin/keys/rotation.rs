@@ -5,16 +5,15 @@ use axum::{
     extract::{Path, State},
     response::Response,
 };
-use store::{
-    Store,
-    model::{Expect, Key, KeyId, KeyState, MetaOp, Role, Secret, Timestamp},
-};
+use serde_json::Value;
+use store::model::{Key, KeyId, KeyState, Role, Secret, Timestamp};
 
-use super::{ATTEMPTS, View, again, contended, existing, fresh, kind, refuse_revoked, revoked};
+use super::{draft_new, draft_put, fresh, kind, or_empty, refuse_revoked, revoked};
 use crate::admin::{
     Shared,
     access::Visitor,
-    answer,
+    change,
+    draft::{Draft, Effect, Kind},
     etag::Condition,
     input,
     params::Params,
@@ -39,30 +38,30 @@ pub(crate) async fn rotate(
 ) -> Result<Response> {
     let writer = visitor.require(Role::Operator)?;
     params.finish()?;
-    let grace_seconds = input::read(input::parse(&body)?, |object| {
+    let value = input::parse(&body)?;
+    change::one(&admin, &writer, &body, |draft| draft_rotate(draft, &id, condition, value.clone())).await
+}
+
+/// A key's rotation.
+pub(crate) fn draft_rotate(draft: &mut Draft<'_>, id: &str, condition: Condition, body: Value) -> Result<Effect> {
+    draft.require(Role::Operator)?;
+    let grace_seconds = grace(body)?;
+    let (old, expect) = draft.key(id)?.change(Kind::Key, id, condition)?;
+    let old = old.clone();
+    refuse_rotation(&old, successor(draft, &old)?, draft.now)?;
+    let secret = Secret::generate(kind(old.env));
+    let (old, new) = rotated(old, &secret, draft.now, grace_seconds);
+    draft_put(draft, condition, expect, old);
+    Ok(draft_new(draft, new, &secret))
+}
+
+/// For how long the old one works beside the new one.
+pub(crate) fn grace(body: Value) -> Result<i64> {
+    input::read(or_empty(body), |object| {
         object
             .optional("grace_seconds")
             .map_or(Some(DEFAULT_GRACE_SECONDS), |field| field.whole::<i64>(0..=MAX_GRACE_SECONDS))
-    })?;
-    for _ in 0..ATTEMPTS {
-        let old = existing(&admin.store, &id).map_err(|problem| condition.refused(problem, None))?;
-        let expect = condition.check(old.revision)?;
-        let now = Timestamp::now();
-        refuse_rotation(&old, successor(&admin.store, &old)?, now)?;
-        let secret = Secret::generate(kind(old.env));
-        let (old, mut new) = rotated(old, &secret, now, grace_seconds);
-        let ops =
-            vec![MetaOp::PutKey { key: old, expect }, MetaOp::PutKey { key: new.clone(), expect: Expect::Absent }];
-        match writer.write(&admin.store, ops).await {
-            Ok(revision) => {
-                new.revision = revision;
-                let path = format!("/v1/keys/{}", new.id);
-                return Ok(answer::created(&path, revision, &View::with_secret(new, &secret)));
-            }
-            Err(problem) => again(&admin.store, condition, problem).await?,
-        }
-    }
-    Err(contended())
+    })
 }
 
 /// The old key with its end, and the new one with the old one's rights (and its own end, if it had one).
@@ -96,13 +95,15 @@ fn refuse_rotation(key: &Key, successor: Option<KeyId>, now: Timestamp) -> Resul
 }
 
 /// The key that a rotation of this one has made and that was not revoked since.
-fn successor(store: &Store, key: &Key) -> Result<Option<KeyId>> {
+fn successor(draft: &Draft<'_>, key: &Key) -> Result<Option<KeyId>> {
+    let succeeds = |other: &&Key| other.rotated_from.as_ref() == Some(&key.id) && other.state != KeyState::Revoked;
+    if let Some(found) = draft.drafted_keys().find(succeeds) {
+        return Ok(Some(found.id.clone()));
+    }
     let mut after: Option<String> = None;
     loop {
-        let keys = store.keys(&key.account, after.as_deref(), BATCH)?;
-        let found =
-            keys.iter().find(|other| other.rotated_from.as_ref() == Some(&key.id) && other.state != KeyState::Revoked);
-        if let Some(found) = found {
+        let keys = draft.store.keys(&key.account, after.as_deref(), BATCH)?;
+        if let Some(found) = keys.iter().find(succeeds) {
             return Ok(Some(found.id.clone()));
         }
         match keys.last() {

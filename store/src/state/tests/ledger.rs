@@ -267,6 +267,27 @@ fn staging_a_profile_keeps_the_published_one_and_the_new_one() {
     assert_eq!(names, [Some("A"), None, Some("C")]);
 }
 
+#[test]
+fn changes_of_one_account_at_the_same_time_do_not_drop_each_others_profiles() {
+    let mut rig = ledger();
+    let ulid = |ms: u64, random: u128| ulid::Ulid::from_parts(ms, random).to_string();
+    let stage = |stage: &str, published: &str| crate::model::Staged {
+        account: "acme".into(),
+        stage: stage.to_owned(),
+        published: published.to_owned(),
+        profile: Profile { name: stage.to_uppercase(), ..Profile::default() },
+    };
+    let (first, mine, other) = (ulid(1_000, 1), ulid(50_000, 2), ulid(50_100, 3));
+    // Both have read that the first one is published; mine is published while the other is staged.
+    rig.cold(ColdCommand::StageProfiles(vec![stage(&first, "")]));
+    rig.cold(ColdCommand::StageProfiles(vec![stage(&mine, &first), stage(&other, &first)]));
+    let there = |rig: &Rig, stage: &str| rig.state().profile(&"acme".into(), stage).expect("read").is_some();
+    assert!(there(&rig, &first) && there(&rig, &mine) && there(&rig, &other));
+    let later = ulid(90_000, 4);
+    rig.cold(ColdCommand::StageProfiles(vec![stage(&later, &other)]));
+    assert!(!there(&rig, &first) && !there(&rig, &mine) && there(&rig, &other) && there(&rig, &later));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::{
-    model::{CommandError, KeyState, WriteConflict},
-    state::Change,
+    model::{AuditChain, AuditNote, AuditObject, AuditRecord, CommandError, KeyState, Once, WriteConflict},
+    state::{Change, codec, meta::COUNT, tables::Table},
 };
 
 fn refused(op: u32, kind: &str, id: &str, conflict: WriteConflict) -> Reply {
@@ -140,21 +140,116 @@ fn a_refused_entry_leaves_nothing() {
 }
 
 #[test]
-fn the_audit_has_digests_of_the_stored_bytes_newest_first_by_whole_revisions() {
+fn the_audit_has_what_was_and_what_is_newest_first() {
     let mut rig = furnished();
     rig.checkpoint();
     rig.meta(vec![put_account("acme", "free"), tier("gold")]);
-    let lines = rig.state().audit(None, 1).expect("read");
+    let lines = rig.state().audit(None, 2).expect("read");
     let short =
-        |line: &crate::model::AuditRecord| (line.revision, line.action.clone(), line.kind.clone(), line.id.clone());
+        |line: &AuditRecord| (line.revision, line.line, line.action.clone(), line.kind.clone(), line.id.clone());
     assert_eq!(
         lines.iter().map(short).collect::<Vec<_>>(),
-        [(2, "put".into(), "tier".into(), "gold".into()), (2, "put".into(), "account".into(), "acme".into()),]
+        [(2, 1, "put".into(), "tier".into(), "gold".into()), (2, 0, "put".into(), "account".into(), "acme".into())]
     );
-    let older = rig.state().audit(Some(2), 10).expect("read");
+    let older = rig.state().audit(Some((2, 0)), 10).expect("read");
     assert_eq!(older.len(), 3);
     assert_eq!(older[1].after, lines[1].before, "the account as the first entry left it");
     assert!(older[1].before.is_empty() && lines[1].after.len() == 32 && lines[1].after != lines[1].before);
+    let Some(AuditObject::Account(account)) = lines[1].object_before() else { panic!("an account") };
+    assert_eq!((account.id.as_str(), account.revision), ("acme", 1));
+    assert_eq!((lines[0].object_before(), older[1].object_before()), (None, None));
+    assert!(matches!(lines[0].object_after(), Some(AuditObject::Tier(tier)) if tier.revision == 2));
+}
+
+fn verified(rig: &Rig) -> AuditChain {
+    let mut chain = AuditChain::default();
+    for line in rig.state().audit_lines(None, usize::MAX).expect("read") {
+        chain.follow(&line).expect("follows");
+    }
+    chain
+}
+
+#[test]
+fn audit_lines_are_a_chain_over_entries_checkpoints_restarts_and_snapshots() {
+    let mut rig = furnished();
+    rig.checkpoint();
+    rig.meta(vec![tier("gold"), tier("silver")]);
+    rig.restart();
+    let notes = vec![AuditNote { result: "role-too-low".into(), ..AuditNote::default() }];
+    rig.write(MetaWrite { notes, ..MetaWrite::default() });
+    rig.checkpoint();
+    rig.meta(vec![tier("bronze")]);
+    let chain = verified(&rig);
+    assert_eq!(chain.lines, 7);
+    assert_eq!(rig.state().audit_lines(Some((1, 1)), 2).expect("read").len(), 2);
+    let note = &rig.state().audit(None, 2).expect("read")[1];
+    assert_eq!((note.kind.as_str(), note.result.as_str()), ("request", "role-too-low"));
+    let mut stream = Vec::new();
+    rig.state().export(&mut stream).expect("exported");
+    let mut other = Rig::new(GroupId::META);
+    other.state().import(&mut &stream[..]).expect("imported");
+    other.log.clone_from(&rig.log);
+    assert_eq!(verified(&other), chain);
+    other.meta(vec![tier("copper")]);
+    assert_eq!(verified(&other).lines, 8, "goes on where the snapshot ended");
+}
+
+fn once(key: u8, at: Timestamp, request_id: &str, ops: Vec<MetaOp>) -> MetaWrite {
+    let once = Once { key: vec![key; 32], fingerprint: vec![7; 32], answer: format!("of {request_id}") };
+    MetaWrite { at, request_id: request_id.into(), ops, once: Some(once), ..MetaWrite::default() }
+}
+
+#[test]
+fn a_write_with_a_key_happens_once_within_a_day() {
+    let mut rig = furnished();
+    assert_eq!(rig.write(once(1, at(10), "first", vec![tier("gold")])), Reply::Written(2));
+    rig.restart();
+    for again in [at(10), at(86_409)] {
+        let Reply::Refused(CommandError::Happened(found)) = rig.write(once(1, again, "second", vec![tier("silver")]))
+        else {
+            panic!("it happened")
+        };
+        assert_eq!((found.revision, found.request_id.as_str(), found.answer.as_str()), (2, "first", "of first"));
+        rig.checkpoint();
+    }
+    assert_eq!(rig.state().tiers().expect("read").len(), 2, "nothing more was made");
+    assert!(rig.state().happened(&[1; 32], at(86_409)).expect("read").is_some());
+    assert!(rig.state().happened(&[1; 32], at(86_410)).expect("read").is_none());
+    let refused = rig.write(once(2, at(20), "third", vec![put_account("b", "none")]));
+    assert!(matches!(refused, Reply::Refused(CommandError::Conflict { .. })));
+    assert_eq!(rig.write(once(2, at(20), "third", vec![tier("third")])), Reply::Written(6), "a refusal is not kept");
+    assert_eq!(rig.write(once(1, at(86_410), "late", vec![tier("late")])), Reply::Written(7), "a day is over");
+    assert_eq!(rig.state().happened(&[1; 32], at(86_411)).expect("read").map(|found| found.revision), Some(7));
+}
+
+#[test]
+fn what_is_a_day_old_is_forgotten_and_a_full_table_refuses() {
+    let mut rig = furnished();
+    for key in 0..40 {
+        rig.write(once(key, at(i64::from(key)), "r", Vec::new()));
+    }
+    let kept = |rig: &Rig| {
+        let stored = rig.state().get(Table::Happened, COUNT).expect("read").expect("there");
+        codec::decode::<u64>(&stored).expect("a number")
+    };
+    assert_eq!(kept(&rig), 40);
+    rig.checkpoint();
+    rig.write(once(100, at(86_400 + 4), "r", Vec::new()));
+    assert_eq!(kept(&rig), 36, "those of the first five seconds are gone");
+    assert!(rig.state().get(Table::Happened, &[4; 32]).expect("read").is_none());
+    assert!(rig.state().get(Table::Happened, &[5; 32]).expect("read").is_some());
+    for key in 101..104 {
+        rig.write(once(key, at(200_000), "r", Vec::new()));
+    }
+    assert_eq!(kept(&rig), 3, "at most 16 are forgotten at a time, so the table shrinks");
+    rig.log.push(Entry { id: LogId { term: 1, index: rig.log.len() as u64 + 1 }, payload: Payload::Blank });
+    rig.state().step(rig.log[rig.log.len() - 1].id, 0, |live| {
+        live.put(Table::Happened, COUNT.to_vec(), Some(codec::encode(&Once::MOST).into()));
+        Reply::Done
+    });
+    let refused = rig.write(once(105, at(200_000), "r", vec![tier("more")]));
+    assert_eq!(refused, Reply::Refused(CommandError::TooManyKept(Once::MOST)));
+    assert_eq!(rig.state().tiers().expect("read").len(), 1);
 }
 
 #[test]

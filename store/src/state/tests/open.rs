@@ -105,6 +105,7 @@ fn stored_values_are_frozen() {
         actor: "tok_1".into(),
         request_id: "r".into(),
         ops: vec![tier("t"), put_account("a", "t"), put_key(key("key_1", "a", "s"))],
+        ..MetaWrite::default()
     };
     let payload = Payload::Command(Command::Cold(ColdCommand::Meta(write)).encode());
     state.apply(&[Entry { id: LogId { term: 1, index: 7 }, payload }]).expect("applied");
@@ -121,6 +122,10 @@ fn stored_values_are_frozen() {
         hex(Table::Vars, b"state"),
     ];
     assert_eq!(found.join("\n"), include_str!("golden_meta.txt").trim_end());
+    // As it was before the audit's head was kept.
+    let (older, _) =
+        crate::state::vars::Vars::decode(&[1, 0x87, 1, 0x82, 1, 7, 0xf6, 0, 0x80, 0x80, 0x80]).expect("reads");
+    assert!(older.audit_head.is_empty() && older.applied.last.is_some_and(|last| last.index == 7));
     assert!(codec::decode::<Account>(&[2, 0x80]).expect_err("newer").contains("upgrade this node"));
 }
 

@@ -199,6 +199,7 @@ fn tokens_are_found_by_hash_and_go_by_id() {
         created_at: Timestamp(0),
         expires_at: None,
         revision: 1,
+        ..Token::default()
     };
     let mut edit = directory.edit();
     edit.put_token(token("t1", "old"));
