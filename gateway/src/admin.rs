@@ -14,6 +14,7 @@ mod draft;
 mod etag;
 mod forms;
 mod freshness;
+mod in_force;
 mod input;
 mod keys;
 mod limits;
@@ -113,6 +114,7 @@ impl Admin {
             .route("/audit/verify", get(audit::verify))
             .route("/batch", post(batch::create))
             .fallback(async || http::StatusCode::NOT_FOUND)
+            .layer(from_fn(in_force::layer))
             .layer(from_fn_with_state(self.clone(), freshness::layer))
             .layer(from_fn_with_state(self.clone(), trail::layer))
             .layer(from_fn_with_state(self.clone(), access::layer));

@@ -16,5 +16,5 @@ pub mod wal;
 pub use store::{
     ClusterStatus, CommitError, Followed, GroupStatus, LimitsNow, MemberStatus, OpenError, PolicyNow, ReadError,
     Readiness, RowPage, RowPermit, RowQuery, Settings, Store, Unavailable, UsageBy, UsagePoint, UsageQuery, UsageStep,
-    WriteError,
+    View, WriteError, Written,
 };

@@ -23,10 +23,12 @@ mod suite;
 #[cfg(test)]
 mod tests;
 mod types;
+mod view_lease;
 mod wait;
 mod wire;
 
 pub(crate) use batcher::{Batcher, Place};
-pub(crate) use group::{VIEW_LEASE, lease_clock_ns};
+pub(crate) use group::lease_clock_ns;
 pub(crate) use node::{Node, NodeSettings};
-pub(crate) use wait::{ProposeError, Wait};
+pub(crate) use view_lease::VIEW_LEASE;
+pub(crate) use wait::{Everywhere, ProposeError, Wait};

@@ -13,7 +13,8 @@ use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 pub use self::{
     error::{CommitError, OpenError, ReadError, Unavailable, WriteError},
     ledger::{LimitsNow, PolicyNow},
-    rows::RowPermit,
+    meta::Written,
+    rows::{RowPermit, View},
     status::{ClusterStatus, GroupStatus, MemberStatus, Readiness},
 };
 pub use crate::state::{Followed, RowPage, RowQuery, UsageBy, UsagePoint, UsageQuery, UsageStep};

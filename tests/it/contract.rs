@@ -74,7 +74,7 @@ fn key_text(prefix: &str, random: &str) -> String {
     text + std::str::from_utf8(&sum).expect("ASCII")
 }
 
-fn unknown_key() -> String {
+pub(crate) fn unknown_key() -> String {
     key_text("tg_live_", &"a1".repeat(15))
 }
 

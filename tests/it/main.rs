@@ -6,6 +6,7 @@ mod architecture;
 mod contract;
 mod crash;
 mod disk;
+mod in_force;
 mod input;
 mod keys;
 mod limits;

@@ -14,7 +14,7 @@ use store::{
 };
 
 use super::{
-    Admin,
+    Admin, in_force,
     once::Asked,
     problem::{Code, Problem, Result},
     request_id::AdminRequestId,
@@ -129,7 +129,9 @@ impl Writer {
             once,
             notes: Vec::new(),
         };
-        store.write(write).await
+        let written = store.write(write).await?;
+        in_force::note(&written);
+        Ok(written.revision)
     }
 }
 

@@ -32,7 +32,7 @@ fn authenticate<L: Ledger, B>(entry: &mut Entry<L>, request: &Request<B>) -> Res
     let hash = key_hash(request.headers(), &shared.settings.key_headers)?;
     let Some(key) = shared.ledger.key(&hash) else {
         // A node that is cut off may not know a fresh key: it says 503, never 401 (P3).
-        shared.ledger.ready().map_err(Fault::Unavailable)?;
+        shared.ledger.check(entry.view).map_err(Fault::Unavailable)?;
         return Err(Fault::UnknownKey);
     };
     let (state, account_state, expires_at) = (key.state, key.account.state, key.expires_at);

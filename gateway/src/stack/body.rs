@@ -89,7 +89,8 @@ impl<L: Ledger> Settling<L> {
         (self.end.completion, self.end.bytes_out) = (completion, bytes_out);
     }
 
-    /// Ready when the key does not work any more (P3), or the unit of concurrency was lost. Looks again each [`super::Timeouts::recheck`].
+    /// Ready when the key does not work any more, or this node cannot know whether it does (P3), or the unit of concurrency was
+    /// lost. Looks again each [`super::Timeouts::recheck`].
     pub(crate) fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.recheck.poll(cx).is_ready() {
             if self.entry.has_lapsed() || !self.key_works() {
@@ -102,11 +103,14 @@ impl<L: Ledger> Settling<L> {
 
     fn key_works(&self) -> bool {
         let Some(known) = &self.entry.known else { return false };
-        self.entry.shared.ledger.key(&known.hash).is_some_and(|key| {
+        let ledger = &self.entry.shared.ledger;
+        let view = ledger.view();
+        let works = ledger.key(&known.hash).is_some_and(|key| {
             key.state == KeyState::Active
                 && key.account.state == AccountState::Active
                 && key.expires_at.is_none_or(|at| at > Timestamp::now())
-        })
+        });
+        works && ledger.is_in_force(view)
     }
 }
 

@@ -16,6 +16,7 @@ use std::{
 use http::{HeaderMap, HeaderValue, Method, Request};
 use hyper::upgrade::OnUpgrade;
 use store::{
+    View,
     lease::Standing,
     model::{Charge, Completion, KeyHash, Name, Outcome, RequestId, Row, Timestamp},
     view::{FoundKey, RouteView},
@@ -65,6 +66,8 @@ pub(crate) struct Entry<L: Ledger> {
     pub(crate) ts: Timestamp,
     pub(crate) started: Instant,
     pub(crate) client: Client,
+    /// The lease on the view that all is looked up in.
+    pub(crate) view: View,
     /// What is known once the key is.
     pub(crate) known: Option<Known>,
     pub(crate) route: Option<Arc<RouteView>>,
@@ -112,6 +115,7 @@ impl<L: Ledger> Entry<L> {
             ts,
             started: Instant::now(),
             client,
+            view: shared.ledger.view(),
             known: None,
             route: None,
             max_body_bytes: 0,

@@ -5,7 +5,7 @@
 use std::{fmt, future::Future, sync::Arc};
 
 use store::{
-    CommitError, RowPermit, Store, Unavailable,
+    CommitError, RowPermit, Store, Unavailable, View,
     lease::{self, Demand, Denied, Standing},
     model::{AccountId, Charge, KeyHash, Row},
     view::{FoundKey, RouteView},
@@ -22,16 +22,20 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     fn key(&self, hash: &KeyHash) -> Option<FoundKey>;
     /// The most specific route; memory only.
     fn route(&self, host: Option<&str>, path: &str, method: &str) -> Option<Arc<RouteView>>;
-    /// Whether the node's view of the keys may be trusted to say "unknown" (P3, P5).
+    /// The lease on the node's view, taken before something is looked up (P3).
+    fn view(&self) -> View;
+    /// Whether what was looked up after `view` was taken may still be acted upon.
+    fn is_in_force(&self, view: View) -> bool;
+    /// Whether the node may decide now by what was looked up after `view` was taken (P3, P5); also that a key is unknown.
     ///
     /// # Errors
     /// It may not: 503, never 401.
-    fn ready(&self) -> Result<(), Unavailable>;
+    fn check(&self, view: View) -> Result<(), Unavailable>;
     /// A place in the commit queue and fresh contact with the quorum.
     ///
     /// # Errors
     /// [`Unavailable`]; the upstream must not be called.
-    fn permit(&self, account: &AccountId) -> Result<Self::Permit, Unavailable>;
+    fn permit(&self, account: &AccountId, view: View) -> Result<Self::Permit, Unavailable>;
     /// Takes what the request needs of every policy, all or none.
     fn acquire(&self, demand: Demand<'_>) -> impl Future<Output = Result<Self::Grant, Denied>> + Send;
     /// Hands in a row that nobody waits for.
@@ -68,12 +72,20 @@ impl Ledger for Store {
         self.directory().routes().find(host, path, method).cloned()
     }
 
-    fn ready(&self) -> Result<(), Unavailable> {
-        self.check()
+    fn view(&self) -> View {
+        Store::view(self)
     }
 
-    fn permit(&self, account: &AccountId) -> Result<RowPermit, Unavailable> {
-        Store::permit(self, account)
+    fn is_in_force(&self, view: View) -> bool {
+        Store::is_in_force(self, view)
+    }
+
+    fn check(&self, view: View) -> Result<(), Unavailable> {
+        Store::check(self, view)
+    }
+
+    fn permit(&self, account: &AccountId, view: View) -> Result<RowPermit, Unavailable> {
+        Store::permit(self, account, view)
     }
 
     fn acquire(&self, demand: Demand<'_>) -> impl Future<Output = Result<lease::Grant, Denied>> + Send {

@@ -23,7 +23,7 @@ impl<L: Ledger, B: Inbound, S: Link<L, Request<B>>> Link<L, Request<B>> for Limi
 
     async fn call(&self, entry: &mut Entry<L>, request: Request<B>) -> Result<S::Response, Fault> {
         // First make sure that a row can be committed (P5), so that no unit is spent in vain.
-        let permit = entry.shared.ledger.permit(&entry.key().account.id).map_err(Fault::Unavailable)?;
+        let permit = entry.shared.ledger.permit(&entry.key().account.id, entry.view).map_err(Fault::Unavailable)?;
         let declared = request.body().size_hint().exact();
         let demand = Demand {
             key: entry.key(),
@@ -38,6 +38,11 @@ impl<L: Ledger, B: Inbound, S: Link<L, Request<B>>> Link<L, Request<B>> for Limi
         })?;
         entry.permit = Some(permit);
         entry.grant = Some(grant);
+        // Units may have been waited for, and the key revoked meanwhile: this is the instant of admission (P3).
+        if let Err(unavailable) = entry.shared.ledger.check(entry.view) {
+            entry.refund();
+            return Err(Fault::Unavailable(unavailable));
+        }
         self.inner.call(entry, request).await
     }
 }

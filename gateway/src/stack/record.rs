@@ -116,7 +116,7 @@ async fn refuse<L: Ledger, B: Inbound>(mut entry: Entry<L>, fault: Fault) -> Res
         }
     } else {
         // Its row comes later, in a sum: the decision itself must be one that this node may take now (P5).
-        if let Err(unavailable) = entry.shared.ledger.ready() {
+        if let Err(unavailable) = entry.shared.ledger.check(entry.view) {
             return problem_response(&entry, &Fault::Unavailable(unavailable));
         }
         let known = entry.known.as_ref().expect("refused with a known key");
@@ -151,7 +151,7 @@ fn problem_response<L: Ledger, B: Inbound>(entry: &Entry<L>, fault: &Fault) -> R
 async fn commit<L: Ledger>(entry: &mut Entry<L>, end: &End) -> Result<(), Fault> {
     let permit = match entry.permit.take() {
         Some(permit) => permit,
-        None => entry.shared.ledger.permit(&entry.key().account.id).map_err(Fault::Unavailable)?,
+        None => entry.shared.ledger.permit(&entry.key().account.id, entry.view).map_err(Fault::Unavailable)?,
     };
     let row = entry.row(end).expect("only requests with a known key are committed");
     let handed_in = Instant::now();

@@ -51,7 +51,7 @@ pub(super) async fn run(node: Arc<Node>) {
         }
     }
     node.set_progress("waiting for a leader");
-    while node.groups().iter().any(|group| group.leader().is_none() || !group.is_fresh()) {
+    while node.groups().iter().any(|group| group.leader().is_none() || !group.is_in_contact()) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     node.set_progress("catching up with the log");

@@ -1,11 +1,14 @@
 //! One Raft group on this node: proposing, reading linearizably, knowing who leads.
 
+mod everywhere;
+mod watch;
+
 use std::{
     collections::BTreeMap,
     io,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -13,7 +16,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use openraft::{
-    Instant as _, Raft, ReadPolicy, ServerState,
+    Raft, ReadPolicy,
     async_runtime::watch::WatchReceiver,
     errors::{ClientWriteError, LinearizableReadError, RaftError},
 };
@@ -26,8 +29,9 @@ use super::{
     network::Network,
     peer::CallError,
     peers::Peers,
-    types::{Proposal, TypeConfig, Waiter, WriteResult},
-    wait::{ProposeError, Wait},
+    types::{Proposal, TypeConfig, Waiter, WriteResult, log_id},
+    view_lease::{Granted, Held},
+    wait::{Answer, ProposeError, Wait},
     wire::{self, Fault, Kind},
 };
 use crate::{
@@ -41,11 +45,6 @@ use crate::{
 pub(super) const LEADER_TRUST: Duration = Duration::from_millis(ELECTION_MAX_MS - 60);
 /// A follower counts as in contact for this long after the leader's last message.
 const CONTACT_LEASE: Duration = Duration::from_millis(1_000);
-/// How often leadership and contact are looked at.
-const WATCH_TICK: Duration = Duration::from_millis(20);
-/// A member that has not answered its leader for this long decides nothing by what it knows: its own contact lease, which
-/// begins with a message of the leader's and so before the answer to it, has run out long before.
-pub(crate) const VIEW_LEASE: Duration = Duration::from_secs(3);
 /// Pause before a proposal is tried again elsewhere.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
@@ -57,12 +56,34 @@ pub(crate) struct Group {
     state: Arc<State>,
     peers: Arc<Peers>,
     started: Instant,
+    /// Newest entry that is applied here and that all who listen have been told of.
+    in_force: Arc<AtomicU64>,
     /// Milliseconds after `started` (plus one; 0 for never) when the leader was last heard of.
     contact_ms: AtomicU64,
     /// Lease clock until which this node is in fresh contact with the quorum.
-    fresh_until_ns: AtomicU64,
+    contact_until_ns: AtomicU64,
+    /// Lease clock from which and until which this replica's view may be trusted.
+    view_from_ns: AtomicU64,
+    view_until_ns: AtomicU64,
+    held: Mutex<Held>,
+    /// Lease clock until which the leader's word that it decides about units is taken.
+    leader_decides_until_ns: AtomicU64,
+    /// This node leads, and its view has all that its predecessors had committed.
+    led: ArcSwapOption<Led>,
+    /// On the leader, by member: when a lease on its view was last granted.
+    grants: Mutex<BTreeMap<u64, Granted>>,
+    /// This node gives its leadership away and grants nothing any more.
+    handing_over: AtomicBool,
     /// This node leads and may grant.
     granting: ArcSwapOption<Granting>,
+}
+
+/// A leadership that was confirmed by a quorum and has applied what came before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Led {
+    term: u64,
+    /// Lease clock when that was found.
+    since_ns: u64,
 }
 
 /// A leadership that has waited out its predecessor's lease.
@@ -92,7 +113,8 @@ impl Group {
         failed: Arc<dyn Fn(String) + Send + Sync>,
     ) -> io::Result<Arc<Self>> {
         let config = Arc::new(config::of(id).validate().map_err(io::Error::other)?);
-        let machine = Machine::new(Arc::clone(&state), wait_durable, failed);
+        let in_force = Arc::new(AtomicU64::new(state.applied().last.map_or(0, |last| last.index)));
+        let machine = Machine::new(Arc::clone(&state), Arc::clone(&in_force), wait_durable, failed);
         let network = Network { group: id, peers: Arc::clone(&peers), state: Arc::clone(&state) };
         let raft = Raft::new(me.0, config, network, LogStore::new(wal, id), machine).await.map_err(io::Error::other)?;
         Ok(Arc::new(Self {
@@ -102,8 +124,16 @@ impl Group {
             state,
             peers,
             started: Instant::now(),
+            in_force,
             contact_ms: AtomicU64::new(0),
-            fresh_until_ns: AtomicU64::new(0),
+            contact_until_ns: AtomicU64::new(0),
+            view_from_ns: AtomicU64::new(0),
+            view_until_ns: AtomicU64::new(0),
+            held: Mutex::default(),
+            leader_decides_until_ns: AtomicU64::new(0),
+            led: ArcSwapOption::empty(),
+            grants: Mutex::default(),
+            handing_over: AtomicBool::new(false),
             granting: ArcSwapOption::empty(),
         }))
     }
@@ -129,24 +159,42 @@ impl Group {
         self.contact_ms.store(self.now_ms() + 1, Ordering::Relaxed);
     }
 
+    /// Newest entry that this node acts on.
+    fn in_force(&self) -> u64 {
+        self.in_force.load(Ordering::SeqCst)
+    }
+
     /// Whether the quorum was in contact a moment ago.
-    pub(crate) fn is_fresh(&self) -> bool {
-        self.is_fresh_at(lease_clock_ns())
+    pub(crate) fn is_in_contact(&self) -> bool {
+        self.is_in_contact_at(lease_clock_ns())
     }
 
-    fn is_fresh_at(&self, now_ns: u64) -> bool {
-        now_ns < self.fresh_until_ns.load(Ordering::Relaxed)
+    fn is_in_contact_at(&self, now_ns: u64) -> bool {
+        now_ns < self.contact_until_ns.load(Ordering::SeqCst)
     }
 
-    /// Time since this replica was known to be in contact with its leader.
+    /// Lease clock until which this replica's view may be trusted; what is looked up after this call is part of that view.
+    pub(crate) fn view_until_ns(&self) -> u64 {
+        self.view_until_ns.load(Ordering::SeqCst)
+    }
+
+    /// Whether this replica's view may be trusted now.
+    pub(crate) fn has_view_lease(&self) -> bool {
+        lease_clock_ns() < self.view_until_ns()
+    }
+
+    /// Age of this replica's view: all that was answered so long ago is in it.
     pub(crate) fn staleness(&self) -> Duration {
-        if self.is_leader() {
-            return Duration::ZERO;
-        }
-        match self.contact_ms.load(Ordering::Relaxed) {
+        match self.view_from_ns.load(Ordering::SeqCst) {
             0 => self.started.elapsed(),
-            at => Duration::from_millis((self.now_ms() + 1).saturating_sub(at)),
+            from => Duration::from_nanos(lease_clock_ns().saturating_sub(from)),
         }
+    }
+
+    /// Whether whoever leads decides about units, as far as this node knows.
+    pub(crate) fn is_decided(&self) -> bool {
+        let now_ns = lease_clock_ns();
+        self.granting(now_ns).is_some() || now_ns < self.leader_decides_until_ns.load(Ordering::Relaxed)
     }
 
     /// The leader that this node knows of.
@@ -165,70 +213,19 @@ impl Group {
     /// This node leads, has waited out its predecessor, and was confirmed by a quorum a moment ago.
     pub(crate) fn granting(&self, now_ns: u64) -> Option<Granting> {
         let granting = **self.granting.load().as_ref()?;
-        self.is_fresh_at(now_ns).then_some(granting)
+        self.is_in_contact_at(now_ns).then_some(granting)
     }
 
-    /// Stops granting, until leadership is won anew.
-    pub(super) fn stop_granting(&self) {
-        self.granting.store(None);
-    }
-
-    /// Keeps freshness and the right to grant up to date. Runs as long as the node does.
-    pub(super) async fn watch(self: Arc<Self>) {
-        let mut tick = tokio::time::interval(WATCH_TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        let mut leading: Option<(u64, Instant)> = None;
-        loop {
-            tick.tick().await;
-            let (term, is_leader, acked, alone, stopped) = {
-                let metrics = self.raft.metrics();
-                let metrics = metrics.borrow_watched();
-                (
-                    metrics.current_term,
-                    metrics.state == ServerState::Leader,
-                    metrics.last_quorum_acked.map(|at| at.elapsed()),
-                    metrics.membership_config.voter_ids().count() == 1,
-                    metrics.running_state.is_err(),
-                )
-            };
-            let now_ns = lease_clock_ns();
-            if stopped {
-                self.fresh_until_ns.store(0, Ordering::Relaxed);
-                self.granting.store(None);
-                return;
-            }
-            if !is_leader {
-                leading = None;
-                self.granting.store(None);
-                let silent = match self.contact_ms.load(Ordering::Relaxed) {
-                    0 => None,
-                    at => Some(Duration::from_millis((self.now_ms() + 1).saturating_sub(at))),
-                };
-                self.fresh_until_ns.store(until(now_ns, silent, CONTACT_LEASE), Ordering::Relaxed);
-                continue;
-            }
-            let confirmed = if alone { Some(Duration::ZERO) } else { acked };
-            self.fresh_until_ns.store(until(now_ns, confirmed, LEADER_TRUST), Ordering::Relaxed);
-            match leading {
-                Some((led, since)) if led == term => {
-                    // A predecessor may have trusted its lease until now; and what it had committed must be applied here.
-                    let waited = since.elapsed() >= Duration::from_millis(ELECTION_MAX_MS);
-                    if waited && self.granting.load().is_none() && self.read_confirmed().await {
-                        let granting = Granting { term, since_ns: lease_clock_ns(), first: term == 1 };
-                        self.granting.store(Some(Arc::new(granting)));
-                    }
-                }
-                _ => {
-                    self.granting.store(None);
-                    leading = Some((term, Instant::now()));
-                }
-            }
+    /// Stops granting, until leadership is won anew or the handing over is given up.
+    pub(super) fn hand_over(&self, begins: bool) {
+        self.handing_over.store(begins, Ordering::SeqCst);
+        if begins {
+            self.granting.store(None);
         }
     }
 
-    async fn read_confirmed(&self) -> bool {
-        let reading = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
-        matches!(tokio::time::timeout(LEADER_TRUST, reading).await, Ok(Ok(_)))
+    fn is_handing_over(&self) -> bool {
+        self.handing_over.load(Ordering::SeqCst)
     }
 
     /// Proposes a command wherever the leader is.
@@ -242,6 +239,17 @@ impl Group {
         repeatable: bool,
         deadline: Duration,
     ) -> Result<Reply, ProposeError> {
+        self.propose_and_tell(command, wait, repeatable, deadline).await.map(|answer| answer.reply)
+    }
+
+    /// As [`Group::propose`]; also tells how the wait went.
+    pub(crate) async fn propose_and_tell(
+        &self,
+        command: &Bytes,
+        wait: Wait,
+        repeatable: bool,
+        deadline: Duration,
+    ) -> Result<Answer, ProposeError> {
         let until = Instant::now() + deadline;
         let mut last = ProposeError::NotDone("no leader".into());
         loop {
@@ -252,7 +260,7 @@ impl Group {
             let error = match self.leader() {
                 Some((id, _)) if id == self.me => {
                     match tokio::time::timeout(left, self.propose_here(command.clone(), wait)).await {
-                        Ok(Ok(reply)) => return Ok(reply),
+                        Ok(Ok(answer)) => return Ok(answer),
                         Ok(Err(fault)) => CallError::Fault(fault),
                         Err(_) => CallError::Fault(Fault::Unknown("not committed in time".into())),
                     }
@@ -262,7 +270,7 @@ impl Group {
                     let head = wire::propose_head(self.id, wait as u8);
                     match peer.call_parts(Kind::Propose, [head, command.clone()], left).await {
                         Ok(body) => {
-                            return wire::from_cbor(&body).map_err(|fault| ProposeError::Unknown(fault.to_string()));
+                            return Answer::decode(&body).map_err(|fault| ProposeError::Unknown(fault.to_string()));
                         }
                         Err(error) => error,
                     }
@@ -283,20 +291,23 @@ impl Group {
     }
 
     /// Proposes a command on this node, which must lead.
-    pub(super) async fn propose_here(&self, command: Bytes, wait: Wait) -> Result<Reply, Fault> {
+    pub(super) async fn propose_here(&self, command: Bytes, wait: Wait) -> Result<Answer, Fault> {
         let (waiter, committed, complete) = Waiter::pair();
         self.raft.write(Proposal(command)).responder(waiter).await.map_err(|error| Fault::Failed(error.to_string()))?;
         if wait == Wait::Committed && committed.await.is_ok() {
-            return Ok(Reply::Done);
+            return Ok(Reply::Done.into());
         }
         let result: WriteResult =
             complete.await.map_err(|_| Fault::Unknown("this node stopped before the answer".into()))?;
         match result {
             Ok(response) => {
-                if wait == Wait::Everywhere && matches!(response.data, Reply::Written(_)) {
-                    self.wait_everywhere(response.log_id.index).await;
-                }
-                Ok(response.data)
+                let everywhere = if wait == Wait::Everywhere && matches!(response.data, Reply::Written(_)) {
+                    let at = log_id(&response.log_id);
+                    Some(self.wait_everywhere(at.term, at.index).await)
+                } else {
+                    None
+                };
+                Ok(Answer { reply: response.data, everywhere })
             }
             Err(ClientWriteError::ForwardToLeader(to)) => Err(Fault::NotLeader(to.leader_id)),
             Err(ClientWriteError::LogEntryDiscarded(_)) => {
@@ -304,41 +315,6 @@ impl Group {
             }
             Err(error) => Err(Fault::Failed(error.to_string())),
         }
-    }
-
-    /// On the leader: waits until each other member has applied an index, or has been out of contact for so long that it no
-    /// longer decides by what was before.
-    async fn wait_everywhere(&self, index: u64) {
-        let waits = self.members().into_iter().filter(|(id, _)| *id != self.me.0).map(|(id, (info, _))| {
-            let peer = self.peers.peer(NodeId(id), &info.peer_addr);
-            async move {
-                let started = Instant::now();
-                loop {
-                    let silent = self.silence_of(id).unwrap_or_default().max(started.elapsed());
-                    let Some(left) = VIEW_LEASE.checked_sub(silent).filter(|left| !left.is_zero()) else {
-                        return Some(info.name);
-                    };
-                    let wait_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-                    let body = wire::cbor(&(self.id, index, wait_ms));
-                    match peer.call(Kind::WaitApplied, body, left).await {
-                        Ok(_) => return None,
-                        Err(_) => tokio::time::sleep(RETRY_PAUSE.min(left)).await,
-                    }
-                }
-            }
-        });
-        let waited_out: Vec<_> = futures_util::future::join_all(waits).await.into_iter().flatten().collect();
-        if !waited_out.is_empty() {
-            tracing::warn!(index, nodes = ?waited_out, "waited out the views of nodes that did not confirm a write");
-        }
-    }
-
-    /// On the leader: time since a member last answered; none when it never has, or this node does not lead.
-    fn silence_of(&self, member: u64) -> Option<Duration> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let answered = (*metrics.heartbeat.as_ref()?.get(&member)?)?;
-        Some(answered.elapsed())
     }
 
     /// The index that a linearizable read must see, confirmed by a quorum; on the leader only.
@@ -376,17 +352,13 @@ impl Group {
         }
     }
 
-    /// Waits until this replica has applied an index.
+    /// Waits until this node has applied an index and acts on it.
     pub(crate) async fn wait_applied(&self, index: u64, deadline: Duration) -> Result<(), String> {
-        if self.state.applied().last.is_some_and(|last| last.index >= index) {
+        if self.in_force() >= index {
             return Ok(());
         }
-        self.raft
-            .wait(Some(deadline))
-            .applied_index_at_least(Some(index), "read")
-            .await
-            .map(|_| ())
-            .map_err(|error| error.to_string())
+        let applied = self.raft.wait(Some(deadline)).applied_index_at_least(Some(index), "read").await;
+        applied.map(|_| ()).map_err(|error| error.to_string())
     }
 
     /// Why Raft stopped here; none while it runs.
@@ -427,12 +399,6 @@ impl Group {
                 .collect(),
         }
     }
-}
-
-/// Until when something that happened `ago` is trusted for `lease`; 0 for never.
-fn until(now_ns: u64, ago: Option<Duration>, lease: Duration) -> u64 {
-    let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    ago.map_or(0, |ago| now_ns.saturating_add(ns(lease)).saturating_sub(ns(ago)))
 }
 
 /// Numbers of a group for operators.

@@ -3,7 +3,16 @@
 //! Apply collects what is ready, up to a bound, into one transaction. Snapshots are the checkpoints that the state makes by
 //! itself; their bytes are made only when a follower needs them (see `snapshot`).
 
-use std::{io, path::PathBuf, pin::pin, sync::Arc, task::Poll};
+use std::{
+    io,
+    path::PathBuf,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Poll,
+};
 
 use futures_util::{Stream, StreamExt};
 use openraft::{
@@ -35,14 +44,21 @@ pub(super) type WaitDurable = Arc<dyn Fn(u64) -> io::Result<()> + Send + Sync>;
 /// The state machine of one group.
 pub(crate) struct Machine {
     state: Arc<State>,
+    /// Newest entry that is applied and that all who listen have been told of.
+    in_force: Arc<AtomicU64>,
     wait_durable: WaitDurable,
     /// Told when a replica cannot go on.
     failed: Arc<dyn Fn(String) + Send + Sync>,
 }
 
 impl Machine {
-    pub(super) fn new(state: Arc<State>, wait_durable: WaitDurable, failed: Arc<dyn Fn(String) + Send + Sync>) -> Self {
-        Self { state, wait_durable, failed }
+    pub(super) fn new(
+        state: Arc<State>,
+        in_force: Arc<AtomicU64>,
+        wait_durable: WaitDurable,
+        failed: Arc<dyn Fn(String) + Send + Sync>,
+    ) -> Self {
+        Self { state, in_force, wait_durable, failed }
     }
 
     fn fail(&self, what: &str, error: impl std::fmt::Display) -> io::Error {
@@ -107,6 +123,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 continue;
             }
             let replies = self.state.apply(&batch).map_err(|error| self.fail("apply entries", error))?;
+            if let Some(last) = batch.last() {
+                self.in_force.store(last.id.index, Ordering::SeqCst);
+            }
             for (waiter, reply) in waiters.into_iter().zip(replies) {
                 if let Some(waiter) = waiter {
                     waiter.send(reply);
@@ -146,6 +165,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         .await
         .map_err(io::Error::other)?;
         let applied = imported.map_err(|error| self.fail("install snapshot", error))?;
+        self.in_force.store(applied.last.map_or(0, |last| last.index), Ordering::SeqCst);
         tracing::info!(
             last = ?applied.last, expected = ?meta.last_log_id, "installed a snapshot from the leader"
         );

@@ -183,6 +183,7 @@ impl Node {
             tasks.spawn(watch_disk(Arc::clone(&node), fail));
             for group in &node.groups {
                 tasks.spawn(Arc::clone(group).watch());
+                tasks.spawn(Arc::clone(group).keep_view_lease());
             }
         }
         Ok(node)
@@ -308,7 +309,13 @@ impl Node {
             if group.leader().is_none() {
                 return Some(format!("no leader of the {what} group is known"));
             }
-            (!group.is_fresh()).then(|| format!("no fresh contact with the quorum of the {what} group"))
+            if !group.is_in_contact() {
+                return Some(format!("no fresh contact with the quorum of the {what} group"));
+            }
+            if group.id() == GroupId::META {
+                return (!group.has_view_lease()).then(|| "the metadata here may not be trusted yet".into());
+            }
+            (!group.is_decided()).then(|| "the ledger's leader is new and does not decide yet".into())
         })
     }
 
@@ -343,7 +350,6 @@ impl Node {
     pub(crate) async fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         for group in &self.groups {
-            group.stop_granting();
             if !group.is_leader() {
                 continue;
             }
@@ -354,14 +360,18 @@ impl Node {
                 .into_iter()
                 .filter(|(id, _)| *id != self.me().0 && voters.get(id).is_some_and(|(_, votes)| *votes))
                 .max_by_key(|(_, matched)| *matched);
+            // The last one leads to the end: what is in flight needs a leader.
             let Some((to, _)) = next else { continue };
+            group.hand_over(true);
             let _ = group.raft().trigger().transfer_leader(to).await;
             let handed = async {
                 while group.is_leader() {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             };
-            let _ = tokio::time::timeout(Duration::from_secs(2), handed).await;
+            if tokio::time::timeout(Duration::from_secs(2), handed).await.is_err() {
+                group.hand_over(false);
+            }
         }
     }
 

@@ -24,6 +24,7 @@ use super::{
     node::Node,
     snapshot,
     types::{TypeConfig, log_id, raft_log_id},
+    view_lease::ViewAsk,
     wait::Wait,
     wire::{self, AppendAnswer, AppendHead, Ballot, Fault, Frame, Greeting, Kind, Lane},
 };
@@ -195,7 +196,7 @@ async fn question(node: &Arc<Node>, kind: u8, mut body: Bytes) -> Result<Bytes, 
             let (group, wait, command) = wire::decode_propose(body)?;
             let wait = Wait::from_u8(wait)
                 .ok_or_else(|| Fault::Failed(format!("wait {wait} is not known to this build: upgrade this node")))?;
-            Ok(wire::cbor(&node.group(group)?.propose_here(command, wait).await?))
+            Ok(node.group(group)?.propose_here(command, wait).await?.encode())
         }
         Kind::ReadIndex => {
             let group: GroupId = wire::from_cbor(&body)?;
@@ -206,6 +207,10 @@ async fn question(node: &Arc<Node>, kind: u8, mut body: Bytes) -> Result<Bytes, 
             let wait = Duration::from_millis(wait_ms).min(QUESTION_DEADLINE);
             node.group(group)?.wait_applied(index, wait).await.map_err(failed)?;
             Ok(Bytes::new())
+        }
+        Kind::ViewLease => {
+            let ask: ViewAsk = wire::from_cbor(&body)?;
+            Ok(wire::cbor(&node.group(ask.group)?.grant_view_lease(&ask)?))
         }
         Kind::Lease => node.answer_lease(body).await,
         Kind::Join => node.take_in(wire::from_cbor(&body)?).await.map(|()| Bytes::new()),

@@ -24,7 +24,8 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
         let options = wal::Options { segment_bytes: 64 << 10, spare_segments: 0, ..wal::Options::default() };
         let wal = Wal::open(&dir.path().join("wal"), options).expect("opens a log");
         let state = State::open(&dir.path().join("state"), GroupId::LEDGER, state::Options::default());
-        let machine = Machine::new(Arc::new(state.expect("opens a state")), Arc::new(|_| Ok(())), Arc::new(|_| {}));
+        let state = Arc::new(state.expect("opens a state"));
+        let machine = Machine::new(state, Arc::default(), Arc::new(|_| Ok(())), Arc::new(|_| {}));
         Ok((dir, LogStore::new(wal, GroupId::LEDGER), machine))
     }
 }

@@ -1,12 +1,23 @@
 //! Whole nodes in one process: real sockets, real log, real elections.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use super::{
     node::{Node, NodeSettings},
-    wait::Wait,
+    view_lease::VIEW_LEASE,
+    wait::{Everywhere, Wait},
 };
-use crate::model::{ColdCommand, Command, NodeInfo};
+use crate::{
+    model::{ColdCommand, Command, Expect, GroupId, MetaOp, MetaWrite, NodeInfo, Tier},
+    state::{State, StateError},
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -16,6 +27,16 @@ fn free_addrs(n: usize) -> Vec<String> {
 }
 
 async fn start(dir: &std::path::Path, name: &str, addr: &str, join: &[String]) -> Arc<Node> {
+    start_with(dir, name, addr, join, |_, _| Ok(())).await
+}
+
+async fn start_with(
+    dir: &std::path::Path,
+    name: &str,
+    addr: &str,
+    join: &[String],
+    prepare: impl Fn(GroupId, &Arc<State>) -> Result<(), StateError>,
+) -> Arc<Node> {
     let listen: SocketAddr = addr.parse().expect("an address");
     let settings = NodeSettings {
         data_dir: dir.join(name),
@@ -25,7 +46,7 @@ async fn start(dir: &std::path::Path, name: &str, addr: &str, join: &[String]) -
         voters: 3,
         retention_days: 30,
     };
-    Node::start(settings, |_, _| Ok(())).await.expect("starts")
+    Node::start(settings, prepare).await.expect("starts")
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -179,6 +200,81 @@ async fn a_node_that_the_log_no_longer_reaches_gets_a_snapshot() {
         .await;
     }
     for node in [first, late] {
+        node.shutdown().await;
+    }
+}
+
+/// A metadata write that is waited for everywhere: how that went.
+async fn write(node: &Node, tier: &str) -> Everywhere {
+    let tier = Tier { name: tier.into(), ..Tier::default() };
+    let ops = vec![MetaOp::PutTier { tier, expect: Expect::Any }];
+    let command = Command::from(ColdCommand::Meta(MetaWrite { ops, ..MetaWrite::default() })).encode();
+    let answer = node.meta().propose_and_tell(&command, Wait::Everywhere, false, PATIENCE).await.expect("writes");
+    answer.everywhere.expect("it was waited for")
+}
+
+/// A node in contact that does not act on what it receives: it had been taken for one that does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_write_is_not_answered_while_a_node_in_contact_may_decide_without_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let addrs = free_addrs(3);
+    let (stuck, held) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(())));
+    let mut nodes = Vec::new();
+    for (name, addr) in ["a", "b", "c"].iter().zip(&addrs) {
+        let (stuck, held) = (Arc::clone(&stuck), Arc::clone(&held));
+        let prepare = move |group: GroupId, state: &Arc<State>| {
+            if group == GroupId::META && *name == "c" {
+                let (stuck, held) = (Arc::clone(&stuck), Arc::clone(&held));
+                state.subscribe(Box::new(move |_| {
+                    if stuck.load(Ordering::SeqCst) {
+                        drop(tokio::task::block_in_place(|| held.lock()));
+                    }
+                }));
+            }
+            Ok(())
+        };
+        nodes.push(start_with(dir.path(), name, addr, &addrs, prepare).await);
+    }
+    for node in &nodes {
+        until("readiness", || node.not_ready().is_none()).await;
+    }
+    if nodes[2].meta().is_leader() {
+        nodes[2].meta().raft().trigger().transfer_leader(nodes[0].me().0).await.expect("asks for it");
+        until("another leader", || nodes[0].meta().is_leader()).await;
+    }
+    // The leases that a predecessor may have granted are over.
+    tokio::time::sleep(VIEW_LEASE + Duration::from_millis(600)).await;
+    assert_eq!(write(&nodes[1], "first").await.waited_out, Vec::<crate::model::Name>::new());
+
+    let guard = held.lock();
+    stuck.store(true, Ordering::SeqCst);
+    let started = Instant::now();
+    let lapsed = {
+        let c = Arc::clone(&nodes[2]);
+        tokio::spawn(async move {
+            until("the end of its lease", || !c.meta().has_view_lease()).await;
+            Instant::now()
+        })
+    };
+    let everywhere = write(&nodes[0], "second").await;
+    let answered = Instant::now();
+    assert_eq!(everywhere.waited_out, vec![crate::model::Name::from("c")]);
+    // It is in contact all the time, and decides nothing any more by the time of the answer.
+    assert!(nodes[2].meta().is_in_contact() && !nodes[2].meta().has_view_lease());
+    assert!(lapsed.await.expect("no panic") <= answered);
+    assert!(answered - started < VIEW_LEASE + Duration::from_millis(500), "{:?}", answered - started);
+    assert!(nodes[2].not_ready().is_some());
+    // The next write need not wait: there is no lease any more.
+    let started = Instant::now();
+    assert_eq!(write(&nodes[0], "third").await.waited_out.len(), 1);
+    // (A lease that was granted just after the second write, and never counted, may be over a little later.)
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+
+    stuck.store(false, Ordering::SeqCst);
+    drop(guard);
+    until("its view", || nodes[2].meta().has_view_lease()).await;
+    assert_eq!(write(&nodes[0], "fourth").await.waited_out.len(), 0);
+    for node in nodes {
         node.shutdown().await;
     }
 }

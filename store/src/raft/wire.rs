@@ -80,6 +80,8 @@ pub(super) enum Kind {
     Lease = 9,
     /// Take me in.
     Join = 10,
+    /// How long may I trust my view?
+    ViewLease = 11,
 }
 
 impl Kind {
@@ -96,6 +98,7 @@ impl Kind {
             8 => Self::WaitApplied,
             9 => Self::Lease,
             10 => Self::Join,
+            11 => Self::ViewLease,
             _ => return None,
         })
     }

@@ -1,6 +1,6 @@
 //! Metadata: writes go to the leader, reads are of the local replica.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -8,13 +8,15 @@ use super::{ReadError, Store, Unavailable, WriteError};
 use crate::{
     model::{
         Account, AccountId, AuditNote, AuditRecord, ColdCommand, Command, CommandError, Happened, Key, KeyId,
-        MetaWrite, Once, Profile, Reply, Revision, Route, Staged, Tier, Timestamp, Token, Upstream,
+        MetaWrite, Name, Once, Profile, Reply, Revision, Route, Staged, Tier, Timestamp, Token, Upstream,
     },
-    raft::{ProposeError, VIEW_LEASE, Wait},
+    raft::{Everywhere, ProposeError, VIEW_LEASE, Wait},
 };
 
 /// How long a linearizable read waits for the quorum.
 const READ_DEADLINE: Duration = Duration::from_secs(2);
+/// Longest that the leader waits for leases: one, and what its predecessor may have trusted itself beyond its end.
+const LONGEST_BARRIER: Duration = Duration::from_secs(4);
 
 /// Profiles in one command: with metadata of 16 KiB each far below what peers take in one message.
 const STAGED_AT_ONCE: usize = 500;
@@ -23,48 +25,63 @@ fn unavailable(error: &ProposeError) -> Unavailable {
     Unavailable::new(error.to_string())
 }
 
+/// A write that is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The new revision of every object put.
+    pub revision: Revision,
+    /// How long it took in all.
+    pub took: Duration,
+    /// How much of that the leader waited for the other nodes.
+    pub barrier: Duration,
+    /// Names of the nodes that did not confirm it. They decide nothing until they have it.
+    pub waited_out: Vec<Name>,
+}
+
 impl Store {
-    /// One atomic change of metadata, forwarded to the leader. When it returns, this node and every node that is in contact
-    /// acts on it.
+    /// One atomic change of metadata, forwarded to the leader. When it returns, every node acts on it, or can decide nothing by
+    /// what was before (P3).
     ///
     /// # Errors
     /// A condition that does not hold, or no quorum.
-    pub async fn write(&self, write: MetaWrite) -> Result<Revision, WriteError> {
+    pub async fn write(&self, write: MetaWrite) -> Result<Written, WriteError> {
+        let started = Instant::now();
         let meta = self.0.node.meta();
         // One that happens once may be asked for again when its fate is unknown.
         let repeatable = write.once.is_some();
         let request_id = write.request_id.clone();
         let command = Command::from(ColdCommand::Meta(write)).encode();
-        let deadline = self.0.commit_deadline + VIEW_LEASE;
-        let reply = meta.propose(&command, Wait::Everywhere, repeatable, deadline).await;
-        let revision = match reply.map_err(|error| unavailable(&error))? {
-            Reply::Written(revision) => revision,
+        let deadline = self.0.commit_deadline + LONGEST_BARRIER;
+        let answer = meta.propose_and_tell(&command, Wait::Everywhere, repeatable, deadline).await;
+        let answer = answer.map_err(|error| unavailable(&error))?;
+        let (revision, everywhere) = match answer.reply {
+            Reply::Written(revision) => (revision, answer.everywhere.unwrap_or_default()),
             // Its own first landing, whose answer was lost.
             Reply::Refused(CommandError::Happened(happened)) if repeatable && happened.request_id == request_id => {
-                self.wait_everywhere(deadline).await?;
-                happened.revision
+                (happened.revision, self.wait_everywhere(deadline).await?)
             }
             Reply::Refused(error) => return Err(error.into()),
             reply => return Err(Unavailable::new(format!("unexpected reply to a metadata write: {reply:?}")).into()),
         };
         // The leader has waited for this node too, unless it had lost sight of it.
         meta.wait_applied(revision, VIEW_LEASE).await.map_err(Unavailable::new)?;
-        Ok(revision)
+        let barrier = Duration::from_micros(everywhere.took_us);
+        Ok(Written { revision, took: started.elapsed(), barrier, waited_out: everywhere.waited_out })
     }
 
-    /// Waits until everything that was committed before this call is in force on every node that is in contact.
+    /// Waits until everything that was committed before this call is in force on every node that may decide.
     ///
     /// # Errors
     /// No quorum.
     pub async fn settle(&self) -> Result<(), Unavailable> {
-        self.wait_everywhere(self.0.commit_deadline + VIEW_LEASE).await
+        self.wait_everywhere(self.0.commit_deadline + LONGEST_BARRIER).await.map(drop)
     }
 
     /// An entry that changes nothing, waited for everywhere: what came before it is in force then too.
-    async fn wait_everywhere(&self, deadline: Duration) -> Result<(), Unavailable> {
+    async fn wait_everywhere(&self, deadline: Duration) -> Result<Everywhere, Unavailable> {
         let command = Command::from(ColdCommand::Meta(MetaWrite::default())).encode();
-        let reply = self.0.node.meta().propose(&command, Wait::Everywhere, true, deadline).await;
-        reply.map(drop).map_err(|error| unavailable(&error))
+        let answer = self.0.node.meta().propose_and_tell(&command, Wait::Everywhere, true, deadline).await;
+        answer.map(|answer| answer.everywhere.unwrap_or_default()).map_err(|error| unavailable(&error))
     }
 
     /// Writes audit lines of requests that changed nothing.

@@ -5,8 +5,15 @@ use std::time::Duration;
 use super::{CommitError, Readiness, Store, Unavailable};
 use crate::{
     model::{AccountId, Row},
-    raft::Place,
+    raft::{Place, lease_clock_ns},
 };
+
+/// Until when what is looked up in the directory may be acted upon (P3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    /// On the lease clock (`CLOCK_BOOTTIME`).
+    pub until_ns: u64,
+}
 
 /// A place in the commit queue, taken before the upstream is called (P5). Dropping it gives the place back.
 #[derive(Debug)]
@@ -33,19 +40,32 @@ impl RowPermit {
 }
 
 impl Store {
-    /// Whether this node may decide about requests now: it serves, and was in contact with both quorums a moment ago.
-    /// An answer that depends on the metadata (also "unknown key") must not be given when it may not.
+    /// The lease on this node's view of the metadata. Taken before something is looked up in the directory; what is found may
+    /// be acted upon as long as [`Store::check`] says so.
+    pub fn view(&self) -> View {
+        View { until_ns: self.0.node.meta().view_until_ns() }
+    }
+
+    /// Whether what was looked up after `view` was taken is in force still. The instant of this call is the one at which a
+    /// request that goes on is admitted.
+    pub fn is_in_force(&self, view: View) -> bool {
+        lease_clock_ns() < view.until_ns
+    }
+
+    /// Whether this node may decide about requests now, by what was looked up after `view` was taken: it serves, it was in
+    /// contact with the ledger's quorum a moment ago, and the view is in force. An answer that depends on the metadata (also
+    /// "unknown key") must not be given when it may not.
     ///
     /// # Errors
     /// [`Unavailable`]: 503, never 401, 403 or 429.
-    pub fn check(&self) -> Result<(), Unavailable> {
+    pub fn check(&self, view: View) -> Result<(), Unavailable> {
         let node = &self.0.node;
-        if node.meta().is_fresh() && node.ledger().is_fresh() && !node.has_failed() {
+        if self.is_in_force(view) && node.ledger().is_in_contact() && !node.has_failed() {
             return Ok(());
         }
         let reason = match self.readiness() {
             Readiness::NotReady(reason) => reason,
-            Readiness::Ready => "no fresh contact with the quorum".into(),
+            Readiness::Ready => "this node was out of contact a moment ago".into(),
         };
         Err(Unavailable::new(reason))
     }
@@ -54,8 +74,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Unavailable`]; the upstream must not be called.
-    pub fn permit(&self, _account: &AccountId) -> Result<RowPermit, Unavailable> {
-        self.check()?;
+    pub fn permit(&self, _account: &AccountId, view: View) -> Result<RowPermit, Unavailable> {
+        self.check(view)?;
         match self.0.batcher.place() {
             Some(place) => Ok(RowPermit { store: self.clone(), place }),
             None => Err(Unavailable {

@@ -278,7 +278,7 @@ async fn run(store: &Store, writers: usize, rate: u64, seconds: u64, trace_ids: 
                         tokio::time::sleep_until(due).await;
                     }
                     let row = rows.next();
-                    let committed = match store.permit(&row.account) {
+                    let committed = match store.permit(&row.account, store.view()) {
                         Ok(permit) => permit.commit(row).await.is_ok(),
                         Err(_) => false,
                     };

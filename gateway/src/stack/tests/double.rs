@@ -10,7 +10,7 @@ use std::{
 };
 
 use store::{
-    CommitError, Unavailable,
+    CommitError, Unavailable, View,
     lease::{Demand, Denied, Policy, Refusal, Standing},
     model::{
         Account, AccountId, AccountState, Charge, Env, Key, KeyHash, KeyState, Name, Outcome, Overrides, Route, Row,
@@ -173,11 +173,19 @@ impl Ledger for Double {
         self.0.directory.routes().find(host, path, method).cloned()
     }
 
-    fn ready(&self) -> Result<(), Unavailable> {
+    fn view(&self) -> View {
+        View { until_ns: u64::MAX }
+    }
+
+    fn is_in_force(&self, _view: View) -> bool {
+        self.quorum().is_ok()
+    }
+
+    fn check(&self, _view: View) -> Result<(), Unavailable> {
         self.quorum()
     }
 
-    fn permit(&self, _account: &AccountId) -> Result<TestPermit, Unavailable> {
+    fn permit(&self, _account: &AccountId, _view: View) -> Result<TestPermit, Unavailable> {
         self.quorum().map(|()| TestPermit(self.clone()))
     }
 

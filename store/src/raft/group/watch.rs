@@ -1,0 +1,180 @@
+//! What a replica knows of its leadership, of its contact and of its view, kept up to date by two loops.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use openraft::{Instant as _, ReadPolicy, ServerState, async_runtime::watch::WatchReceiver};
+use tokio::time::Instant;
+
+use super::{CONTACT_LEASE, Granting, Group, LEADER_TRUST, Led, lease_clock_ns};
+use crate::{
+    model::{NodeId, NodeInfo},
+    raft::{
+        config::ELECTION_MAX_MS,
+        view_lease::{Granted, RENEWAL, Trust, VIEW_LEASE, ViewAsk, ViewGrant, ns},
+        wire::{self, Fault, Kind},
+    },
+};
+
+/// How often leadership and contact are looked at.
+const WATCH_TICK: Duration = Duration::from_millis(20);
+/// Pause before a lease that was not granted, or by a leader that does not decide yet, is asked for again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// An ask is answered from memory; longer means that the leader is gone.
+const ASK_DEADLINE: Duration = Duration::from_millis(500);
+
+/// A leadership of this node.
+struct Leading {
+    term: u64,
+    since: Instant,
+}
+
+impl Group {
+    /// Keeps freshness and the right to grant up to date. Runs as long as the node does.
+    pub(in crate::raft) async fn watch(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(WATCH_TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut leading: Option<Leading> = None;
+        loop {
+            tick.tick().await;
+            let (term, is_leader, acked, voters, members, stopped) = {
+                let metrics = self.raft.metrics();
+                let metrics = metrics.borrow_watched();
+                (
+                    metrics.current_term,
+                    metrics.state == ServerState::Leader,
+                    metrics.last_quorum_acked.map(|at| at.elapsed()),
+                    metrics.membership_config.voter_ids().count(),
+                    metrics.membership_config.nodes().count(),
+                    metrics.running_state.is_err(),
+                )
+            };
+            let now_ns = lease_clock_ns();
+            if stopped {
+                self.contact_until_ns.store(0, Ordering::SeqCst);
+                self.trust_view(Trust::default());
+                self.led.store(None);
+                self.granting.store(None);
+                return;
+            }
+            let held = self.held.lock().expect("no holder of this lock panics").fulfilled(self.in_force());
+            if !is_leader {
+                leading = None;
+                self.led.store(None);
+                self.granting.store(None);
+                self.hand_over(false);
+                let silent = match self.contact_ms.load(Ordering::Relaxed) {
+                    0 => None,
+                    at => Some(Duration::from_millis((self.now_ms() + 1).saturating_sub(at))),
+                };
+                self.contact_until_ns.store(until(now_ns, silent, CONTACT_LEASE), Ordering::SeqCst);
+                self.trust_view(held.unwrap_or_default());
+                continue;
+            }
+            let confirmed = if voters == 1 { Some(Duration::ZERO) } else { acked };
+            self.contact_until_ns.store(until(now_ns, confirmed, LEADER_TRUST), Ordering::SeqCst);
+            let Some(leading) = leading.as_ref().filter(|leading| leading.term == term) else {
+                self.led.store(None);
+                self.granting.store(None);
+                leading = Some(Leading { term, since: Instant::now() });
+                continue;
+            };
+            // What predecessors had committed must be applied here before this leadership is used.
+            if self.led.load().is_none() {
+                self.trust_view(held.unwrap_or_default());
+                if self.read_confirmed().await {
+                    // Not before the election: what it grants from now on is waited for by whoever comes next.
+                    self.led.store(Some(Arc::new(Led { term, since_ns: lease_clock_ns() })));
+                }
+                continue;
+            }
+            // The quorum that answered elects nobody else before its lease ends, and a successor waits for this view.
+            let own = confirmed.map(|ago| Trust::of(now_ns.saturating_sub(ns(ago)), VIEW_LEASE));
+            self.trust_view(own.max_by_end(held));
+            // A predecessor may have trusted its lease until now. The only member never had one: the process before this one
+            // is dead, or it would hold the data directory.
+            let waited = members == 1 || leading.since.elapsed() >= Duration::from_millis(ELECTION_MAX_MS);
+            if waited && self.granting.load().is_none() && !self.is_handing_over() {
+                let granting = Granting { term, since_ns: lease_clock_ns(), first: term == 1 };
+                self.granting.store(Some(Arc::new(granting)));
+            }
+        }
+    }
+
+    fn trust_view(&self, trust: Trust) {
+        self.view_from_ns.fetch_max(trust.from_ns, Ordering::SeqCst);
+        self.view_until_ns.store(trust.until_ns, Ordering::SeqCst);
+    }
+
+    async fn read_confirmed(&self) -> bool {
+        let reading = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+        matches!(tokio::time::timeout(LEADER_TRUST, reading).await, Ok(Ok(_)))
+    }
+
+    /// Asks the leader for leases on this node's view. Runs as long as the node does.
+    pub(in crate::raft) async fn keep_view_lease(self: Arc<Self>) {
+        loop {
+            let pause = match self.leader() {
+                Some((id, info)) if id != self.me => self.ask_for_view_lease(id, &info).await,
+                _ => ASK_AGAIN,
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn ask_for_view_lease(&self, leader: NodeId, info: &NodeInfo) -> Duration {
+        let asked_ns = lease_clock_ns();
+        let peer = self.peers.peer(leader, &info.peer_addr);
+        let ask = wire::cbor(&ViewAsk { group: self.id, node: self.me, in_force: self.in_force() });
+        let answer = peer.call(Kind::ViewLease, ask, ASK_DEADLINE).await.ok();
+        let Some(grant) = answer.and_then(|body| wire::from_cbor::<ViewGrant>(&body).ok()) else {
+            self.leader_decides_until_ns.store(0, Ordering::Relaxed);
+            return ASK_AGAIN;
+        };
+        self.held.lock().expect("no holder of this lock panics").granted(asked_ns, &grant);
+        let until_ns = if grant.decides { asked_ns.saturating_add(ns(CONTACT_LEASE)) } else { 0 };
+        self.leader_decides_until_ns.store(until_ns, Ordering::Relaxed);
+        if grant.decides && grant.index.is_some() { RENEWAL } else { ASK_AGAIN }
+    }
+
+    /// On the leader: a lease on a member's view.
+    pub(in crate::raft) fn grant_view_lease(&self, ask: &ViewAsk) -> Result<ViewGrant, Fault> {
+        let Some((info, _)) = self.members().remove(&ask.node.0) else {
+            return Err(Fault::Failed(format!("node {} is no member of group {}", ask.node, self.id)));
+        };
+        let now_ns = lease_clock_ns();
+        if self.led.load().is_none() || now_ns >= self.contact_until_ns.load(Ordering::SeqCst) {
+            return Err(Fault::NotLeader(None));
+        }
+        let mut grants = self.grants.lock().expect("no holder of this lock panics");
+        let catches_up = grants.get(&ask.node.0).is_some_and(|last| ask.in_force < last.index);
+        let index = (!catches_up).then(|| {
+            let granted = grants.entry(ask.node.0).or_insert(Granted { info, at_ns: 0, index: 0 });
+            granted.at_ns = now_ns;
+            // After the note: a write that this index does not cover finds it.
+            granted.index = self.in_force();
+            granted.index
+        });
+        drop(grants);
+        let lease_ms = u64::try_from(VIEW_LEASE.as_millis()).unwrap_or(u64::MAX);
+        Ok(ViewGrant { index, lease_ms, decides: self.granting(now_ns).is_some() })
+    }
+}
+
+/// The longer of two trusts.
+trait MaxByEnd {
+    fn max_by_end(self, other: Option<Trust>) -> Trust;
+}
+
+impl MaxByEnd for Option<Trust> {
+    fn max_by_end(self, other: Option<Trust>) -> Trust {
+        self.into_iter().chain(other).max_by_key(|trust| trust.until_ns).unwrap_or_default()
+    }
+}
+
+/// Until when something that happened `ago` is trusted for `lease`; 0 for never.
+fn until(now_ns: u64, ago: Option<Duration>, lease: Duration) -> u64 {
+    ago.map_or(0, |ago| now_ns.saturating_add(ns(lease)).saturating_sub(ns(ago)))
+}
