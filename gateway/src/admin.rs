@@ -45,6 +45,7 @@ use axum::{
 use metrics_exporter_prometheus::PrometheusHandle;
 use store::Store;
 
+use self::problem::{Code, Problem};
 use crate::operator::Operator;
 
 /// What the handlers share.
@@ -113,7 +114,7 @@ impl Admin {
             .route("/audit/export", get(audit::export))
             .route("/audit/verify", get(audit::verify))
             .route("/batch", post(batch::create))
-            .fallback(async || http::StatusCode::NOT_FOUND)
+            .fallback(async || Problem::new(Code::NotFound, "there is nothing at this path"))
             .layer(from_fn(in_force::layer))
             .layer(from_fn_with_state(self.clone(), freshness::layer))
             .layer(from_fn_with_state(self.clone(), trail::layer))

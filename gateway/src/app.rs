@@ -26,6 +26,10 @@ use crate::{
 
 /// How often a node that waits looks whether it is ready.
 const READINESS_POLL: Duration = Duration::from_millis(50);
+/// Connections of operators, dashboards and scrapers at once; one more is told 503.
+const ADMIN_CONNECTIONS: usize = 1_024;
+/// An admin connection without a whole request's head for so long is closed. Longer than clients keep one for reuse.
+const ADMIN_REST: Duration = Duration::from_secs(30);
 /// How long admin requests may go on after the data plane is drained.
 const ADMIN_GRACE: Duration = Duration::from_secs(5);
 
@@ -90,7 +94,15 @@ impl Node {
         };
         let admin = Admin::new(store.clone(), Operator::new(bootstrap.as_ref()), prometheus);
         let router = admin.clone().router(settings.admin_body_bytes);
-        let admin_server = admin_server::Server::start(admin_listener, router)?;
+        let admin_server = admin_server::Server::start(
+            admin_listener,
+            router,
+            admin_server::Bounds {
+                connections: ADMIN_CONNECTIONS,
+                head: ADMIN_REST,
+                body: Duration::from_millis(settings.body_timeout_ms),
+            },
+        )?;
         tracing::info!(node = %info.name, data = %info.data_addr, admin = %info.admin_addr, peers = %info.peer_addr, "listening");
         Ok(Self { info, store, admin, admin_server, data_plane, bootstrap })
     }

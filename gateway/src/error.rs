@@ -1,7 +1,8 @@
 //! Every answer that the gateway makes itself: when, with which status, code and words (contract, "Data plane").
 //!
-//! The only place with HTTP status codes. The data plane's links return a [`Fault`]; the record link turns it into a
-//! problem (RFC 9457) and into the outcome of the request's row.
+//! The only place with HTTP status codes of failures. The data plane's links return a [`Fault`]; the record link turns it into a
+//! problem (RFC 9457) and into the outcome of the request's row. The admin API's handlers return problems with an
+//! [`AdminCode`]. The demo's upstream is no gateway, and its refusals are here all the same: one place to look.
 
 use std::time::Duration;
 
@@ -181,6 +182,113 @@ impl Fault {
                 Some(r#"Bearer realm="tollgate", error="invalid_token""#)
             }
             _ => None,
+        }
+    }
+}
+
+/// What the admin API refuses; the kebab-case text is stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the codes by the same names")]
+pub enum AdminCode {
+    MalformedBody,
+    MalformedQuery,
+    MalformedHeader,
+    InvalidBody,
+    MissingToken,
+    MalformedToken,
+    UnknownToken,
+    ExpiredToken,
+    RoleTooLow,
+    TokenLimited,
+    NotFound,
+    MethodNotAllowed,
+    AlreadyExists,
+    InUse,
+    NotPossible,
+    PreconditionFailed,
+    IdempotencyKeyInProgress,
+    IdempotencyKeyReused,
+    BodyTooLarge,
+    TemporaryReducedCapacity,
+    Internal,
+}
+
+impl AdminCode {
+    /// Status and stable text.
+    pub(crate) fn parts(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::MalformedBody => (StatusCode::BAD_REQUEST, "malformed-body"),
+            Self::MalformedQuery => (StatusCode::BAD_REQUEST, "malformed-query"),
+            Self::MalformedHeader => (StatusCode::BAD_REQUEST, "malformed-header"),
+            Self::InvalidBody => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-body"),
+            Self::MissingToken => (StatusCode::UNAUTHORIZED, "missing-token"),
+            Self::MalformedToken => (StatusCode::UNAUTHORIZED, "malformed-token"),
+            Self::UnknownToken => (StatusCode::UNAUTHORIZED, "unknown-token"),
+            Self::ExpiredToken => (StatusCode::UNAUTHORIZED, "expired-token"),
+            Self::RoleTooLow => (StatusCode::FORBIDDEN, "role-too-low"),
+            Self::TokenLimited => (StatusCode::FORBIDDEN, "token-limited"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not-found"),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
+            Self::AlreadyExists => (StatusCode::CONFLICT, "already-exists"),
+            Self::InUse => (StatusCode::CONFLICT, "in-use"),
+            Self::NotPossible => (StatusCode::CONFLICT, "not-possible"),
+            Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition-failed"),
+            Self::IdempotencyKeyInProgress => (StatusCode::CONFLICT, "idempotency-key-in-progress"),
+            Self::IdempotencyKeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
+            Self::TemporaryReducedCapacity => (StatusCode::SERVICE_UNAVAILABLE, "temporary-reduced-capacity"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal-error"),
+        }
+    }
+
+    /// The problem type: the IANA registry's where it has one, else none of its own; the code tells them apart.
+    pub(crate) fn problem_type(self) -> &'static str {
+        match self {
+            Self::TemporaryReducedCapacity => {
+                "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+            }
+            _ => "about:blank",
+        }
+    }
+
+    /// The stable text.
+    pub fn as_str(self) -> &'static str {
+        self.parts().1
+    }
+
+    /// For answers that axum makes without a problem.
+    pub fn of_status(status: StatusCode) -> Self {
+        match status {
+            StatusCode::NOT_FOUND => Self::NotFound,
+            StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
+            StatusCode::PAYLOAD_TOO_LARGE => Self::BodyTooLarge,
+            status if status.is_client_error() => Self::MalformedBody,
+            _ => Self::Internal,
+        }
+    }
+}
+
+/// `/readyz` of a node that does not serve.
+pub const NOT_READY: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+
+/// What the demo's scan API refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScanRefusal {
+    /// Another path or method.
+    NoEndpoint,
+    /// The body is not JSON.
+    NotJson,
+    /// JSON without texts to scan.
+    NoTexts,
+}
+
+impl ScanRefusal {
+    /// Status and message.
+    pub fn parts(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::NoEndpoint => (StatusCode::NOT_FOUND, "no such endpoint"),
+            Self::NotJson => (StatusCode::BAD_REQUEST, "the body is not JSON"),
+            Self::NoTexts => (StatusCode::UNPROCESSABLE_ENTITY, "payload: expected a text or a list of texts"),
         }
     }
 }

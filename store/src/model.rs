@@ -37,5 +37,5 @@ pub use secret::{KeyHash, Secret, SecretError, SecretKind};
 pub use tier::{Dimension, Tier};
 pub use time::Timestamp;
 pub use token::{Role, Token};
-pub use usage::{Sketch, UsageCounters};
+pub use usage::UsageCounters;
 pub use write::{Expect, Happened, MetaOp, MetaWrite, Once};

@@ -31,7 +31,7 @@ const GATEWAY: &[(&str, &[&str])] = &[
     ("stack", &["error", "telemetry"]),
     ("admin", &["error", "operator", "telemetry"]),
     ("app", &["admin", "config", "error", "operator", "stack", "telemetry"]),
-    ("demo", &["app", "cli", "config", "operator"]),
+    ("demo", &["app", "cli", "config", "error", "operator"]),
     ("cli", &["app", "config", "demo"]),
 ];
 
@@ -39,17 +39,6 @@ const GATEWAY: &[(&str, &[&str])] = &[
 const EXCEPTIONS: &[(&str, &str)] = &[
     // The error of a call that finds no leader; the leases hand it on as the store's callers see it.
     ("store/src/lease", "crate::Unavailable"),
-];
-
-/// Files that may name HTTP statuses of failures besides the gateway's `error`; and why.
-const STATUSES: &[&str] = &[
-    // The one list of the admin API's own problems, beside their codes and words.
-    "gateway/src/admin/problem.rs",
-    // The fallback that the admin router answers with, and the probe's 503.
-    "gateway/src/admin.rs",
-    "gateway/src/admin/probes.rs",
-    // Plays the service behind the gateway.
-    "gateway/src/demo/scan_api.rs",
 ];
 
 const LONGEST: usize = 450;
@@ -228,9 +217,9 @@ fn the_load_test_knows_nothing_of_the_products_types() {
 }
 
 #[test]
-fn statuses_of_failures_stand_in_one_place_of_the_data_plane() {
+fn statuses_of_failures_stand_in_one_file_of_the_gateway() {
     const SUCCESSES: [&str; 3] = ["OK", "CREATED", "NO_CONTENT"];
-    let (mut offenders, mut used) = (Vec::new(), BTreeSet::new());
+    let mut offenders = Vec::new();
     for source in sources(&["gateway/src"]) {
         if source.is_test() || source.room() == "error" {
             continue;
@@ -240,19 +229,10 @@ fn statuses_of_failures_stand_in_one_place_of_the_data_plane() {
         for (line, text) in code {
             let constants = text.split("StatusCode::").skip(1).map(first_word);
             let failures = constants.filter(|name| name.starts_with(char::is_uppercase) && !SUCCESSES.contains(name));
-            for name in failures {
-                match STATUSES.iter().position(|file| *file == source.path) {
-                    Some(exception) => {
-                        used.insert(exception);
-                    }
-                    None => offenders.push(format!("{}:{line}: StatusCode::{name}", source.path)),
-                }
-            }
+            offenders.extend(failures.map(|name| format!("{}:{line}: StatusCode::{name}", source.path)));
         }
     }
-    let unused = STATUSES.iter().enumerate().filter(|(n, _)| !used.contains(n));
-    offenders.extend(unused.map(|(_, file)| format!("{file}: the exception is no longer needed")));
-    judge(&offenders, "HTTP statuses of failures are in gateway/src/error.rs (and the admin API's in its problem.rs)");
+    judge(&offenders, "HTTP statuses of failures are in gateway/src/error.rs");
 }
 
 #[test]

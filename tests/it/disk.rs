@@ -133,6 +133,67 @@ fn a_disk_that_fails_stops_its_node_and_loses_nothing() {
     }
 }
 
+/// The leader's disk begins to fail while all three are under load: it stops serving, the others take over, and what its disk
+/// had not taken is gone with a power cut, and nobody misses it.
+#[test]
+fn a_leader_whose_disk_fails_under_load_ends_and_the_others_take_over() {
+    let mut disks = Vec::new();
+    for _ in 0..3 {
+        let Some(disk) = disk() else { return };
+        disks.push(disk);
+    }
+    let upstream = Upstream::start();
+    let mut cluster = Cluster::new(3, &Options::default());
+    for (node, disk) in cluster.nodes.iter_mut().zip(&disks) {
+        node.data_dir = disk.path().join("data");
+    }
+    cluster.start_all();
+    let key = cluster.nodes[0].admin().open_account(&upstream.url);
+    let urls: Vec<String> = cluster.nodes.iter().map(|node| node.url("/")).collect();
+    let mut all = Report::default();
+    for round in 0..2 {
+        let victim = cluster.leader(1);
+        let load = Load::start(&urls, &key, 2);
+        for target in 0..3 {
+            load.wait_more(target, 50);
+        }
+        disks[victim].fail_sync(true);
+        let failed = std::time::Instant::now();
+        let status = cluster.nodes[victim].wait();
+        let ended = failed.elapsed();
+        assert_eq!(status.code(), Some(1), "{}", cluster.nodes[victim].log_tail());
+        assert!(
+            cluster.nodes[victim].log_tail().contains("Input/output error"),
+            "{}",
+            cluster.nodes[victim].log_tail()
+        );
+        for other in (0..3).filter(|other| *other != victim) {
+            load.wait_more(other, 50);
+        }
+        let took_over = failed.elapsed();
+        let report = load.stop();
+        // A request that it began after its disk had failed has no other answer than 503.
+        let late = |answer: &&tests::Received| answer.target == victim && answer.at - answer.took > failed;
+        let other = report.received.iter().filter(late).find(|answer| answer.status != 503);
+        assert_eq!(other.map(|answer| answer.status), None);
+        println!(
+            "round {round}: node {victim} ended after {ended:?}, the others had answered 50 more each after {took_over:?}; {:?}",
+            report.counts()
+        );
+        all.add(report);
+        disks[victim].fail_sync(false);
+        disks[victim].cut(Cut::Nothing);
+        cluster.nodes[victim].start();
+        cluster.nodes[victim].wait_ready();
+        for node in &cluster.nodes {
+            all.check(&node.admin().rows("account=acme")).unwrap_or_else(|error| panic!("{}: {error}", node.name));
+        }
+    }
+    for node in &mut cluster.nodes {
+        node.kill();
+    }
+}
+
 #[test]
 fn an_only_node_whose_disk_fails_answers_nothing_that_is_not_in_its_log() {
     let Some(failing) = injecting("error=EIO:when=60+") else { return };

@@ -260,7 +260,7 @@ fn a_full_disk_is_told_and_loses_nothing() {
     let Some(small) = Small::mount("size=8m") else { return };
     let upstream = Upstream::start();
     let mut cluster = Cluster::new(1, &Options { data_dir: Some(small.0.path().to_owned()), ..Options::default() });
-    says(&refused(&mut cluster.nodes[0].command()), &["No space left on device", "free space"]);
+    says(&refused(&mut cluster.nodes[0].command()), &["MiB of free space, a node needs 160 MiB", "--data-dir"]);
     small.remount("size=400m");
     cluster.start_all();
     let node = &mut cluster.nodes[0];

@@ -44,6 +44,7 @@ pub struct Disk {
     mount: tempfile::TempDir,
     tree: Arc<Mutex<Tree>>,
     ignores_sync: Arc<AtomicBool>,
+    fails_sync: Arc<AtomicBool>,
     syncs: Arc<AtomicU64>,
     session: Option<BackgroundSession>,
 }
@@ -58,6 +59,7 @@ impl Disk {
             mount: tempfile::tempdir()?,
             tree: Arc::new(Mutex::new(Tree::new())),
             ignores_sync: Arc::default(),
+            fails_sync: Arc::default(),
             syncs: Arc::default(),
             session: None,
         };
@@ -73,6 +75,11 @@ impl Disk {
     /// From now on a sync answers that it was done and does nothing (`true`), or works (`false`).
     pub fn ignore_sync(&self, ignore: bool) {
         self.ignores_sync.store(ignore, Ordering::SeqCst);
+    }
+
+    /// From now on a sync fails with EIO and makes nothing durable (`true`), or works (`false`).
+    pub fn fail_sync(&self, fail: bool) {
+        self.fails_sync.store(fail, Ordering::SeqCst);
     }
 
     /// Syncs that were asked for.
@@ -94,6 +101,7 @@ impl Disk {
         let files = Files {
             tree: Arc::clone(&self.tree),
             ignores_sync: Arc::clone(&self.ignores_sync),
+            fails_sync: Arc::clone(&self.fails_sync),
             syncs: Arc::clone(&self.syncs),
         };
         let mut config = Config::default();
@@ -351,12 +359,16 @@ fn lock(tree: &Mutex<Tree>) -> MutexGuard<'_, Tree> {
 struct Files {
     tree: Arc<Mutex<Tree>>,
     ignores_sync: Arc<AtomicBool>,
+    fails_sync: Arc<AtomicBool>,
     syncs: Arc<AtomicU64>,
 }
 
 impl Files {
     fn sync(&self, ino: INodeNo, reply: ReplyEmpty) {
         self.syncs.fetch_add(1, Ordering::SeqCst);
+        if self.fails_sync.load(Ordering::SeqCst) {
+            return reply.error(Errno::EIO);
+        }
         if self.ignores_sync.load(Ordering::SeqCst) {
             return reply.ok();
         }

@@ -19,12 +19,18 @@ pub(crate) const MAX_WHOLE: u64 = 9_007_199_254_740_991;
 const MAX_BURST: u64 = 100_000_000;
 
 pub(crate) const NAME_FORM: &str = "1 to 63 of a-z, 0-9, '.', '_', '-', beginning with a letter or digit";
+const SCOPE_FORM: &str = "a name like scan, or names parted by colons like scan:write, at most 63 characters";
 const LABEL_FORM: &str = "at most 200 characters, no control characters";
 const TIME_FORM: &str = "a time like 2026-01-31T12:00:00Z";
 
-/// Whether a text is the name of a tier, route, upstream, limit, quota, scope or region. It fits into a header unquoted.
+/// Whether a text is the name of a tier, route, upstream, limit, quota or region. It fits into a header unquoted.
 pub(crate) fn is_name(text: &str) -> bool {
     is_slug(text) && !text.contains(|c: char| c.is_ascii_uppercase())
+}
+
+/// Whether a text is a scope: a name, or several that colons part, like `scan:write`.
+fn is_scope(text: &str) -> bool {
+    text.len() <= MAX_NAME_CHARS && text.split(':').all(is_name)
 }
 
 /// Whether a text can be a caller's own id of an account.
@@ -51,7 +57,16 @@ pub(crate) fn time(field: Field<'_>) -> Option<Timestamp> {
 
 /// Names; one that is given twice counts once.
 pub(crate) fn names(field: Field<'_>) -> Option<Vec<Name>> {
-    let mut names: Vec<Name> = field.list(MAX_NAMES, name)?;
+    distinct(field, name)
+}
+
+/// Scopes; one that is given twice counts once.
+pub(crate) fn scopes(field: Field<'_>) -> Option<Vec<Name>> {
+    distinct(field, |item| item.text(SCOPE_FORM, is_scope).map(Name::from))
+}
+
+fn distinct(field: Field<'_>, item: impl FnMut(Field<'_>) -> Option<Name>) -> Option<Vec<Name>> {
+    let mut names: Vec<Name> = field.list(MAX_NAMES, item)?;
     let mut seen = std::collections::HashSet::new();
     names.retain(|name| seen.insert(name.clone()));
     Some(names)
@@ -268,5 +283,9 @@ mod tests {
             assert_eq!((is_name(text), is_slug(text)), (name, slug), "{text}");
         }
         assert!(is_slug(&"x".repeat(63)) && !is_slug(&"x".repeat(64)));
+        for (text, scope) in [("scan", true), ("scan:write", true), ("a:b:c", true), (":", false), ("scan:", false)] {
+            assert_eq!(is_scope(text), scope, "{text}");
+        }
+        assert!(!is_scope("scan: write") && !is_scope(&format!("{}:x", "x".repeat(62))));
     }
 }

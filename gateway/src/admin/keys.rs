@@ -98,7 +98,7 @@ struct Form {
 impl Form {
     fn read(object: &mut Object<'_>) -> Option<Self> {
         let name = object.optional("name").map_or(Some(String::new()), forms::label);
-        let scopes = object.optional("scopes").map_or(Some(Vec::new()), forms::names);
+        let scopes = object.optional("scopes").map_or(Some(Vec::new()), forms::scopes);
         let allowed_ips = object.optional("allowed_ips").map_or(Some(Vec::new()), forms::networks);
         let expires_at = object.optional("expires_at").map_or(Some(None), |field| forms::time(field).map(Some));
         let state = object.optional("state").map_or(Some(KeyState::Active), |field| {

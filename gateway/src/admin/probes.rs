@@ -7,11 +7,12 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use http::{StatusCode, header};
+use http::header;
 use serde_json::json;
 use store::Readiness;
 
 use super::Shared;
+use crate::error::NOT_READY;
 
 /// The process runs.
 pub(crate) async fn live() -> Response {
@@ -24,7 +25,7 @@ pub(crate) async fn ready(State(admin): Shared) -> Response {
     match readiness {
         Readiness::Ready => Json(json!({ "status": "ready" })).into_response(),
         Readiness::NotReady(reason) => {
-            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "not-ready", "reason": reason }))).into_response()
+            (NOT_READY, Json(json!({ "status": "not-ready", "reason": reason }))).into_response()
         }
     }
 }

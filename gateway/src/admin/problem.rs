@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+pub(crate) use crate::error::AdminCode as Code;
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
@@ -14,86 +15,6 @@ use store::{
     ReadError, Unavailable, WriteError,
     model::{CommandError, Revision, WriteConflict},
 };
-
-/// What went wrong; its kebab-case text is stable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Code {
-    MalformedBody,
-    MalformedQuery,
-    MalformedHeader,
-    InvalidBody,
-    MissingToken,
-    MalformedToken,
-    UnknownToken,
-    ExpiredToken,
-    RoleTooLow,
-    TokenLimited,
-    NotFound,
-    MethodNotAllowed,
-    AlreadyExists,
-    InUse,
-    NotPossible,
-    PreconditionFailed,
-    IdempotencyKeyInProgress,
-    IdempotencyKeyReused,
-    BodyTooLarge,
-    TemporaryReducedCapacity,
-    Internal,
-}
-
-impl Code {
-    fn parts(self) -> (StatusCode, &'static str) {
-        match self {
-            Self::MalformedBody => (StatusCode::BAD_REQUEST, "malformed-body"),
-            Self::MalformedQuery => (StatusCode::BAD_REQUEST, "malformed-query"),
-            Self::MalformedHeader => (StatusCode::BAD_REQUEST, "malformed-header"),
-            Self::InvalidBody => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-body"),
-            Self::MissingToken => (StatusCode::UNAUTHORIZED, "missing-token"),
-            Self::MalformedToken => (StatusCode::UNAUTHORIZED, "malformed-token"),
-            Self::UnknownToken => (StatusCode::UNAUTHORIZED, "unknown-token"),
-            Self::ExpiredToken => (StatusCode::UNAUTHORIZED, "expired-token"),
-            Self::RoleTooLow => (StatusCode::FORBIDDEN, "role-too-low"),
-            Self::TokenLimited => (StatusCode::FORBIDDEN, "token-limited"),
-            Self::NotFound => (StatusCode::NOT_FOUND, "not-found"),
-            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
-            Self::AlreadyExists => (StatusCode::CONFLICT, "already-exists"),
-            Self::InUse => (StatusCode::CONFLICT, "in-use"),
-            Self::NotPossible => (StatusCode::CONFLICT, "not-possible"),
-            Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition-failed"),
-            Self::IdempotencyKeyInProgress => (StatusCode::CONFLICT, "idempotency-key-in-progress"),
-            Self::IdempotencyKeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused"),
-            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
-            Self::TemporaryReducedCapacity => (StatusCode::SERVICE_UNAVAILABLE, "temporary-reduced-capacity"),
-            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal-error"),
-        }
-    }
-
-    /// The problem type: the IANA registry's where it has one, else none of its own; the code tells them apart.
-    fn problem_type(self) -> &'static str {
-        match self {
-            Self::TemporaryReducedCapacity => {
-                "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
-            }
-            _ => "about:blank",
-        }
-    }
-
-    /// The stable text.
-    pub(crate) fn as_str(self) -> &'static str {
-        self.parts().1
-    }
-
-    /// For answers that axum makes without a problem.
-    pub(crate) fn of_status(status: StatusCode) -> Self {
-        match status {
-            StatusCode::NOT_FOUND => Self::NotFound,
-            StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
-            StatusCode::PAYLOAD_TOO_LARGE => Self::BodyTooLarge,
-            status if status.is_client_error() => Self::MalformedBody,
-            _ => Self::Internal,
-        }
-    }
-}
 
 /// One thing that is wrong with the input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

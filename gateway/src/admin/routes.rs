@@ -124,7 +124,7 @@ fn read(object: &mut Object<'_>, path_name: &str) -> Option<Route> {
     let timeout_ms =
         object.optional("timeout_ms").map_or(Some(None), |field| field.whole(1..=MAX_TIMEOUT_MS).map(Some));
     let retries = object.optional("retries").map_or(Some(0), |field| field.whole(0..=MAX_RETRIES));
-    let scopes = object.optional("scopes").map_or(Some(Vec::new()), forms::names);
+    let scopes = object.optional("scopes").map_or(Some(Vec::new()), forms::scopes);
     let cost = object.optional("cost").map_or(Some(None), |field| field.whole(0..=1_000_000_000).map(Some));
     let max_body_bytes =
         object.optional("max_body_bytes").map_or(Some(None), |field| field.whole(0..=forms::MAX_WHOLE).map(Some));

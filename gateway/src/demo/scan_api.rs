@@ -9,10 +9,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::detect;
+use crate::error::ScanRefusal;
 
 /// Texts of a request.
 const MAX_ITEMS: usize = 50_000;
@@ -24,7 +24,7 @@ pub(super) async fn start() -> anyhow::Result<SocketAddr> {
     let router = Router::new()
         .route("/v3/scan", post(scan))
         .route("/v3/health", get(async || Json(json!({ "status": "ok" }))))
-        .fallback(async || refused(StatusCode::NOT_FOUND, "no such endpoint"));
+        .fallback(async || refused(ScanRefusal::NoEndpoint));
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%error, "serve the scan API");
@@ -36,11 +36,11 @@ pub(super) async fn start() -> anyhow::Result<SocketAddr> {
 /// `POST /v3/scan` `{"payload": "text"}` or `{"payload": ["text", ...]}`.
 async fn scan(body: Bytes) -> Response {
     let Ok(body) = serde_json::from_slice::<Value>(&body) else {
-        return refused(StatusCode::BAD_REQUEST, "the body is not JSON");
+        return refused(ScanRefusal::NotJson);
     };
     match texts(&body["payload"]) {
         Some(texts) => Json(answer(&texts)).into_response(),
-        None => refused(StatusCode::UNPROCESSABLE_ENTITY, "payload: expected a text or a list of texts"),
+        None => refused(ScanRefusal::NoTexts),
     }
 }
 
@@ -77,7 +77,8 @@ fn view(text: &str, finding: &detect::Finding) -> Value {
     })
 }
 
-fn refused(status: StatusCode, message: &str) -> Response {
+fn refused(why: ScanRefusal) -> Response {
+    let (status, message) = why.parts();
     (status, Json(json!({ "code": status.as_u16(), "message": message }))).into_response()
 }
 

@@ -1,6 +1,4 @@
-//! Usage: counters and a mergeable latency sketch for a minute or more.
-
-use sketches_ddsketch::{Config, DDSketch};
+//! Usage: counters for a minute or more.
 
 use super::{Completion, Outcome, Row};
 
@@ -59,44 +57,5 @@ impl UsageCounters {
         self.bytes_in = self.bytes_in.saturating_add(other.bytes_in);
         self.bytes_out = self.bytes_out.saturating_add(other.bytes_out);
         self.cost = self.cost.saturating_add(other.cost);
-    }
-}
-
-/// Latency distribution in microseconds: DDSketch with 1 % relative error (Masson, Rim, Lee 2019), at most 2,048 bins.
-#[derive(Clone)]
-pub struct Sketch(pub DDSketch);
-
-impl Sketch {
-    /// An empty one; all sketches share these parameters, so that any two merge.
-    pub fn new() -> Self {
-        Self(DDSketch::new(Config::new(0.01, 2_048, 1.0)))
-    }
-
-    /// Adds one duration.
-    pub fn add(&mut self, duration_us: u64) {
-        self.0.add(duration_us as f64);
-    }
-
-    /// Adds another's durations.
-    pub fn merge(&mut self, other: &Self) {
-        // Only differing parameters fail, and all sketches have the same.
-        let _ = self.0.merge(&other.0);
-    }
-
-    /// The duration at quantile `q` in microseconds; 0 when empty.
-    pub fn quantile(&self, q: f64) -> u64 {
-        self.0.quantile(q).ok().flatten().unwrap_or(0.0).max(0.0) as u64
-    }
-}
-
-impl Default for Sketch {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl std::fmt::Debug for Sketch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Sketch({} values)", self.0.count())
     }
 }

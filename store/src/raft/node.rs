@@ -22,7 +22,7 @@ use super::{
     log::QUEUE_BYTES,
     machine::WaitDurable,
     peers::Peers,
-    server,
+    room, server,
     wait::{ProposeError, Wait},
     wire::{Fault, Kind, Leader, Status},
 };
@@ -54,6 +54,12 @@ pub(crate) enum StartError {
     Wal(#[from] wal::OpenError),
     #[error(transparent)]
     State(#[from] state::OpenError),
+    #[error(
+        "{} has {free_mib} MiB of free space, a node needs {needed_mib} MiB to begin with (two segments of its log, and its \
+         state); make room, or choose another --data-dir",
+        .path.display()
+    )]
+    Room { path: PathBuf, free_mib: u64, needed_mib: u64 },
     #[error("listen for peers on {addr}: {error}; is another process using it? Choose another --peer-addr")]
     Listen { addr: SocketAddr, error: io::Error },
     #[error("start raft group {group}: {error}")]
@@ -94,6 +100,7 @@ impl Node {
         prepare: impl Fn(GroupId, &Arc<State>) -> Result<(), StateError>,
     ) -> Result<Arc<Self>, StartError> {
         let identity = Identity::open(&settings.data_dir)?;
+        room::check(&settings.data_dir)?;
         let listener = TcpListener::bind(settings.listen)
             .await
             .map_err(|error| StartError::Listen { addr: settings.listen, error })?;
