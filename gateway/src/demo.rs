@@ -7,6 +7,7 @@ mod detect;
 mod guide;
 mod load;
 mod nodes;
+mod processes;
 mod scan_api;
 mod setup;
 
@@ -19,7 +20,9 @@ use crate::{
     app::{self, Node},
     config::LogFormat,
 };
+use guide::Addresses;
 use load::Load;
+use processes::Processes;
 
 /// How long the end may take.
 const GRACE: Duration = Duration::from_secs(5);
@@ -39,6 +42,8 @@ pub struct Options {
     pub admin_addr: Option<SocketAddr>,
     /// Log what the nodes do.
     pub verbose: bool,
+    /// Each node is a process of its own, and a control listener kills and starts them.
+    pub processes: bool,
 }
 
 /// Runs the demo until Ctrl-C.
@@ -59,7 +64,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 async fn show(options: &Options, directory: PathBuf) -> anyhow::Result<()> {
     let interrupted = app::stop_signal()?;
     tokio::pin!(interrupted);
-    let (nodes, load) = tokio::select! {
+    let (cluster, load) = tokio::select! {
         started = Box::pin(start(options, directory)) => started?,
         () = &mut interrupted => return Ok(()),
     };
@@ -68,19 +73,42 @@ async fn show(options: &Options, directory: PathBuf) -> anyhow::Result<()> {
     if let Some(load) = load {
         load.stop().await;
     }
-    futures_util::future::join_all(nodes.into_iter().map(|node| node.drain(GRACE))).await;
+    match cluster {
+        Cluster::Here(nodes) => {
+            futures_util::future::join_all(nodes.into_iter().map(|node| node.drain(GRACE))).await;
+        }
+        Cluster::Processes(nodes) => tokio::task::spawn_blocking(move || nodes.stop()).await?,
+    }
     Ok(())
 }
 
-async fn start(options: &Options, directory: PathBuf) -> anyhow::Result<(Vec<Node>, Option<Load>)> {
+/// The demo's nodes.
+enum Cluster {
+    /// In this process.
+    Here(Vec<Node>),
+    /// In processes of their own.
+    Processes(Processes),
+}
+
+async fn start(options: &Options, directory: PathBuf) -> anyhow::Result<(Cluster, Option<Load>)> {
     let upstream = scan_api::start().await?;
     let token = Secret::generate(SecretKind::Admin);
-    let nodes = nodes::start(options, &directory, &token).await?;
+    let (cluster, addresses, control) = if options.processes {
+        let (settings, control) = nodes::settings_and_control(options, &directory)?;
+        let nodes = Processes::start(settings, &token, options.verbose).await?;
+        let control = nodes.control(control)?;
+        let addresses = nodes.addresses();
+        (Cluster::Processes(nodes), addresses, Some(control))
+    } else {
+        let nodes = nodes::start(options, &directory, &token).await?;
+        let addresses = nodes.iter().map(|node| Addresses::of(&node.info)).collect();
+        (Cluster::Here(nodes), addresses, None)
+    };
     let made = {
-        let (url, token) = (format!("http://{}", nodes[0].info.admin_addr), token.clone());
+        let (url, token) = (format!("http://{}", addresses[0].admin), token.clone());
         tokio::task::spawn_blocking(move || setup::make(&url, &token, upstream)).await??
     };
-    guide::print(&nodes, &token, &made)?;
-    let load = options.with_load.then(|| Load::start(&nodes[0].info.data_addr, &made));
-    Ok((nodes, load))
+    guide::print(&addresses, control, &token, &made)?;
+    let load = options.with_load.then(|| Load::start(&addresses[0].data, &made));
+    Ok((cluster, load))
 }

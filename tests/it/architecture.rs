@@ -35,6 +35,25 @@ const GATEWAY: &[(&str, &[&str])] = &[
     ("cli", &["app", "config", "demo"]),
 ];
 
+/// Rooms of the load tester and what each may import.
+const LOADTEST: &[(&str, &[&str])] = &[
+    ("measure", &[]),
+    ("shape", &[]),
+    ("exit", &[]),
+    ("admin", &[]),
+    ("trace", &["admin"]),
+    ("plan", &["measure", "shape", "trace"]),
+    ("client", &["measure", "plan"]),
+    ("audit", &["admin", "client"]),
+    ("chaos", &["admin", "client", "shape"]),
+    ("report", &["audit", "exit", "measure"]),
+    ("screen", &["chaos", "measure", "report"]),
+    ("run", &["admin", "audit", "chaos", "client", "exit", "measure", "plan", "report", "screen", "shape", "trace"]),
+    ("cluster", &["audit", "client", "exit", "measure", "run"]),
+    ("selftest", &["admin", "client", "exit", "plan", "report", "run"]),
+    ("cli", &["admin", "chaos", "client", "cluster", "exit", "plan", "report", "run", "selftest", "shape", "trace"]),
+];
+
 /// A line that may break a rule, by file and a part of its text; and why.
 const EXCEPTIONS: &[(&str, &str)] = &[
     // The error of a call that finds no leader; the leases hand it on as the store's callers see it.
@@ -185,6 +204,15 @@ fn imports_in_the_store_go_down_only() {
 fn the_gateways_rooms_meet_only_in_app() {
     let offenders = against(GATEWAY, "gateway/src", &mut BTreeSet::new());
     judge(&offenders, "stack, admin, config and operator know nothing of each other (admin asks operator who calls)");
+}
+
+#[test]
+fn imports_in_the_load_tester_go_down_only() {
+    let offenders = against(LOADTEST, "loadtest/src", &mut BTreeSet::new());
+    judge(
+        &offenders,
+        "measure, shape ◂ trace ◂ plan ◂ client ◂ audit, chaos ◂ report ◂ screen ◂ run ◂ cluster, selftest ◂ cli",
+    );
 }
 
 #[test]

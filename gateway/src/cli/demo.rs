@@ -25,6 +25,9 @@ pub(crate) struct Arguments {
     /// Admin API of the first node; 127.0.0.1:8081, or a free port when that is taken
     #[arg(long, value_name = "ADDR:PORT")]
     admin_addr: Option<SocketAddr>,
+    /// Each node is a process of its own, and a control listener kills and starts them, as load tests with chaos want it
+    #[arg(long)]
+    processes: bool,
     /// Logs what the nodes do
     #[arg(long, short)]
     verbose: bool,
@@ -39,6 +42,7 @@ impl Arguments {
             data_addr: self.data_addr,
             admin_addr: self.admin_addr,
             verbose: self.verbose,
+            processes: self.processes,
         })?)
     }
 }

@@ -3,35 +3,61 @@
 use std::{
     fmt::Write as _,
     io::{self, Write as _},
+    net::SocketAddr,
 };
 
-use store::model::Secret;
+use store::model::{NodeInfo, Secret};
 
 use super::setup::Made;
-use crate::app::Node;
+
+/// Where a node is.
+#[derive(Debug, Clone)]
+pub(super) struct Addresses {
+    pub(super) name: String,
+    pub(super) data: String,
+    pub(super) admin: String,
+    pub(super) peer: String,
+}
+
+impl Addresses {
+    /// From what the node says of itself.
+    pub(super) fn of(info: &NodeInfo) -> Self {
+        Self {
+            name: info.name.to_string(),
+            data: info.data_addr.clone(),
+            admin: info.admin_addr.clone(),
+            peer: info.peer_addr.clone(),
+        }
+    }
+}
 
 /// Prints it to stdout.
-pub(super) fn print(nodes: &[Node], token: &Secret, made: &Made) -> io::Result<()> {
+pub(super) fn print(nodes: &[Addresses], control: Option<SocketAddr>, token: &Secret, made: &Made) -> io::Result<()> {
     let addresses: Vec<[&str; 4]> = nodes
         .iter()
-        .map(|node| {
-            let info = &node.info;
-            [info.name.as_str(), info.data_addr.as_str(), info.admin_addr.as_str(), info.peer_addr.as_str()]
-        })
+        .map(|Addresses { name, data, admin, peer }| [name.as_str(), data.as_str(), admin.as_str(), peer.as_str()])
         .collect();
     let mut out = io::stdout().lock();
-    match out.write_all(text(&addresses, token.expose(), made).as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(text(&addresses, control, token.expose(), made).as_bytes()).and_then(|()| out.flush()) {
         // Nobody reads: the demo goes on all the same.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
 }
 
-fn text(nodes: &[[&str; 4]], token: &str, made: &Made) -> String {
+fn text(nodes: &[[&str; 4]], control: Option<SocketAddr>, token: &str, made: &Made) -> String {
     let mut text = String::from("\nTollgate is up.\n\n");
     for [name, data, admin, peer] in nodes {
         writeln!(text, "  {name:8} data http://{data}   admin http://{admin}   peers {peer}")
             .expect("writing to a text cannot fail");
+    }
+    if let Some(control) = control {
+        writeln!(
+            text,
+            "\n  nodes are processes; control http://{control}   (POST /nodes/{}/kill, stop, start)",
+            nodes[0][0]
+        )
+        .expect("writing to a text cannot fail");
     }
     let [_, data, admin, _] = nodes[0];
     let Made { free_key, enterprise_key } = made;
@@ -70,7 +96,7 @@ mod tests {
     #[test]
     fn the_guide_has_three_curl_lines_with_real_addresses_and_secrets() {
         let made = Made { free_key: "tg_live_f".into(), enterprise_key: "tg_live_e".into() };
-        let text = text(&[["node-1", "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]], "tga_x", &made);
+        let text = text(&[["node-1", "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]], None, "tga_x", &made);
         let lines: Vec<&str> = text.lines().filter(|line| line.contains("curl ")).collect();
         assert_eq!(lines.len(), 3);
         assert!(lines[0].contains("http://127.0.0.1:1/v3/scan") && lines[0].contains("Bearer tg_live_f"));

@@ -18,6 +18,9 @@ use crate::{
 /// The default ports of the first node; each further node's are ten higher.
 const FIRST_PORTS: [u16; 3] = [8080, 8081, 8082];
 
+/// Where the control of nodes listens, when the port is free.
+const CONTROL_PORT: u16 = 8079;
+
 /// Starts all nodes and waits until they are ready.
 pub(super) async fn start(options: &Options, directory: &Path, token: &Secret) -> anyhow::Result<Vec<Node>> {
     let prometheus = app::metrics()?;
@@ -36,6 +39,17 @@ pub(super) async fn start(options: &Options, directory: &Path, token: &Secret) -
         node.ready().await;
     }
     Ok(nodes)
+}
+
+/// The nodes' settings, and a listener for the control of their processes.
+pub(super) fn settings_and_control(
+    options: &Options,
+    directory: &Path,
+) -> anyhow::Result<(Vec<Settings>, TcpListener)> {
+    let settings = settings(options, directory)?;
+    let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let control = TcpListener::bind((Ipv4Addr::LOCALHOST, CONTROL_PORT)).or_else(|_| free());
+    Ok((settings, control.context("listen for the control of nodes")?))
 }
 
 fn settings(options: &Options, directory: &Path) -> anyhow::Result<Vec<Settings>> {

@@ -1,0 +1,115 @@
+//! What came back.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use serde::Deserialize;
+
+/// Longest problem that is read for its code.
+pub(crate) const MAX_PROBLEM_BYTES: usize = 16 * 1024;
+
+/// The end of a request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Answer {
+    /// 0 without an answer.
+    pub(crate) status: u16,
+    /// `X-Request-Id`, when it is a UUID.
+    pub(crate) id: u128,
+    /// The problem's code; why there was no answer, when there was none.
+    pub(crate) code: Option<String>,
+    /// `Retry-After` in seconds.
+    pub(crate) retry_after: Option<Duration>,
+    /// We went away on purpose.
+    pub(crate) hung_up: bool,
+    /// Nothing of it was sent: the target did not take the connection.
+    pub(crate) refused: bool,
+}
+
+impl Answer {
+    /// None came.
+    pub(crate) fn none(why: &str) -> Self {
+        Self { code: Some(why.to_owned()), ..Self::default() }
+    }
+
+    /// From an answer's head.
+    pub(crate) fn of(status: u16, headers: &HeaderMap) -> Self {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        Self {
+            status,
+            id: text("x-request-id").and_then(uuid).unwrap_or(0),
+            retry_after: text("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs),
+            ..Self::default()
+        }
+    }
+
+    /// Reads the code of a problem (RFC 9457, with Tollgate's member `code`).
+    pub(crate) fn read_code(&mut self, body: &[u8]) {
+        #[derive(Deserialize)]
+        struct Problem {
+            code: Option<String>,
+        }
+        let problem = serde_json::from_slice::<Problem>(body).ok();
+        self.code = problem.and_then(|problem| problem.code).filter(|code| code.len() <= 64);
+    }
+}
+
+/// Whether an answer is a problem whose code is wanted.
+pub(crate) fn is_problem(status: u16, headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map_or(&[][..], |value| value.as_bytes());
+    status >= 400 && kind.starts_with(b"application/problem+json")
+}
+
+/// Collects a body up to the bound.
+pub(crate) fn collect(into: &mut Vec<u8>, part: &Bytes) {
+    let room = MAX_PROBLEM_BYTES.saturating_sub(into.len());
+    into.extend_from_slice(&part[..part.len().min(room)]);
+}
+
+/// A UUID's number.
+pub(crate) fn uuid(text: &str) -> Option<u128> {
+    let bytes = text.as_bytes();
+    if bytes.len() != 36 {
+        return None;
+    }
+    let mut number = 0u128;
+    for (at, byte) in bytes.iter().enumerate() {
+        if matches!(at, 8 | 13 | 18 | 23) {
+            if *byte != b'-' {
+                return None;
+            }
+            continue;
+        }
+        number = number << 4 | u128::from((*byte as char).to_digit(16)?);
+    }
+    Some(number)
+}
+
+/// A UUID's text.
+pub(crate) fn uuid_text(number: u128) -> String {
+    let hex = format!("{number:032x}");
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read_and_written() {
+        let text = "01a1fcbf-ddfa-7afd-b03e-aa2842c0410f";
+        assert_eq!(uuid_text(uuid(text).expect("a UUID")), text);
+        assert_eq!(uuid("01a1fcbf-ddfa-7afd-b03e-aa2842c0410"), None);
+        assert_eq!(uuid("01a1fcbf-ddfa-7afd-b03eaa2842c0410f0"), None);
+        assert_eq!(uuid("01a1fcbf-ddfa-7afd-b03e-äa2842c0410"), None);
+    }
+
+    #[test]
+    fn a_problems_code_is_read() {
+        let mut answer = Answer::default();
+        answer.read_code(br#"{"title":"Too Many Requests","code":"rate-limited","violated-policies":["x"]}"#);
+        assert_eq!(answer.code.as_deref(), Some("rate-limited"));
+        answer.read_code(b"<html>");
+        assert_eq!(answer.code, None);
+    }
+}

@@ -1,0 +1,113 @@
+//! One HTTP/1.1 connection, driven by whoever uses it.
+//!
+//! hyper's connection future is polled in the task of the request: an answer wakes one task. An idle connection is not
+//! polled at all; that its peer has closed it is seen at the next use, before anything is sent.
+
+use std::{future::poll_fn, net::SocketAddr, pin::Pin, task::Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::{
+    answer::{self, Answer},
+    throttle::Throttle,
+};
+
+type Driver = http1::Connection<TokioIo<Throttle>, Full<Bytes>>;
+
+/// An open connection.
+pub(crate) struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    driver: Pin<Box<Driver>>,
+    over: bool,
+}
+
+/// Why there is no answer.
+pub(crate) enum Failure {
+    /// Nothing was sent; here is the request again.
+    NotSent(Box<Request<Full<Bytes>>>),
+    /// It was sent, or a part of it.
+    Broken(&'static str),
+}
+
+impl Connection {
+    /// Connects; `slow` reads at most so many bytes a second.
+    pub(crate) async fn open(addr: SocketAddr, slow: Option<u64>) -> Result<Self, &'static str> {
+        let stream = TcpStream::connect(addr).await.map_err(|error| match error.kind() {
+            std::io::ErrorKind::ConnectionRefused => "connection-refused",
+            std::io::ErrorKind::AddrNotAvailable => "no-local-port",
+            _ => "connect-failed",
+        })?;
+        let _ = stream.set_nodelay(true);
+        let stream = match slow {
+            Some(rate) => Throttle::slow(stream, rate),
+            None => Throttle::new(stream),
+        };
+        let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| "connect-failed")?;
+        Ok(Self { sender, driver: Box::pin(driver), over: false })
+    }
+
+    /// Sends a request and reads its answer's head.
+    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
+        let Self { sender, driver, over } = self;
+        if drive(driver, over, sender.ready()).await.is_err() {
+            return Err(Failure::NotSent(Box::new(request)));
+        }
+        let sent = sender.try_send_request(request);
+        drive(driver, over, sent).await.map_err(|mut error| match error.take_message() {
+            Some(request) => Failure::NotSent(Box::new(request)),
+            None => Failure::Broken("connection-broken"),
+        })
+    }
+
+    /// Reads an answer's body to its end.
+    pub(crate) async fn read(&mut self, response: Response<Incoming>) -> Result<Answer, Failure> {
+        let (head, mut body) = response.into_parts();
+        let mut answer = Answer::of(head.status.as_u16(), &head.headers);
+        let is_problem = answer::is_problem(answer.status, &head.headers);
+        let mut text = Vec::new();
+        while let Some(frame) = drive(&mut self.driver, &mut self.over, body.frame()).await {
+            let frame = frame.map_err(|_| Failure::Broken("answer-broken"))?;
+            if let Some(part) = frame.data_ref().filter(|_| is_problem) {
+                answer::collect(&mut text, part);
+            }
+        }
+        if is_problem {
+            answer.read_code(&text);
+        }
+        Ok(answer)
+    }
+
+    /// Whether it can be used again.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.over && !self.sender.is_closed()
+    }
+}
+
+/// Waits for something while the connection works.
+async fn drive<F: Future>(driver: &mut Pin<Box<Driver>>, over: &mut bool, future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    poll_fn(|cx| {
+        if !*over && driver.as_mut().poll(cx).is_ready() {
+            *over = true;
+        }
+        match future.as_mut().poll(cx) {
+            // What the future asked for is done by the connection: once more, without waiting for a wake-up.
+            Poll::Pending if !*over => {
+                if driver.as_mut().poll(cx).is_ready() {
+                    *over = true;
+                }
+                future.as_mut().poll(cx)
+            }
+            polled => polled,
+        }
+    })
+    .await
+}

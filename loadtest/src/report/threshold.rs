@@ -1,0 +1,233 @@
+//! Thresholds: `p99<50ms`, `error_rate<0.1%`, `unsent==0`, `audit.lost==0`. A metric that is not known is a mistake that is
+//! told before the run, never a threshold that is always met.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::RunResult;
+
+/// What a value is counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Ms,
+    Share,
+    PerSecond,
+    Count,
+}
+
+type Read = fn(&RunResult) -> f64;
+
+const METRICS: &[(&str, Unit, Read)] = &[
+    ("p50", Unit::Ms, |r| r.corrected.p50),
+    ("p90", Unit::Ms, |r| r.corrected.p90),
+    ("p95", Unit::Ms, |r| r.corrected.p95),
+    ("p99", Unit::Ms, |r| r.corrected.p99),
+    ("p99.9", Unit::Ms, |r| r.corrected.p999),
+    ("max", Unit::Ms, |r| r.corrected.max),
+    ("mean", Unit::Ms, |r| r.corrected.mean),
+    ("service.p50", Unit::Ms, |r| r.service.p50),
+    ("service.p99", Unit::Ms, |r| r.service.p99),
+    ("service.p99.9", Unit::Ms, |r| r.service.p999),
+    ("service.max", Unit::Ms, |r| r.service.max),
+    ("lag.p50", Unit::Ms, |r| r.lag.p50),
+    ("lag.p99", Unit::Ms, |r| r.lag.p99),
+    ("lag.max", Unit::Ms, |r| r.lag.max),
+    ("error_rate", Unit::Share, |r| r.error_rate),
+    ("rejected_rate", Unit::Share, |r| r.rejected_rate),
+    ("rate", Unit::PerSecond, |r| r.rate),
+    ("planned", Unit::Count, |r| r.counts.planned as f64),
+    ("sent", Unit::Count, |r| r.counts.sent as f64),
+    ("finished", Unit::Count, |r| r.counts.finished as f64),
+    ("retries", Unit::Count, |r| r.counts.retries as f64),
+    ("unsent", Unit::Count, |r| r.counts.unsent as f64),
+    ("audit.lost", Unit::Count, |r| of_audit(r, |a| a.lost)),
+    ("audit.doubled", Unit::Count, |r| of_audit(r, |a| a.doubled)),
+    ("audit.mismatched", Unit::Count, |r| of_audit(r, |a| a.mismatched)),
+    ("audit.over_admitted", Unit::Count, |r| of_audit(r, |a| a.over_admitted)),
+    ("audit.under_admitted", Unit::Count, |r| of_audit(r, |a| a.under_admitted)),
+    ("audit.usage", Unit::Count, |r| of_audit(r, |a| a.usage_mismatches)),
+    ("audit.unknown", Unit::Count, |r| of_audit(r, |a| a.unknown)),
+];
+
+fn of_audit(result: &RunResult, read: fn(&crate::audit::Verdict) -> u64) -> f64 {
+    // Without an audit the threshold was refused before the run; NaN meets none.
+    result.audit.as_ref().map_or(f64::NAN, |audit| read(audit) as f64)
+}
+
+/// How values are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operator {
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    Equal,
+}
+
+/// Longest first, so that `<=` is not read as `<`.
+const OPERATORS: [(&str, Operator); 5] = [
+    ("<=", Operator::LessOrEqual),
+    (">=", Operator::GreaterOrEqual),
+    ("==", Operator::Equal),
+    ("<", Operator::Less),
+    (">", Operator::Greater),
+];
+
+/// What must hold.
+#[derive(Debug, Clone)]
+pub(crate) struct Threshold {
+    text: String,
+    metric: Metric,
+    operator: Operator,
+    bound: f64,
+}
+
+#[derive(Debug, Clone)]
+enum Metric {
+    Known(usize),
+    /// `status.429`: how many answers had it.
+    Status(u16),
+}
+
+/// A threshold and whether it held.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Judged {
+    /// As it was given.
+    pub(crate) threshold: String,
+    /// The metric's value, in ms, a share, a second, or a count.
+    pub(crate) value: f64,
+    /// Whether it held.
+    pub(crate) pass: bool,
+}
+
+impl fmt::Display for Judged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = if self.pass { "held" } else { "did not hold" };
+        write!(f, "threshold {} {word}: {:.6}", self.threshold, self.value)
+    }
+}
+
+impl std::str::FromStr for Threshold {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = OPERATORS.iter().find_map(|(sign, operator)| Some((text.split_once(sign)?, *operator)));
+        let ((name, bound), operator) =
+            found.ok_or_else(|| format!("{text:?}: expected METRIC<VALUE with one of < <= > >= =="))?;
+        let (name, bound) = (name.trim(), bound.trim());
+        let status = name.strip_prefix("status.").and_then(|status| status.parse().ok());
+        let (metric, unit) = match (METRICS.iter().position(|(known, ..)| *known == name), status) {
+            (Some(at), _) => (Metric::Known(at), METRICS[at].1),
+            (None, Some(status)) => (Metric::Status(status), Unit::Count),
+            (None, None) => return Err(unknown(name)),
+        };
+        Ok(Self {
+            text: text.to_owned(),
+            metric,
+            operator,
+            bound: value(bound, unit).map_err(|w| format!("{text:?}: {w}"))?,
+        })
+    }
+}
+
+fn unknown(name: &str) -> String {
+    let known: Vec<&str> = METRICS.iter().map(|(known, ..)| *known).collect();
+    let near = known.iter().map(|known| (strsim::jaro_winkler(name, known), known)).max_by(|a, b| a.0.total_cmp(&b.0));
+    let hint = near.filter(|(near, _)| *near > 0.8).map(|(_, known)| format!(" (did you mean {known}?)"));
+    format!("{name:?} is not a metric{}; known are {} and status.NNN", hint.unwrap_or_default(), known.join(", "))
+}
+
+fn value(text: &str, unit: Unit) -> Result<f64, String> {
+    let number = |text: &str| -> Result<f64, String> {
+        let number: f64 = text.trim().parse().map_err(|_| format!("{text:?} is not a number"))?;
+        if number.is_finite() && number >= 0.0 {
+            Ok(number)
+        } else {
+            Err(format!("{text:?} does not fit; expected 0 or more"))
+        }
+    };
+    match unit {
+        Unit::Ms => {
+            let units = [("us", 0.001), ("ms", 1.0), ("s", 1_000.0)];
+            let found = units.iter().find_map(|(end, factor)| Some((text.strip_suffix(end)?, factor)));
+            let (text, factor) =
+                found.ok_or_else(|| format!("{text:?} has no unit; expected one like 50ms, 900us or 1.5s"))?;
+            Ok(number(text)? * factor)
+        }
+        Unit::Share => match text.strip_suffix('%') {
+            Some(percent) => Ok(number(percent)? / 100.0),
+            None => number(text),
+        },
+        Unit::PerSecond => number(text.strip_suffix("/s").unwrap_or(text)),
+        Unit::Count => number(text),
+    }
+}
+
+impl Threshold {
+    /// As it was given.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it is about the audit.
+    pub(crate) fn needs_audit(&self) -> bool {
+        self.text.trim_start().starts_with("audit.")
+    }
+
+    /// Whether it holds.
+    pub(crate) fn judge(&self, result: &RunResult) -> Judged {
+        let value = match &self.metric {
+            Metric::Known(at) => METRICS[*at].2(result),
+            Metric::Status(status) => {
+                let is = |outcome: &str| outcome.split(' ').next() == Some(status.to_string().as_str());
+                result.outcomes.iter().filter(|of| is(&of.outcome)).map(|of| of.count as f64).sum()
+            }
+        };
+        let pass = match self.operator {
+            Operator::Less => value < self.bound,
+            Operator::LessOrEqual => value <= self.bound,
+            Operator::Greater => value > self.bound,
+            Operator::GreaterOrEqual => value >= self.bound,
+            Operator::Equal => (value - self.bound).abs() < 1e-9,
+        };
+        Judged { threshold: self.text.clone(), value, pass }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        measure::{Labels, Totals},
+        report::About,
+    };
+
+    #[test]
+    fn values_are_read_in_their_units_and_compared() {
+        let mut result = RunResult::new(&Totals::default(), &Labels::default(), About::default(), String::new(), 1.0);
+        result.corrected.p99 = 49.9;
+        result.error_rate = 0.001;
+        let judge = |text: &str| text.parse::<Threshold>().expect(text).judge(&result).pass;
+        assert!(judge("p99<50ms") && judge("p99 <= 0.05s") && !judge("p99<49900us") && judge("p99>49ms"));
+        assert!(!judge("error_rate<0.1%") && judge("error_rate<=0.1%") && judge("error_rate<0.002"));
+        assert!(judge("unsent==0") && !judge("rate>1/s") && judge("status.500==0"));
+        // Not audited: not met, whatever is asked.
+        assert!(!judge("audit.lost==0") && "audit.lost==0".parse::<Threshold>().expect("known").needs_audit());
+    }
+
+    #[test]
+    fn a_mistyped_metric_or_value_is_refused() {
+        for (text, expected) in [
+            ("p9<50ms", "not a metric"),
+            ("eror_rate<1%", "did you mean error_rate?"),
+            ("p99<50", "no unit"),
+            ("p99=50ms", "expected METRIC<VALUE"),
+            ("unsent==x", "not a number"),
+            ("status.x==1", "not a metric"),
+        ] {
+            let refused = text.parse::<Threshold>().expect_err(text);
+            assert!(refused.contains(expected), "{text}: {refused}");
+        }
+    }
+}

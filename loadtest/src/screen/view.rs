@@ -1,0 +1,125 @@
+//! The numbers of a moment.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    chaos::Done,
+    measure::{Labels, Quantiles, Second, Totals, quantiles},
+    report::About,
+};
+
+/// Seconds that "now" is made of: the newest one is not over.
+const NOW_SECONDS: u32 = 3;
+
+/// A run at a moment.
+pub(crate) struct View<'a> {
+    /// What is run.
+    pub(crate) about: &'a About,
+    /// How far the schedule is.
+    pub(crate) elapsed: Duration,
+    /// How long it is, if that is known.
+    pub(crate) seconds: Option<f64>,
+    /// Requests waiting for their answers.
+    pub(crate) in_flight: u64,
+    /// All numbers.
+    pub(crate) totals: &'a Totals,
+    /// Names.
+    pub(crate) labels: &'a Labels,
+    /// The schedule stands still.
+    pub(crate) paused: bool,
+    /// Nothing more is sent.
+    pub(crate) draining: bool,
+    /// What was done to the service.
+    pub(crate) events: &'a [Done],
+}
+
+/// The last seconds.
+#[derive(Debug, Default)]
+pub(crate) struct Now {
+    /// Came due, a second.
+    pub(crate) target: f64,
+    /// Ended, of those, a second.
+    pub(crate) achieved: f64,
+    /// From the intended send.
+    pub(crate) corrected: Quantiles,
+    /// The generator's lag.
+    pub(crate) lag: Quantiles,
+}
+
+impl View<'_> {
+    /// The last whole seconds.
+    pub(crate) fn now(&self) -> Now {
+        let second = u32::try_from(self.elapsed.as_secs()).unwrap_or(u32::MAX);
+        let from = second.saturating_sub(NOW_SECONDS);
+        let recent = self.totals.recent(from);
+        // The second at hand counts as far as it is.
+        let seconds = (self.elapsed.as_secs_f64() - f64::from(from)).max(0.2);
+        Now {
+            target: recent.planned as f64 / seconds,
+            achieved: recent.finished() as f64 / seconds,
+            corrected: quantiles(&Second::all(&recent.corrected)),
+            lag: recent.lag.as_ref().map(quantiles).unwrap_or_default(),
+        }
+    }
+
+    /// How many of each outcome, largest first.
+    pub(crate) fn outcomes(&self) -> Vec<(String, u64)> {
+        let mut outcomes: BTreeMap<String, u64> = BTreeMap::new();
+        for ((_, outcome), count) in &self.totals.sum().counts {
+            *outcomes.entry(self.labels.name(*outcome)).or_default() += count;
+        }
+        let mut outcomes: Vec<(String, u64)> = outcomes.into_iter().collect();
+        outcomes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        outcomes
+    }
+
+    /// 429 by tier.
+    pub(crate) fn refused(&self) -> BTreeMap<String, u64> {
+        let mut refused: BTreeMap<String, u64> = BTreeMap::new();
+        for ((tier, outcome), count) in &self.totals.sum().counts {
+            if self.labels.name(*outcome).starts_with("429") {
+                *refused.entry(self.labels.name(*tier)).or_default() += count;
+            }
+        }
+        refused
+    }
+
+    /// What it is doing.
+    pub(crate) fn state(&self) -> &'static str {
+        match (self.draining, self.paused) {
+            (true, _) => "draining",
+            (_, true) => "PAUSED",
+            _ => "running",
+        }
+    }
+
+    /// Requests that were not sent.
+    pub(crate) fn unsent(&self) -> u64 {
+        self.totals.sum().unsent_late + self.totals.sum().unsent_full
+    }
+
+    /// In one line.
+    pub(crate) fn line(&self) -> String {
+        let now = self.now();
+        let length = self.seconds.map(|seconds| format!("/{seconds:.0}")).unwrap_or_default();
+        let outcomes: Vec<String> =
+            self.outcomes().iter().take(4).map(|(name, count)| format!("{name}: {count}")).collect();
+        let refused: Vec<String> = self.refused().iter().map(|(tier, count)| format!("{tier} {count}")).collect();
+        let refused = if refused.is_empty() { String::new() } else { format!("  429 by tier: {}", refused.join(", ")) };
+        let event = self.events.last().map(|event| format!("  [{}]", event.what)).unwrap_or_default();
+        format!(
+            "{:>4.0}{length} s {}  due {:.0}/s  ended {:.0}/s  in flight {}  p50 {:.2} p99 {:.2} p99.9 {:.2} ms  lag p99 {:.2} ms  unsent {}  {}{refused}{event}",
+            self.elapsed.as_secs_f64(),
+            self.state(),
+            now.target,
+            now.achieved,
+            self.in_flight,
+            now.corrected.p50,
+            now.corrected.p99,
+            now.corrected.p999,
+            now.lag.p99,
+            self.unsent(),
+            outcomes.join(", ")
+        )
+    }
+}

@@ -1,0 +1,97 @@
+//! CSV with a header line: `timestamp` and, as far as they are there, `method, path, key, account, bytes, status,
+//! duration_us`. A file with nothing but times is a rate over time: each line is a `GET /`.
+
+use std::io::BufRead;
+
+use super::{Clock, Names, Seen, Source, rfc3339};
+use crate::trace::{Bad, Body, Record};
+
+const COLUMNS: [&str; 8] = ["timestamp", "method", "path", "key", "account", "bytes", "status", "duration_us"];
+
+/// Reads one.
+pub(crate) fn read(input: impl BufRead + Send + 'static, file: &str, names: Names) -> Source {
+    let mut csv = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(input);
+    let file = file.to_owned();
+    let headers = match csv.headers() {
+        Ok(headers) => headers.clone(),
+        Err(error) => return once(Bad::fatal(&file, 1, format!("cannot be read: {error}"))),
+    };
+    let at = COLUMNS.map(|column| headers.iter().position(|name| name.eq_ignore_ascii_case(column)));
+    if at[0].is_none() {
+        let what =
+            format!("expected a header with timestamp (and any of {}), found {:?}", COLUMNS[1..].join(", "), &headers);
+        return once(Bad::fatal(&file, 1, what));
+    }
+    let mut records = csv.into_records();
+    Box::new(std::iter::from_fn(move || {
+        let row = match records.next()? {
+            Ok(row) => row,
+            Err(error) => {
+                let line = error.position().map_or(0, csv::Position::line);
+                return Some(Err(Bad::line(&file, line, 1, format!("cannot be read: {error}"))));
+            }
+        };
+        let line = row.position().map_or(0, csv::Position::line);
+        let field = |n: usize| at[n].and_then(|at| row.get(at)).filter(|text| !text.is_empty());
+        Some(parse(&field, &names).map(|seen| (line, seen)).map_err(|(n, what)| {
+            // Where the field begins, as far as it can be known without its quotes.
+            let before = at[n].map_or(0, |at| row.iter().take(at).map(|field| field.len() + 1).sum());
+            Bad::line(&file, line, before + 1, what)
+        }))
+    }))
+}
+
+fn once(bad: Bad) -> Source {
+    Box::new(std::iter::once(Err(bad)))
+}
+
+fn parse<'a>(field: &impl Fn(usize) -> Option<&'a str>, names: &Names) -> Result<Seen, (usize, String)> {
+    let time = field(0).unwrap_or_default();
+    let clock = Clock::read(time)
+        .ok_or_else(|| (0, format!("{time:?}: expected a time like 2026-01-31T12:00:00.5Z, or a number since 1970")))?;
+    let p = field(2).unwrap_or("/");
+    if !p.starts_with('/') {
+        return Err((2, format!("{p:?}: expected a path like /v3/scan")));
+    }
+    let number = |n: usize| -> Result<Option<u64>, (usize, String)> {
+        field(n)
+            .map(|text| text.parse().map_err(|_| (n, format!("{text:?}: expected a whole number of {}", COLUMNS[n]))))
+            .transpose()
+    };
+    let status =
+        number(6)?.map(|s| u16::try_from(s).map_err(|_| (6, format!("{s}: expected a status")))).transpose()?;
+    let record = Record {
+        m: field(1).unwrap_or("GET").to_ascii_uppercase(),
+        p: p.to_owned(),
+        k: field(3).map(|key| names.keep_or_make("k", key)),
+        a: field(4).map(|account| names.keep_or_make("a", account)),
+        b: number(5)?.map(Body::Bytes),
+        s: status,
+        d: number(7)?.map(|us| us.saturating_mul(1_000)),
+        ..Record::default()
+    };
+    Ok(Seen { at_ns: clock.ns, whole_seconds: clock.whole_seconds, record })
+}
+
+/// The header line.
+pub(crate) fn head() -> String {
+    format!("{}\n", COLUMNS.join(","))
+}
+
+/// Writes a line.
+pub(crate) fn write(seen: &Seen) -> Result<Vec<u8>, csv::Error> {
+    let record = &seen.record;
+    let number = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
+    let mut line = csv::WriterBuilder::new().from_writer(Vec::new());
+    line.write_record([
+        rfc3339(seen.at_ns),
+        record.m.clone(),
+        record.p.clone(),
+        record.k.clone().unwrap_or_default(),
+        record.a.clone().unwrap_or_default(),
+        number(record.b.as_ref().map(Body::bytes)),
+        number(record.s.map(u64::from)),
+        number(record.d.map(|d| d / 1_000)),
+    ])?;
+    line.into_inner().map_err(|error| error.into_error().into())
+}

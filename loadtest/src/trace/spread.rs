@@ -1,0 +1,80 @@
+//! Logs that know seconds only: their lines are spread over the second, by chance from a seed. All of a second at its first
+//! instant would be a burst that never was.
+
+use super::{Bad, formats::Seen};
+
+/// Most lines of one second that are spread; what comes after them in that second stays where it is put last.
+const MAX_LINES: usize = 1_000_000;
+const SECOND_NS: i128 = 1_000_000_000;
+
+/// Spreads a stream that is in order.
+pub(crate) struct Spread<I: Iterator> {
+    inner: std::iter::Peekable<I>,
+    random: fastrand::Rng,
+    /// Of the second at hand, last first.
+    ready: Vec<Seen>,
+}
+
+impl<I: Iterator<Item = Result<Seen, Bad>>> Spread<I> {
+    /// With a seed.
+    pub(crate) fn new(inner: I, seed: u64) -> Self {
+        Self { inner: inner.peekable(), random: fastrand::Rng::with_seed(seed), ready: Vec::new() }
+    }
+}
+
+impl<I: Iterator<Item = Result<Seen, Bad>>> Iterator for Spread<I> {
+    type Item = Result<Seen, Bad>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(seen) = self.ready.pop() {
+            return Some(Ok(seen));
+        }
+        let first = match self.inner.next()? {
+            Ok(seen) if seen.whole_seconds => seen,
+            other => return Some(other),
+        };
+        let second = first.at_ns.div_euclid(SECOND_NS);
+        self.ready.push(first);
+        while let Some(Ok(seen)) = self.inner.next_if(|next| {
+            let same = |seen: &Seen| seen.whole_seconds && seen.at_ns.div_euclid(SECOND_NS) == second;
+            self.ready.len() < MAX_LINES && next.as_ref().is_ok_and(same)
+        }) {
+            self.ready.push(seen);
+        }
+        let mut offsets: Vec<i128> = self.ready.iter().map(|_| i128::from(self.random.u64(..1_000_000_000))).collect();
+        offsets.sort_unstable();
+        // The file's order within the second stays.
+        for (seen, offset) in self.ready.iter_mut().zip(offsets) {
+            seen.at_ns = second * SECOND_NS + offset;
+        }
+        self.ready.reverse();
+        self.ready.pop().map(Ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::Record;
+
+    #[test]
+    fn a_second_is_filled_evenly_in_the_files_order_and_alike_with_the_same_seed() {
+        let lines = |count: u16, second: i128| {
+            (0..count).map(move |n| {
+                let record = Record { s: Some(n), ..Record::default() };
+                Ok(Seen { at_ns: second * SECOND_NS, whole_seconds: true, record })
+            })
+        };
+        let run = |seed| -> Vec<(i128, Option<u16>)> {
+            let spread = Spread::new(lines(1_000, 7).chain(lines(10, 8)), seed);
+            spread.map(|seen| seen.expect("no bad line")).map(|seen| (seen.at_ns, seen.record.s)).collect()
+        };
+        let spread = run(1);
+        assert_eq!((spread.len(), &spread), (1_010, &run(1)));
+        assert_ne!(spread, run(2));
+        assert!(spread.is_sorted_by_key(|(at, _)| *at));
+        assert!(spread[..1_000].iter().zip(0..).all(|((at, s), n)| *s == Some(n) && at.div_euclid(SECOND_NS) == 7));
+        let early = spread.iter().filter(|(at, _)| *at < 7 * SECOND_NS + SECOND_NS / 2).count();
+        assert!((420..580).contains(&early), "{early}");
+    }
+}

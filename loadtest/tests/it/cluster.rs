@@ -1,0 +1,92 @@
+//! Workers and a coordinator.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader},
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{server::Server, tool};
+
+struct Worker(Child, String);
+
+impl Worker {
+    fn start(token: &str) -> Self {
+        let mut child = tool()
+            .args(["worker", "--listen", "127.0.0.1:0"])
+            .env("TOLLGATE_LOADTEST_TOKEN", token)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start a worker");
+        let mut line = String::new();
+        BufReader::new(child.stderr.take().expect("piped")).read_line(&mut line).expect("its first line");
+        let addr = line.trim().strip_prefix("worker on ").unwrap_or_else(|| panic!("{line}")).to_owned();
+        Self(child, addr)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn two_workers_send_what_one_would_and_are_judged_as_one() {
+    let server = Server::start(|n, _| (200, "", Duration::from_millis(if n % 100 == 0 { 80 } else { 0 })));
+    let workers = [Worker::start("t"), Worker::start("t")];
+    let directory = tempfile::tempdir().expect("a directory");
+    let (keys, out) = (directory.path().join("keys.ndjson"), directory.path().join("out.json"));
+    let lines: Vec<String> = (0..20).map(|n| format!("{{\"key\":\"key-{n}\",\"account\":\"account-{n}\"}}")).collect();
+    std::fs::write(&keys, lines.join("\n")).expect("write");
+    let list = format!("{},{}", workers[0].1, workers[1].1);
+    let coordinate = |token: &str| {
+        let output = tool()
+            .args([
+                "coordinator",
+                "--workers",
+                &list,
+                &server.url,
+                "--shape",
+                "hold 200/s 2s; step 400/s 1s",
+                "--quiet",
+            ])
+            .args(["--threshold", "p50<70ms", "--threshold", "max>=80ms"])
+            .arg("--keys")
+            .arg(&keys)
+            .arg("--out")
+            .arg(&out)
+            .env("TOLLGATE_LOADTEST_TOKEN", token)
+            .output()
+            .expect("run the coordinator");
+        (
+            output.status.code(),
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),
+        )
+    };
+    let (code, text) = coordinate("another");
+    assert!(code == Some(1) && text.contains("TOLLGATE_LOADTEST_TOKEN"), "{code:?} {text}");
+    assert!(server.requests().is_empty());
+    let (code, text) = coordinate("t");
+    assert_eq!(code, Some(0), "{text}");
+    let result: Value = serde_json::from_slice(&std::fs::read(out).expect("the result")).expect("JSON");
+    assert_eq!((&result["counts"]["planned"], server.requests().len()), (&800.into(), 800));
+    assert_eq!(result["corrected"]["count"], 800);
+    let planned: Vec<u64> = result["timeline"]
+        .as_array()
+        .expect("seconds")
+        .iter()
+        .map(|s| s["planned"].as_u64().expect("a count"))
+        .collect();
+    assert_eq!(planned, [200, 200, 400]);
+    // All of an account comes from one worker, and both have some.
+    let mut by_key: BTreeMap<String, usize> = BTreeMap::new();
+    for seen in server.requests() {
+        *by_key.entry(seen.key.expect("a key")).or_default() += 1;
+    }
+    assert_eq!(by_key.len(), 20);
+}

@@ -1,0 +1,247 @@
+//! Runs: what is sent, what is counted, how it is judged.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{run, server::Server, tool};
+
+fn result(server: &Server, more: &[&str]) -> (i32, Value) {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let out = file.path().display().to_string();
+    let url = format!("{}/v3/scan", server.url);
+    let mut arguments = vec!["run", url.as_str(), "--quiet", "--out", out.as_str()];
+    arguments.extend(more);
+    let (code, text) = run(&arguments);
+    let json = std::fs::read(file.path()).expect("the result");
+    (code, serde_json::from_slice(&json).unwrap_or_else(|_| panic!("exit {code}: {text}")))
+}
+
+#[test]
+fn a_shape_is_sent_as_it_was_planned_and_the_reports_keep_their_forms() {
+    let server = Server::start(|n, _| (if n % 10 == 0 { 429 } else { 200 }, "", Duration::ZERO));
+    let directory = tempfile::tempdir().expect("a directory");
+    let report = directory.path().join("report.html");
+    let report_name = report.display().to_string();
+    let (code, result) = result(
+        &server,
+        &["--shape", "hold 100/s 1s; spike 3x 1s; hold 100/s 1s", "--report", &report_name, "--threshold", "unsent==0"],
+    );
+    assert_eq!((code, &result["verdict"]), (0, &Value::from("pass")), "{result}");
+    assert_eq!(server.requests().len(), 500);
+    assert_eq!(result["counts"]["planned"], 500);
+    let planned: Vec<u64> = result["timeline"]
+        .as_array()
+        .expect("seconds")
+        .iter()
+        .map(|s| s["planned"].as_u64().expect("a count"))
+        .collect();
+    assert_eq!(planned, [100, 300, 100]);
+    assert_eq!(result["classes"]["rejected"]["corrected"]["count"], 50);
+    // The histograms of the seconds are the whole one.
+    let ended: u64 =
+        result["timeline"].as_array().expect("seconds").iter().map(|s| s["finished"].as_u64().expect("a count")).sum();
+    assert_eq!(ended, 500);
+    let schema: Value = serde_json::from_str(&run(&["schema", "result"]).1).expect("a schema");
+    let validator = jsonschema::validator_for(&schema).expect("a schema");
+    let errors: Vec<String> = validator.iter_errors(&result).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    let mut wrong = result.clone();
+    wrong["verdict"] = "fine".into();
+    assert!(!validator.is_valid(&wrong), "the schema lets everything pass");
+    let html = std::fs::read_to_string(report).expect("the report");
+    assert!(html.contains("<svg") && !html.contains("src=") && !html.contains("href="), "needs something from outside");
+}
+
+#[test]
+fn every_exit_code_says_what_it_should() {
+    let server = Server::start(|_, _| (200, "", Duration::from_millis(30)));
+    let url = server.url.as_str();
+    let short = ["--rate", "50/s", "--seconds", "0.5", "--quiet"];
+    let with = |more: &[&str]| {
+        let mut arguments = vec!["run", url];
+        arguments.extend(short);
+        arguments.extend(more);
+        run(&arguments)
+    };
+    assert_eq!(with(&[]).0, 0);
+    assert_eq!(with(&["--threshold", "p99<1ms"]).0, 10);
+    let (code, text) = with(&["--threshold", "p9<1ms"]);
+    assert!(code == 2 && text.contains("not a metric"), "{text}");
+    let (code, text) = with(&["--threshold", "audit.lost==0"]);
+    assert!(code == 2 && text.contains("--audit"), "{text}");
+    let (code, text) = run(&["run", url, "--shape", "hold 100/s 1s; spiek 2x 1s"]);
+    assert!(code == 2 && text.contains("segment 2"), "{text}");
+    let (code, text) = run(&["run", "https://127.0.0.1:1/", "--rate", "1"]);
+    assert!(code == 2 && text.contains("https is not spoken"), "{text}");
+    // Nothing was sent for any of these mistakes.
+    assert_eq!(server.requests().len(), 50);
+}
+
+#[test]
+fn a_signal_drains_reports_and_ends_with_130() {
+    let server = Server::instant();
+    let child = tool()
+        .args(["run", &server.url, "--rate", "100/s", "--seconds", "60", "--quiet"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("start");
+    while server.requests().is_empty() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("signal it");
+    let started = Instant::now();
+    let output = child.wait_with_output().expect("ends");
+    assert!(started.elapsed() < Duration::from_secs(10));
+    assert_eq!(output.status.code(), Some(130));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("verdict: interrupted"));
+}
+
+#[test]
+fn a_send_waits_for_no_answer() {
+    // Every answer takes a second: a closed loop with few connections would send a handful.
+    let server = Server::start(|_, _| (200, "", Duration::from_secs(1)));
+    let (code, result) = result(&server, &["--rate", "100/s", "--seconds", "2"]);
+    assert_eq!(code, 0, "{result}");
+    let seen = server.requests();
+    let took = seen.last().expect("some").at - seen[0].at;
+    assert_eq!(seen.len(), 200);
+    assert!(took < Duration::from_millis(2_300), "{took:?}");
+    assert!(server.connections.load(Ordering::Relaxed) >= 90, "{:?}", server.connections);
+}
+
+#[test]
+fn what_cannot_be_sent_is_counted() {
+    let server = Server::start(|_, _| (200, "", Duration::from_millis(200)));
+    let (code, result) =
+        result(&server, &["--rate", "100/s", "--seconds", "1", "--max-in-flight", "5", "--threshold", "unsent==0"]);
+    let counts = &result["counts"];
+    assert_eq!(code, 10, "{counts}");
+    assert_eq!(counts["planned"], 100);
+    assert!(counts["unsent_full"].as_u64().expect("a count") > 50, "{counts}");
+    assert_eq!(counts["sent"].as_u64().expect("a count") + counts["unsent"].as_u64().expect("a count"), 100);
+    assert_eq!(server.requests().len() as u64, counts["sent"].as_u64().expect("a count"));
+}
+
+#[test]
+fn bounded_connections_queue_and_the_queue_is_in_the_corrected_latency_only() {
+    let server = Server::start(|_, _| (200, "", Duration::from_millis(20)));
+    // Two connections carry 100/s; 150/s are due.
+    let (_, result) = result(&server, &["--rate", "150/s", "--seconds", "2", "--connections", "2"]);
+    let (corrected, raw) = (&result["corrected"], &result["service"]);
+    assert!(corrected["p99"].as_f64() > Some(400.0) && raw["p99"].as_f64() < Some(100.0), "{corrected} {raw}");
+    assert_eq!(server.connections.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn clients_behave_as_told() {
+    let server = Server::instant();
+    result(&server, &["--rate", "100/s", "--seconds", "1", "--behaviour", "new-connection=1"]);
+    assert_eq!(server.connections.load(Ordering::Relaxed), 100);
+    let server = Server::start(|_, _| (200, "", Duration::from_millis(100)));
+    let (_, result) = result(&server, &["--rate", "50/s", "--seconds", "1", "--behaviour", "hang-up=1"]);
+    assert_eq!(result["classes"]["hung-up"]["corrected"]["count"], 50, "{result}");
+    assert_eq!(result["error_rate"], 0.0);
+}
+
+#[test]
+fn retry_profiles_come_back_when_they_are_known_to() {
+    let refuse_twice = |n: u64, _: &crate::server::Seen| {
+        (if n < 2 { 429 } else { 200 }, if n < 2 { "retry-after: 2\r\n" } else { "" }, Duration::ZERO)
+    };
+    for (profile, wait) in [("sdk", 1.0), ("honour-retry-after", 2.0)] {
+        let server = Server::start(refuse_twice);
+        let (_, result) = result(&server, &["--rate", "1/s", "--seconds", "1", "--retry", profile]);
+        let seen = server.requests();
+        assert_eq!(seen.len(), 3, "{profile}");
+        let between = (seen[1].at - seen[0].at).as_secs_f64();
+        assert!((wait - 0.05..wait + 0.5).contains(&between), "{profile}: {between}");
+        assert_eq!((&result["counts"]["retries"], &result["counts"]["planned"]), (&2.into(), &1.into()));
+    }
+}
+
+#[test]
+fn a_dry_run_draws_and_sends_nothing() {
+    let server = Server::instant();
+    let (code, text) = run(&["run", &server.url, "--preset", "thundering-herd", "--rate", "50/s", "--dry-run"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains('█') && text.contains("requests in") && text.contains("peak"), "{text}");
+    assert!(server.requests().is_empty());
+}
+
+#[test]
+fn a_scenario_is_a_run_and_a_mistyped_entry_is_told_with_its_line() {
+    let server = Server::instant();
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("scenario.toml");
+    let name = file.display().to_string();
+    let scenario = |more: &str| {
+        format!(
+            "targets = [\"{}\"]\nshape = \"hold 200/s 1s\"\n{more}\n[[requests]]\npath = \"/a\"\nweight = 3\n[[requests]]\npath = \"/b\"\nbody = '{{}}'\n",
+            server.url
+        )
+    };
+    std::fs::write(&file, scenario("thresholds = [\"error_rate<1%\"]")).expect("write");
+    let (code, text) = run(&["run", "--scenario", &name, "--quiet"]);
+    assert_eq!(code, 0, "{text}");
+    let seen = server.requests();
+    let a = seen.iter().filter(|seen| seen.path == "/a" && seen.method == "GET").count();
+    let b = seen.iter().filter(|seen| seen.path == "/b" && seen.method == "POST" && seen.body == b"{}").count();
+    assert!(a + b == 200 && (125..175).contains(&a), "{a} {b}");
+    std::fs::write(&file, scenario("threshold = []")).expect("write");
+    let (code, text) = run(&["run", "--scenario", &name, "--quiet"]);
+    assert!(code == 2 && text.contains("line 3") && text.contains("threshold"), "{text}");
+}
+
+#[test]
+fn a_dead_target_is_left_out_while_there_is_another() {
+    let server = Server::instant();
+    // A port that was free a moment ago.
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").expect("listen").local_addr().expect("an address");
+    let dead = format!("http://{dead}");
+    let (code, text) = run(&["run", &server.url, &dead, "--rate", "100/s", "--seconds", "2", "--quiet"]);
+    assert_eq!(code, 0, "{text}");
+    // Tried again each second, and no more.
+    let refused = 200 - server.requests().len();
+    assert!((1..=4).contains(&refused), "{refused}: {text}");
+}
+
+#[test]
+fn a_baseline_is_compared() {
+    let server = Server::instant();
+    let directory = tempfile::tempdir().expect("a directory");
+    let old = directory.path().join("old.json").display().to_string();
+    let short = ["--rate", "50/s", "--seconds", "3", "--quiet"];
+    let mut first = vec!["run", server.url.as_str(), "--out", old.as_str()];
+    first.extend(short);
+    assert_eq!(run(&first).0, 0);
+    let mut second = vec!["run", server.url.as_str(), "--baseline", old.as_str()];
+    second.extend(short);
+    let (code, text) = run(&second);
+    assert!(code == 0 && text.contains("against the run of") && text.contains("noise"), "{text}");
+}
+
+#[test]
+fn keys_are_sent_and_never_shown() {
+    let server = Server::instant();
+    let directory = tempfile::tempdir().expect("a directory");
+    let keys = directory.path().join("keys.ndjson");
+    std::fs::write(&keys, "{\"key\":\"secret-one\",\"tier\":\"free\"}\n{\"key\":\"secret-two\"}\n").expect("write");
+    let out = directory.path().join("out.json");
+    let output = tool()
+        .args(["run", &server.url, "--rate", "50/s", "--seconds", "1", "--keys"])
+        .arg(&keys)
+        .arg("--out")
+        .arg(&out)
+        .output()
+        .expect("run");
+    assert!(output.status.success());
+    let sent: std::collections::BTreeSet<String> = server.requests().into_iter().filter_map(|seen| seen.key).collect();
+    assert_eq!(sent.into_iter().collect::<Vec<_>>(), ["Bearer secret-one", "Bearer secret-two"]);
+    let told = [output.stdout, output.stderr, std::fs::read(out).expect("the result")].concat();
+    assert!(!String::from_utf8_lossy(&told).contains("secret"));
+}
