@@ -271,6 +271,9 @@ impl AdminCode {
 /// `/readyz` of a node that does not serve.
 pub const NOT_READY: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
+/// The demo's control of nodes, for a node or a verb that it does not know.
+pub const NOT_CONTROLLED: StatusCode = StatusCode::NOT_FOUND;
+
 /// What the demo's scan API refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScanRefusal {

@@ -9,7 +9,7 @@
 //! | one that writes one row twice | fail it |
 //! | one that admits one too many | fail it |
 
-mod gateway;
+mod faulty;
 mod server;
 
 use std::{
@@ -26,7 +26,7 @@ use crate::{
     report::{About, RunResult, Verdict},
     run::{Ends, Engine, LEAD, Order, RequestLine, conduct},
 };
-use gateway::{Fault, Gateway};
+use faulty::{Fault, Gateway};
 use server::Server;
 
 /// One law and whether it held.
@@ -126,7 +126,7 @@ fn audited(fault: Fault) -> Result<Law> {
         tier: Some(tier.to_owned()),
     };
     let order = Order {
-        keys: gateway::KEYS.map(key).to_vec(),
+        keys: faulty::KEYS.map(key).to_vec(),
         mix: "tier:small=1,tier:large=9".into(),
         audit: true,
         run: 0x5e1f_7e57,

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use store::model::Secret;
 
 use super::guide::Addresses;
-use crate::config::Settings;
+use crate::{config::Settings, error::NOT_CONTROLLED};
 
 /// Longest time until all nodes are ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -195,7 +195,7 @@ async fn act(
 ) -> (StatusCode, Json<Value>) {
     let mut processes = nodes.lock();
     let known: Vec<String> = processes.iter().map(|process| process.addresses.name.clone()).collect();
-    let refused = |detail: String| (StatusCode::NOT_FOUND, Json(json!({ "detail": detail })));
+    let refused = |detail: String| (NOT_CONTROLLED, Json(json!({ "detail": detail })));
     let Some(process) = processes.iter_mut().find(|process| process.addresses.name == name) else {
         return refused(format!("there is no node {name:?}; there are {}", known.join(", ")));
     };

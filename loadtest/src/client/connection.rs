@@ -3,7 +3,12 @@
 //! hyper's connection future is polled in the task of the request: an answer wakes one task. An idle connection is not
 //! polled at all; that its peer has closed it is seen at the next use, before anything is sent.
 
-use std::{future::poll_fn, net::SocketAddr, pin::Pin, task::Poll};
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -25,8 +30,8 @@ type Driver = http1::Connection<TokioIo<Throttle>, Full<Bytes>>;
 /// An open connection.
 pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    driver: Pin<Box<Driver>>,
-    over: bool,
+    /// Dropped as soon as it is over: what still waits in it then comes back as not sent, and nobody waits for it for ever.
+    driver: Option<Pin<Box<Driver>>>,
 }
 
 /// Why there is no answer.
@@ -51,17 +56,17 @@ impl Connection {
             None => Throttle::new(stream),
         };
         let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| "connect-failed")?;
-        Ok(Self { sender, driver: Box::pin(driver), over: false })
+        Ok(Self { sender, driver: Some(Box::pin(driver)) })
     }
 
     /// Sends a request and reads its answer's head.
     pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
-        let Self { sender, driver, over } = self;
-        if drive(driver, over, sender.ready()).await.is_err() {
+        let Self { sender, driver } = self;
+        if drive(driver, sender.ready()).await.is_err() {
             return Err(Failure::NotSent(Box::new(request)));
         }
         let sent = sender.try_send_request(request);
-        drive(driver, over, sent).await.map_err(|mut error| match error.take_message() {
+        drive(driver, sent).await.map_err(|mut error| match error.take_message() {
             Some(request) => Failure::NotSent(Box::new(request)),
             None => Failure::Broken("connection-broken"),
         })
@@ -73,7 +78,7 @@ impl Connection {
         let mut answer = Answer::of(head.status.as_u16(), &head.headers);
         let is_problem = answer::is_problem(answer.status, &head.headers);
         let mut text = Vec::new();
-        while let Some(frame) = drive(&mut self.driver, &mut self.over, body.frame()).await {
+        while let Some(frame) = drive(&mut self.driver, body.frame()).await {
             let frame = frame.map_err(|_| Failure::Broken("answer-broken"))?;
             if let Some(part) = frame.data_ref().filter(|_| is_problem) {
                 answer::collect(&mut text, part);
@@ -87,27 +92,29 @@ impl Connection {
 
     /// Whether it can be used again.
     pub(crate) fn is_open(&self) -> bool {
-        !self.over && !self.sender.is_closed()
+        self.driver.is_some() && !self.sender.is_closed()
     }
 }
 
 /// Waits for something while the connection works.
-async fn drive<F: Future>(driver: &mut Pin<Box<Driver>>, over: &mut bool, future: F) -> F::Output {
+async fn drive<F: Future>(driver: &mut Option<Pin<Box<Driver>>>, future: F) -> F::Output {
     let mut future = std::pin::pin!(future);
     poll_fn(|cx| {
-        if !*over && driver.as_mut().poll(cx).is_ready() {
-            *over = true;
-        }
+        advance(driver, cx);
         match future.as_mut().poll(cx) {
             // What the future asked for is done by the connection: once more, without waiting for a wake-up.
-            Poll::Pending if !*over => {
-                if driver.as_mut().poll(cx).is_ready() {
-                    *over = true;
-                }
+            Poll::Pending if driver.is_some() => {
+                advance(driver, cx);
                 future.as_mut().poll(cx)
             }
             polled => polled,
         }
     })
     .await
+}
+
+fn advance(driver: &mut Option<Pin<Box<Driver>>>, cx: &mut Context<'_>) {
+    if driver.as_mut().is_some_and(|driver| driver.as_mut().poll(cx).is_ready()) {
+        *driver = None;
+    }
 }

@@ -210,6 +210,18 @@ fn a_dead_target_is_left_out_while_there_is_another() {
     assert!((1..=4).contains(&refused), "{refused}: {text}");
 }
 
+/// A request that was handed to a connection whose end was not seen yet waited for its time-out: the driver had ended, and
+/// what still waited in it was told nothing.
+#[test]
+fn a_kept_connection_that_died_costs_no_request_its_time() {
+    let server = Server::start(|n, _| (200, if n % 2 == 0 { "x-close: 1\r\n" } else { "" }, Duration::ZERO));
+    let (code, result) = result(&server, &["--rate", "300/s", "--seconds", "2", "--timeout", "3s"]);
+    assert_eq!(code, 0);
+    assert!(result["corrected"]["max"].as_f64() < Some(2_000.0), "{} {}", result["outcomes"], result["corrected"]);
+    let ok = result["classes"]["ok"]["corrected"]["count"].as_u64();
+    assert!(ok >= Some(590), "{}", result["outcomes"]);
+}
+
 #[test]
 fn a_baseline_is_compared() {
     let server = Server::instant();

@@ -91,6 +91,11 @@ fn serve(stream: TcpStream, server: &Server, answer: &dyn Fn(u64, &Seen) -> Answ
         let (status, headers, wait) = answer(number, &seen);
         std::thread::sleep(wait);
         let body = "{}";
+        if headers.contains("x-close") {
+            // Without a word before: the client finds it out by itself.
+            let _ = write!(writer, "HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            return None;
+        }
         write!(writer, "HTTP/1.1 {status} X\r\n{headers}content-length: {}\r\n\r\n{body}", body.len()).ok()?;
     }
 }
