@@ -12,6 +12,7 @@ mod keys;
 mod limits;
 mod quotas;
 mod readme;
+mod retention;
 mod smoke;
 mod start;
 mod streaming;

@@ -262,7 +262,14 @@ const LIBFAKETIME: [&str; 3] = [
 ];
 
 /// A node whose wall clock starts at a time in UTC and runs; its monotonic clock is real.
-fn at(time: &str) -> Option<Cluster> {
+pub(crate) fn at(time: &str) -> Option<Cluster> {
+    let mut cluster = Cluster::new(1, &clock(time)?);
+    cluster.start_all();
+    Some(cluster)
+}
+
+/// Options for such a clock.
+pub(crate) fn clock(time: &str) -> Option<Options> {
     let Some(library) = LIBFAKETIME.into_iter().find(|path| Path::new(path).exists()) else {
         eprintln!("skipped: needs libfaketime");
         return None;
@@ -275,9 +282,7 @@ fn at(time: &str) -> Option<Cluster> {
         ("TZ", "UTC"),
     ];
     let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let mut cluster = Cluster::new(1, &Options { env: env.into(), ..Options::default() });
-    cluster.start_all();
-    Some(cluster)
+    Some(Options { env: env.into(), ..Options::default() })
 }
 
 /// A day of Berlin: used up just before its end it stays so until then, and not a moment longer.

@@ -171,6 +171,7 @@ mod tests {
             count: 7,
             settles: false,
             charges: Vec::new(),
+            retention_days: 0,
         };
         let Value::Object(view) = json!(View::from(row)) else { panic!("an object") };
         let names: Vec<&str> = view.keys().map(String::as_str).collect();

@@ -234,6 +234,7 @@ impl<L: Ledger> Entry<L> {
             count: 1,
             settles: end.settles,
             charges: std::mem::take(&mut self.charges),
+            retention_days: account.policies.log_retention_days.unwrap_or(0),
         })
     }
 }

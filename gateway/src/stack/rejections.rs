@@ -104,6 +104,7 @@ impl Rejections {
             count: 0,
             settles: false,
             charges: Vec::new(),
+            retention_days: known.key.account.policies.log_retention_days.unwrap_or(0),
         });
         row.count = row.count.saturating_add(1);
         if !std::mem::replace(&mut counts.flushing, true) {

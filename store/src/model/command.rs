@@ -12,6 +12,8 @@ use super::{AccountId, MetaWrite, Name, NodeId, Profile};
 const ENVELOPE_VERSION: u8 = 1;
 const KIND_CBOR: u8 = 0;
 const KIND_ROWS: u8 = 1;
+/// As rows, with a retention class (u16) behind the head.
+const KIND_CLASSED_ROWS: u8 = 2;
 /// node, incarnation, batch, rows, newest ts.
 const ROWS_HEAD_BYTES: usize = 8 + 8 + 8 + 4;
 
@@ -96,6 +98,8 @@ pub struct RowBatch {
     pub batch: u64,
     /// Rows in the block.
     pub rows: u32,
+    /// Retention class of all of them: days, or 0 for the default.
+    pub class: u16,
     /// The columnar block (`state::block`).
     pub block: Bytes,
 }
@@ -164,11 +168,15 @@ impl Command {
         match self {
             Self::Rows(batch) => {
                 let mut out = BytesMut::with_capacity(2 + ROWS_HEAD_BYTES + batch.block.len());
-                out.put_slice(&[ENVELOPE_VERSION, KIND_ROWS]);
+                let kind = if batch.class == 0 { KIND_ROWS } else { KIND_CLASSED_ROWS };
+                out.put_slice(&[ENVELOPE_VERSION, kind]);
                 out.put_u64_le(batch.node.0);
                 out.put_u64_le(batch.incarnation);
                 out.put_u64_le(batch.batch);
                 out.put_u32_le(batch.rows);
+                if kind == KIND_CLASSED_ROWS {
+                    out.put_u16_le(batch.class);
+                }
                 out.put_slice(&batch.block);
                 out.freeze()
             }
@@ -195,18 +203,27 @@ impl Command {
             KIND_CBOR => {
                 minicbor::decode(body).map(Self::Cold).map_err(|error| DecodeError::Damaged(error.to_string()))
             }
-            KIND_ROWS => {
-                let (head, _) = body
+            KIND_ROWS | KIND_CLASSED_ROWS => {
+                let (head, rest) = body
                     .split_first_chunk::<ROWS_HEAD_BYTES>()
                     .ok_or_else(|| DecodeError::Damaged(format!("row batch of {} bytes", body.len())))?;
                 let u64_at =
                     |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("eight bytes of a fixed head"));
+                let (class, block_at) = if *kind == KIND_CLASSED_ROWS {
+                    let class = rest
+                        .first_chunk::<2>()
+                        .ok_or_else(|| DecodeError::Damaged(format!("row batch of {} bytes", body.len())))?;
+                    (u16::from_le_bytes(*class), 2 + ROWS_HEAD_BYTES + 2)
+                } else {
+                    (0, 2 + ROWS_HEAD_BYTES)
+                };
                 Ok(Self::Rows(RowBatch {
                     node: NodeId(u64_at(0)),
                     incarnation: u64_at(8),
                     batch: u64_at(16),
                     rows: u32::from_le_bytes(head[24..28].try_into().expect("four bytes of a fixed head")),
-                    block: bytes.slice(2 + ROWS_HEAD_BYTES..),
+                    class,
+                    block: bytes.slice(block_at..),
                 }))
             }
             kind => Err(DecodeError::Kind(kind)),
@@ -226,17 +243,22 @@ mod tests {
 
     #[test]
     fn commands_survive_their_envelope() {
-        let rows = Command::Rows(RowBatch {
-            node: NodeId(7),
-            incarnation: 3,
-            batch: 9,
-            rows: 2,
-            block: Bytes::from_static(b"block"),
-        });
+        let rows = |class| {
+            Command::Rows(RowBatch {
+                node: NodeId(7),
+                incarnation: 3,
+                batch: 9,
+                rows: 2,
+                class,
+                block: Bytes::from_static(b"block"),
+            })
+        };
         let seal = Command::from(ColdCommand::Seal { from: 1, to: 9 });
-        for command in [rows, seal] {
+        for command in [rows(0), rows(90), seal] {
             assert_eq!(Command::decode(&command.encode()), Ok(command));
         }
+        let cut = rows(90).encode().slice(..2 + ROWS_HEAD_BYTES + 1);
+        assert!(matches!(Command::decode(&cut), Err(DecodeError::Damaged(_))));
     }
 
     #[test]

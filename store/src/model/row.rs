@@ -213,4 +213,7 @@ pub struct Row {
     pub settles: bool,
     /// What it takes from quotas.
     pub charges: Vec<Charge>,
+    /// Days that it is kept, as the tier said when the request was served; 0 for the default. No column: it names the file
+    /// that the row goes to, and a row that is read says 0.
+    pub retention_days: u16,
 }

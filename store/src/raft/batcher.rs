@@ -7,6 +7,7 @@
 //! same, until it has landed, and the state takes it once.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -145,13 +146,28 @@ async fn run(
         }
         gather(&mut queue, &mut taken).await;
         if departs(taken.len(), flights.len()) {
-            batch += 1;
-            let of = Batch { node, incarnation, batch };
-            if let Some(flight) = of.prepare(std::mem::take(&mut taken), &counters) {
-                flights.spawn(flight.fly(Arc::clone(&group), Arc::clone(&counters)));
+            for taken in by_class(std::mem::take(&mut taken)) {
+                batch += 1;
+                let of = Batch { node, incarnation, batch };
+                if let Some(flight) = of.prepare(taken, &counters) {
+                    flights.spawn(flight.fly(Arc::clone(&group), Arc::clone(&counters)));
+                }
             }
         }
     }
+}
+
+/// Rows of one retention class each, as a block goes to one file: nearly always all of them.
+fn by_class(taken: Vec<Waiting>) -> Vec<Vec<Waiting>> {
+    let first = taken.first().map(|waiting| waiting.row.retention_days);
+    if taken.iter().all(|waiting| Some(waiting.row.retention_days) == first) {
+        return vec![taken];
+    }
+    let mut classes: BTreeMap<u16, Vec<Waiting>> = BTreeMap::new();
+    for waiting in taken {
+        classes.entry(waiting.row.retention_days).or_default().push(waiting);
+    }
+    classes.into_values().collect()
 }
 
 /// Takes what is there, and what comes from the writers that were woken a moment ago: they run while this task steps back.
@@ -196,6 +212,7 @@ struct Flight {
 impl Batch {
     fn prepare(self, taken: Vec<Waiting>, counters: &Counters) -> Option<Flight> {
         let Self { node, incarnation, batch } = self;
+        let class = taken.first().map_or(0, |waiting| waiting.row.retention_days);
         let (mut rows, mut waiters) = (Vec::with_capacity(taken.len()), Vec::with_capacity(taken.len()));
         for Waiting { row, done, place } in taken {
             rows.push(row);
@@ -216,7 +233,8 @@ impl Batch {
         counters.batches.fetch_add(1, Ordering::Relaxed);
         counters.block_bytes.fetch_add(block.len() as u64, Ordering::Relaxed);
         let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-        let command = Command::Rows(RowBatch { node, incarnation, batch, rows: count, block: block.into() }).encode();
+        let command =
+            Command::Rows(RowBatch { node, incarnation, batch, rows: count, class, block: block.into() }).encode();
         Some(Flight { command, batch, rows: count, waiters })
     }
 }

@@ -9,7 +9,7 @@ use super::{
     counting::{Records, add_up},
     index::{BlockKey, FileKey},
     layer::{Layer, Puts},
-    ledger::quota_key,
+    ledger::{SETTLED_CLASS, quota_key},
     settled::Settled,
     tables::Table,
 };
@@ -48,7 +48,7 @@ impl Flat {
             }
             blocks.extend(layer.blocks.iter().map(|(key, block)| (*key, block.clone())));
             for (id, (day, settled)) in &layer.settled {
-                flat.rows.entry((*day, 0)).or_default().settled.insert(*id, settled.clone());
+                flat.rows.entry((*day, SETTLED_CLASS)).or_default().settled.insert(*id, settled.clone());
             }
             flat.drops |= layer.drops;
         }

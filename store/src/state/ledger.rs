@@ -15,8 +15,10 @@ use super::{
 };
 use crate::model::{AccountId, ColdCommand, CommandError, LogId, Name, Reply, Reservation, RowBatch, Staged};
 
-/// Retention class of all rows until tiers name others.
+/// Retention class of rows whose tier does not name its days; the others' classes are their days.
 pub(super) const DEFAULT_CLASS: u16 = 0;
+/// Class of the files that settling records are in: they stay as long as any class's rows of their day.
+pub(super) const SETTLED_CLASS: u16 = u16::MAX;
 /// How long a profile that was staged and is not published stays: longer than a change takes from its first read to its
 /// publishing (two deadlines), so that changes of one account at the same time never drop each other's.
 const STAGE_KEPT_MS: u64 = 30_000;
@@ -24,7 +26,7 @@ const STAGE_KEPT_MS: u64 = 30_000;
 impl State {
     /// A batch of rows: kept once, counted once.
     pub(super) fn apply_rows(&self, id: LogId, batch: &RowBatch) -> Result<Reply, StateError> {
-        let RowBatch { node, incarnation, batch: number, ref block, .. } = *batch;
+        let RowBatch { node, incarnation, batch: number, class, ref block, .. } = *batch;
         if self.read().live.vars.landed.contains(node, incarnation, number) {
             return Ok(self.step(id, 0, |_| Reply::Rows(false)));
         }
@@ -44,13 +46,13 @@ impl State {
             live.vars.next_seq += u64::from(tally.rows);
             for (record, request, ts, mut settled) in tally.settled {
                 let day = settled::day_of(request, ts);
-                if !live.vars.is_dropped((day, DEFAULT_CLASS)) {
+                if !live.vars.is_dropped((day, SETTLED_CLASS)) {
                     settled.seq = first_seq + u64::from(record);
                     live.active.settled.insert(request, (day, settled));
                 }
             }
             let day = settled::day(tally.newest.unix_seconds());
-            let key = BlockKey { at: id.index, day, class: DEFAULT_CLASS };
+            let key = BlockKey { at: id.index, day, class };
             let meta = BlockMeta {
                 first: id.index,
                 last: id.index,
@@ -92,7 +94,7 @@ impl State {
                 for key in gone {
                     drop_block(live, key);
                 }
-                live.active.settled.retain(|_, (of, _)| class != DEFAULT_CLASS || *of >= day);
+                live.active.settled.retain(|_, (of, _)| class != SETTLED_CLASS || *of >= day);
                 live.active.drops = true;
                 Reply::Done
             })),

@@ -15,6 +15,7 @@ use super::{
     ReadError, RowPage, RowQuery, State, StateError,
     block::{Block, BlockError, Filter},
     index::{BlockKey, BlockMeta},
+    ledger::{DEFAULT_CLASS, SETTLED_CLASS},
     seal::lost,
     settled,
 };
@@ -189,9 +190,13 @@ impl State {
             }
             (Arc::clone(&replica.storage), replica.live.vars.next_seq)
         };
-        let stored = storage.read_rows((day, 0))?.map_or(Ok(None), |rows| rows.settled(row.request_id))?;
-        if let Some(settled) = stored.filter(|settled| settled.seq < next_seq) {
-            settled.join(row);
+        // Before classes had files of their own, settling records were with the rows of the default class.
+        for class in [SETTLED_CLASS, DEFAULT_CLASS] {
+            let stored = storage.read_rows((day, class))?.map_or(Ok(None), |rows| rows.settled(row.request_id))?;
+            if let Some(settled) = stored.filter(|settled| settled.seq < next_seq) {
+                settled.join(row);
+                break;
+            }
         }
         Ok(())
     }

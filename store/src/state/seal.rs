@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::{
     State, StateError,
     block::{self, BlockError, JoinError},
-    index::{BlockKey, BlockMeta},
-    ledger::{DEFAULT_CLASS, drop_block, put_block},
+    index::{BlockKey, BlockMeta, FileKey},
+    ledger::{DEFAULT_CLASS, SETTLED_CLASS, drop_block, put_block},
     settled,
     tables::Table,
 };
@@ -72,9 +72,25 @@ impl State {
 
     /// What the leader should propose to drop at this time: the first day (since 1970) that stays, and the retention class.
     pub fn droppable(&self, now: Timestamp) -> Option<(i32, u16)> {
-        let first = settled::day(now.unix_seconds()).saturating_sub(i32::from(self.options.retention_days));
-        let is_old = |key: BlockKey| key.class == DEFAULT_CLASS && key.day < first;
-        self.read().live.index.iter().any(|(key, _)| is_old(key)).then_some((first, DEFAULT_CLASS))
+        let today = settled::day(now.unix_seconds());
+        let days = |class| if class == DEFAULT_CLASS { self.options.retention_days } else { class };
+        let first = |class| today.saturating_sub(i32::from(days(class)));
+        let (storage, floor) = {
+            let replica = self.read();
+            let mut longest = DEFAULT_CLASS;
+            for (key, _) in replica.live.index.iter() {
+                if key.day < first(key.class) {
+                    return Some((first(key.class), key.class));
+                }
+                if days(key.class) > days(longest) {
+                    longest = key.class;
+                }
+            }
+            (Arc::clone(&replica.storage), first(longest))
+        };
+        let is_over = |file: FileKey| file.1 == SETTLED_CLASS && file.0 < floor;
+        let over = storage.row_files().is_ok_and(|files| files.into_iter().any(is_over));
+        over.then_some((floor, SETTLED_CLASS))
     }
 
     /// The blocks' join; none when they stay as they are: a lone one, or more text than a block holds.

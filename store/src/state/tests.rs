@@ -108,7 +108,8 @@ fn open(dir: &Path, group: GroupId, options: &Options) -> State {
 
 fn batch_of(node: u64, incarnation: u64, batch: u64, rows: &[Row]) -> Command {
     let block = Bytes::from(block::encode(rows).expect("a block"));
-    Command::Rows(RowBatch { node: NodeId(node), incarnation, batch, rows: rows.len() as u32, block })
+    let class = rows.first().map_or(0, |row| row.retention_days);
+    Command::Rows(RowBatch { node: NodeId(node), incarnation, batch, rows: rows.len() as u32, class, block })
 }
 
 /// A request's id that was made at this time.
@@ -141,6 +142,7 @@ fn row(number: u64, ts: Timestamp) -> Row {
         completion: Completion::Complete,
         count: 1,
         settles: false,
+        retention_days: 0,
         charges: Vec::new(),
     }
 }

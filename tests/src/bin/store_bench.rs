@@ -395,6 +395,7 @@ impl Rows {
             completion: Completion::Complete,
             count: 1,
             settles: false,
+            retention_days: 0,
             charges: vec![Charge {
                 quota: self.quota.clone(),
                 period_start: ts.unix_seconds() / 86_400 * 86_400,

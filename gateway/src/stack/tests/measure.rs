@@ -5,7 +5,7 @@
 //!
 //! ```sh
 //! # an instant upstream, for instance nginx with `return 200 "ok"` on port 9100, then
-//! TOLLGATE_MEASURE_UPSTREAM=127.0.0.1:9100 taskset -c 0 cargo test --release -p tollgate-gateway --lib \
+//! MEASURE_UPSTREAM=127.0.0.1:9100 taskset -c 0 cargo test --release -p tollgate-gateway --lib \
 //!     -- --ignored --nocapture one_request_costs &
 //! taskset -c 1 wrk -t1 -c64 -d10s -H "X-API-Key: <the key it prints>" http://<the address it prints>/v3/scan
 //! ```
@@ -20,7 +20,9 @@ const SECONDS: u64 = 20;
 #[tokio::test]
 #[ignore = "a measurement that needs a load generator"]
 async fn one_request_costs() {
-    let upstream = std::env::var("TOLLGATE_MEASURE_UPSTREAM").expect("TOLLGATE_MEASURE_UPSTREAM=host:port");
+    let Ok(upstream) = std::env::var("MEASURE_UPSTREAM") else {
+        return eprintln!("skipped: needs MEASURE_UPSTREAM=host:port and a load generator");
+    };
     let rig = rig_with(ok(""), |_| {}, |_, pool| pool.targets[0].url = format!("http://{upstream}")).await;
     rig.ledger.0.only_count.store(true, Ordering::SeqCst);
     eprintln!("key {} at http://{}", rig.key, rig.addr);

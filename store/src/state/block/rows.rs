@@ -28,6 +28,7 @@ impl Columns {
     fn row(&self, row: usize) -> Row {
         let (principal, shape) = (self.principals.get(row), self.shapes.get(row));
         Row {
+            retention_days: 0,
             request_id: self.ids[row],
             ts: self.ts[row],
             account: principal.account.clone(),

@@ -15,6 +15,7 @@ const ZIPPED: &str = include_str!("testdata/zipped.hex");
 fn plain(i: u64) -> Row {
     let ts = 1_790_000_000_000_000 + i as i64 * 731;
     Row {
+        retention_days: 0,
         request_id: RequestId(u128::from(ts as u64 / 1000) << 80 | 7 << 76 | 2 << 62 | u128::from(i * 7919)),
         ts: Timestamp(ts),
         account: ["acct_01J9ZQ3K5V8W2X4Y6Z7A8B9C0D", "acme"][i as usize % 2].into(),
@@ -120,6 +121,7 @@ prop_compose! {
         charges in vec((name(), prop_oneof![Just(0i64), any::<i64>()], number()), 0..4),
     ) -> Row {
         Row {
+            retention_days: 0,
             request_id: RequestId(id), ts: Timestamp(ts),
             account: names.0.into(), key_id: names.1.into(), tier: names.2.into(), route: names.3.into(),
             method: names.4.into(), node: names.5.into(), region: names.6.into(), path: names.7.into(),

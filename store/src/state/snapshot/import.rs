@@ -11,6 +11,7 @@ use crate::{
         Applied, Change, State, StateError,
         codec::{self, Take},
         index::{BlockKey, FileKey},
+        ledger::SETTLED_CLASS,
         open::{generation_number, generation_path, make_generation, open_generation},
         settled::Settled,
         storage::{IMPORT_BYTES, Storage, storage_error},
@@ -134,7 +135,7 @@ impl<'a> Pieces<'a> {
                 3 => {
                     let day = i32::from_le_bytes(from.array()?);
                     let id = RequestId(u128::from_le_bytes(from.array()?));
-                    pieces.settled.push(((day, 0), id, codec::decode(take_bytes(&mut from)?).ok()?));
+                    pieces.settled.push(((day, SETTLED_CLASS), id, codec::decode(take_bytes(&mut from)?).ok()?));
                 }
                 _ => return None,
             }

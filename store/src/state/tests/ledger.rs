@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     model::{Charge, Profile, Reservation},
-    state::{ReadError, RowQuery, StateError},
+    state::{ReadError, RowQuery, StateError, ledger::SETTLED_CLASS},
 };
 
 fn ledger() -> Rig {
@@ -203,14 +203,18 @@ fn retention_drops_whole_days() {
     rig.rows(2, &[settles, row(3, at(day))]);
     rig.checkpoint();
     rig.rows(3, &[row(4, at(2 * day))]);
-    assert_eq!(rig.state().stats().row_files, 2);
+    assert_eq!(rig.state().stats().row_files, 3, "two days, and the settling records of one");
     assert_eq!(rig.state().droppable(at(32 * day)), Some((DAY + 2, 0)));
     assert_eq!(rig.cold(ColdCommand::DropBefore { day: DAY + 1, class: 0 }), Reply::Done);
     let left = [row(4, at(2 * day)), row(3, at(day))];
     assert_eq!(pages(rig.state(), &all(9)), left);
     assert_eq!(rig.state().row(id(at(1), 2)).expect("read"), None);
     rig.checkpoint();
-    assert_eq!(rig.state().stats().row_files, 2, "one gone, one new");
+    assert_eq!(rig.state().stats().row_files, 3, "one gone, one new");
+    assert_eq!(rig.state().droppable(at(31 * day)), Some((DAY + 1, SETTLED_CLASS)), "settling records follow");
+    rig.cold(ColdCommand::DropBefore { day: DAY + 1, class: SETTLED_CLASS });
+    rig.checkpoint();
+    assert_eq!(rig.state().stats().row_files, 2);
     assert_eq!(rig.state().droppable(at(31 * day)), None);
     rig.restart();
     assert_eq!(pages(rig.state(), &all(9)), left);
@@ -221,6 +225,56 @@ fn retention_drops_whole_days() {
     assert_eq!(pages(rig.state(), &all(9)).len(), 3);
     rig.cold(ColdCommand::DropBefore { day: DAY + 1, class: 7 });
     assert_eq!(pages(rig.state(), &all(9)).len(), 3, "another class");
+}
+
+/// What the leader would propose at a time, until there is nothing more to drop.
+fn drop_all(rig: &mut Rig, now: Timestamp) -> Vec<(i32, u16)> {
+    let mut dropped = Vec::new();
+    while let Some((day, class)) = rig.state().droppable(now) {
+        assert_eq!(rig.cold(ColdCommand::DropBefore { day, class }), Reply::Done);
+        rig.checkpoint();
+        dropped.push((day, class));
+        assert!(dropped.len() < 9, "{dropped:?}");
+    }
+    dropped
+}
+
+#[test]
+fn rows_stay_as_many_days_as_their_tier_said() {
+    let mut rig = ledger();
+    let day = 86_400;
+    let of = |number, days| Row { retention_days: days, ..row(number, at(0)) };
+    let read = |row: Row| Row { retention_days: 0, ..row };
+    let open = |number, days| Row { completion: Completion::Open, bytes_out: 0, ..of(number, days) };
+    let settles = |number, days| Row { settles: true, ..of(number, days) };
+    rig.rows(1, &[open(1, 7), of(2, 7)]);
+    rig.rows(2, &[open(3, 0), of(4, 0)]);
+    rig.rows(3, &[open(5, 90)]);
+    rig.rows(4, &[settles(1, 7)]);
+    rig.rows(5, &[settles(3, 0)]);
+    rig.rows(6, &[settles(5, 90)]);
+    rig.checkpoint();
+    let left = |rig: &Rig| {
+        let mut rows = pages(rig.state(), &all(9));
+        rows.sort_by_key(|row| row.request_id);
+        rows
+    };
+    let numbers = |numbers: &[u64]| numbers.iter().map(|number| read(of(*number, 0))).collect::<Vec<_>>();
+    assert_eq!(left(&rig), numbers(&[1, 2, 3, 4, 5]), "settled, wherever they are");
+    assert_eq!(drop_all(&mut rig, at(7 * day)), []);
+    assert_eq!(drop_all(&mut rig, at(8 * day)), [(DAY + 1, 7)]);
+    assert_eq!(left(&rig), numbers(&[3, 4, 5]));
+    // By a replicated command alone: a replica that replays the log has the same, and so has one that restarts.
+    rig.restart();
+    assert_eq!(left(&rig), numbers(&[3, 4, 5]));
+    assert_eq!(drop_all(&mut rig, at(31 * day)), [(DAY + 1, 0)]);
+    assert_eq!(left(&rig), numbers(&[5]), "with what settled it, which other classes have outlived");
+    assert_eq!(drop_all(&mut rig, at(90 * day)), []);
+    // A row of a day that is over for its class alone goes with that class.
+    assert_eq!(rig.rows(7, &[of(6, 7), of(7, 7)]), Reply::Rows(true));
+    assert_eq!(drop_all(&mut rig, at(91 * day)), [(DAY + 1, 90), (DAY + 84, 7), (DAY + 61, SETTLED_CLASS)]);
+    assert_eq!(left(&rig), []);
+    assert_eq!(rig.state().stats().row_files, 0, "nothing is left behind");
 }
 
 #[test]

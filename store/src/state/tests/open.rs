@@ -161,7 +161,12 @@ fn a_ledgers_stored_values_are_frozen() {
             found.push(format!("{} {} {}", table.name(), text(key.value()), text(&value)));
         }
     }
-    let settled = replica.storage.read_rows((DAY, 0)).expect("read").expect("there").settled(id(at(0), 1));
+    let settled = replica
+        .storage
+        .read_rows((DAY, crate::state::ledger::SETTLED_CLASS))
+        .expect("read")
+        .expect("there")
+        .settled(id(at(0), 1));
     found.push(text(&codec::encode(&settled.expect("read").expect("there"))));
     assert_eq!(found.join("\n"), include_str!("golden_ledger.txt").trim_end());
 }
