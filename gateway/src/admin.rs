@@ -6,12 +6,17 @@
 mod access;
 mod accounts;
 mod answer;
+mod api;
 mod audit;
 mod batch;
 mod change;
 mod cluster;
+mod docs;
 mod draft;
+mod endpoints;
 mod etag;
+mod explain;
+mod fields;
 mod forms;
 mod freshness;
 mod in_force;
@@ -25,6 +30,7 @@ mod problem;
 mod request_id;
 mod requests;
 mod routes;
+mod tail;
 mod tiers;
 mod tokens;
 mod trail;
@@ -40,7 +46,7 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     middleware::{from_fn, from_fn_with_state},
-    routing::{get, post},
+    routing::get,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use store::Store;
@@ -57,6 +63,8 @@ pub struct Admin {
     draining: AtomicBool,
     under_way: once::UnderWay,
     trail: trail::Trail,
+    followers: tail::Followers,
+    docs: docs::Docs,
 }
 
 /// The process's metrics.
@@ -69,6 +77,12 @@ impl std::fmt::Debug for Prometheus {
     }
 }
 
+/// The API's OpenAPI 3.1 document.
+pub fn openapi() -> serde_json::Value {
+    let (_, paths, _) = endpoints::all().into_parts();
+    api::complete(paths)
+}
+
 type Shared = axum::extract::State<Arc<Admin>>;
 
 impl Admin {
@@ -76,7 +90,9 @@ impl Admin {
     pub fn new(store: Store, operator: Operator, prometheus: Prometheus) -> Arc<Self> {
         let trail = trail::Trail::start(store.clone());
         let (draining, under_way) = (AtomicBool::new(false), once::UnderWay::default());
-        Arc::new(Self { store, operator, prometheus, draining, under_way, trail })
+        let followers = tail::Followers::default();
+        let docs = docs::Docs::new(&openapi());
+        Arc::new(Self { store, operator, prometheus, draining, under_way, trail, followers, docs })
     }
 
     /// From now on `/readyz` answers 503.
@@ -90,37 +106,20 @@ impl Admin {
 
     /// The routes. A body longer than `body_bytes` is answered 413.
     pub fn router(self: Arc<Self>, body_bytes: usize) -> Router {
-        let v1 = Router::new()
-            .route("/accounts", get(accounts::list).post(accounts::create))
-            .route("/accounts/{id}", get(accounts::get).patch(accounts::patch).delete(accounts::delete))
-            .route("/accounts/{id}/keys", get(keys::list).post(keys::create))
-            .route("/accounts/{id}/usage", get(usage::get))
-            .route("/accounts/{id}/limits", get(limits::get))
-            .route("/keys/{id}", get(keys::get).patch(keys::patch).delete(keys::revoke))
-            .route("/keys/{id}/rotate", post(keys::rotate))
-            .route("/tiers", get(tiers::list))
-            .route("/tiers/{name}", get(tiers::get).put(tiers::put).delete(tiers::delete))
-            .route("/routes", get(routes::list))
-            .route("/routes/{name}", get(routes::get).put(routes::put).delete(routes::delete))
-            .route("/upstreams", get(upstreams::list))
-            .route("/upstreams/{name}", get(upstreams::get).put(upstreams::put).delete(upstreams::delete))
-            .route("/requests", get(requests::list))
-            .route("/requests/{id}", get(requests::get))
-            .route("/cluster", get(cluster::get))
-            .route("/tokens", get(tokens::list).post(tokens::create))
-            .route("/tokens/{id}", get(tokens::get).delete(tokens::delete))
-            .route("/tokens/{id}/rotate", post(tokens::rotate))
-            .route("/audit", get(audit::list))
-            .route("/audit/export", get(audit::export))
-            .route("/audit/verify", get(audit::verify))
-            .route("/batch", post(batch::create))
+        let (v1, _, fields) = endpoints::all().into_parts();
+        let v1 = v1
             .fallback(async || Problem::new(Code::NotFound, "there is nothing at this path"))
             .layer(from_fn(in_force::layer))
+            .layer(from_fn_with_state(fields, fields::layer))
             .layer(from_fn_with_state(self.clone(), freshness::layer))
             .layer(from_fn_with_state(self.clone(), trail::layer))
             .layer(from_fn_with_state(self.clone(), access::layer));
         Router::new()
             .nest("/v1", v1)
+            .route("/openapi.json", get(docs::document))
+            .route("/docs", get(docs::index))
+            .route("/docs/", get(docs::page))
+            .route("/docs/{*path}", get(docs::asset))
             .route("/livez", get(probes::live))
             .route("/readyz", get(probes::ready))
             .route("/metrics", get(probes::metrics))

@@ -10,6 +10,7 @@ mod cluster;
 mod completions;
 mod demo;
 mod document;
+mod explain;
 mod failure;
 mod key;
 mod limits;
@@ -19,6 +20,7 @@ mod remote;
 mod requests;
 mod route;
 mod serve;
+mod tail;
 mod tier;
 mod time;
 mod token;
@@ -65,6 +67,8 @@ enum Noun {
     Usage(usage::Arguments),
     /// An account's limits and quotas as they stand now
     Limits(limits::Arguments),
+    /// What a request would meet now, step by step, and who set it
+    Explain(explain::Arguments),
     /// Admin tokens
     Token(token::Arguments),
     /// Every admin write: who, what, when
@@ -89,6 +93,7 @@ pub fn main() -> ExitCode {
         Noun::Requests(arguments) => arguments.run(),
         Noun::Usage(arguments) => arguments.run(),
         Noun::Limits(arguments) => arguments.run(),
+        Noun::Explain(arguments) => arguments.run(),
         Noun::Token(arguments) => arguments.run(),
         Noun::Audit(arguments) => arguments.run(),
         Noun::Completions(arguments) => arguments.run(),

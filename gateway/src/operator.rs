@@ -74,6 +74,8 @@ pub struct Caller {
     pub accounts: Vec<Name>,
     /// The account whose own token it uses.
     pub account: Option<AccountId>,
+    /// When its token ends.
+    pub expires_at: Option<Timestamp>,
 }
 
 impl Caller {
@@ -153,6 +155,7 @@ fn find(store: &Store, hash: &KeyHash) -> Option<Result<Caller, Unknown>> {
         role: token.role,
         accounts: token.accounts.clone(),
         account: token.account.clone(),
+        expires_at: token.expires_at,
     }))
 }
 

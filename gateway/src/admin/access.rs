@@ -55,6 +55,11 @@ impl Visitor {
         &self.caller
     }
 
+    /// When the caller's token ends.
+    pub(crate) fn expires_at(&self) -> Option<Timestamp> {
+        self.caller.expires_at
+    }
+
     /// Refuses an account's own token: what is read concerns all accounts, or none.
     pub(crate) fn require_staff(&self) -> Result<()> {
         match &self.caller.account {

@@ -171,7 +171,12 @@ impl<'a> Field<'a> {
     /// A whole number within a range.
     pub(crate) fn whole<T: TryFrom<u64>>(self, range: RangeInclusive<u64>) -> Option<T> {
         let form = format!("a whole number from {} to {}", range.start(), range.end());
-        match self.value.as_u64().filter(|number| range.contains(number)).and_then(|number| T::try_from(number).ok()) {
+        // JSON knows no whole numbers: 3.0 is 3, as far as a double is exact.
+        let whole = |number: f64| {
+            (number.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&number)).then_some(number as u64)
+        };
+        let number = self.value.as_u64().or_else(|| self.value.as_f64().and_then(whole));
+        match number.filter(|number| range.contains(number)).and_then(|number| T::try_from(number).ok()) {
             Some(number) => Some(number),
             None if self.value.is_number() => self.refuse(format!("{} does not fit; expected {form}", self.value)),
             None => self.expected(&form),

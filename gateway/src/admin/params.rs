@@ -106,8 +106,8 @@ impl Params {
     /// Refuses the request when anything was wrong.
     pub(crate) fn finish(mut self) -> Result<()> {
         for (name, _) in std::mem::take(&mut self.pairs) {
-            // Read for every resource by the layer that makes reads linearizable.
-            if name != super::freshness::PARAMETER {
+            // Read for every resource by the layers that make reads linearizable and cut answers.
+            if name != super::freshness::PARAMETER && name != super::fields::PARAMETER {
                 let known = if self.asked.is_empty() { "none".to_owned() } else { self.asked.join(", ") };
                 self.refuse(&name, format!("is not a parameter here; expected {known}"));
             }

@@ -23,7 +23,7 @@ use crate::operator::Caller;
 
 /// A row as the API shows it; what a row does not have is `null`.
 #[derive(Debug, Serialize)]
-struct View {
+pub(crate) struct View {
     request_id: Option<RequestId>,
     ts: Timestamp,
     account: AccountId,
@@ -102,25 +102,39 @@ fn limit_to(caller: &Caller, query: &mut RowQuery, params: &mut Params) {
 }
 
 fn query(params: &mut Params) -> RowQuery {
+    let query = RowQuery {
+        since: params.time("since"),
+        until: params.time("until"),
+        limit: params.limit(),
+        cursor: params.text("cursor"),
+        ..filter(params)
+    };
+    if query.since.zip(query.until).is_some_and(|(since, until)| since > until) {
+        params.refuse("until", "is before since");
+    }
+    query
+}
+
+fn filter(params: &mut Params) -> RowQuery {
     let outcomes = Outcome::ALL.map(|outcome| (outcome.as_str(), outcome));
     let status = params.parsed("status", "an HTTP status from 100 to 599");
     if status.is_some_and(|status| !(100..=599).contains(&status)) {
         params.refuse("status", "does not fit; expected an HTTP status from 100 to 599");
     }
-    let query = RowQuery {
+    RowQuery {
         account: params.text("account").map(AccountId::from),
         key: params.text("key").map(KeyId::from),
         route: params.text("route").map(Name::from),
         status,
         outcome: params.choice("outcome", &outcomes),
-        since: params.time("since"),
-        until: params.time("until"),
-        limit: params.limit(),
-        cursor: params.text("cursor"),
-    };
-    if query.since.zip(query.until).is_some_and(|(since, until)| since > until) {
-        params.refuse("until", "is before since");
+        ..RowQuery::default()
     }
+}
+
+/// Which rows a follower wants: of those to come, so there is no time and no page.
+pub(crate) fn query_of_tail(caller: &Caller, params: &mut Params) -> RowQuery {
+    let mut query = filter(params);
+    limit_to(caller, &mut query, params);
     query
 }
 

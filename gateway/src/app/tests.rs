@@ -1,6 +1,8 @@
 //! The admin API of a real node, over a socket.
 
 mod audit;
+mod explain;
+mod openapi;
 mod writes;
 
 use std::path::Path;

@@ -1,6 +1,9 @@
 //! A client of the admin API. The token is in memory only, and in no message.
 
-use std::time::Duration;
+use std::{
+    io::{BufRead, BufReader},
+    time::Duration,
+};
 
 use http::{Method, Request, header};
 use serde_json::Value;
@@ -74,6 +77,31 @@ impl Client {
         self.call(Method::DELETE, path, None, &OnlyIf::Always)
     }
 
+    /// The lines of an answer that has no end; `last` is the id of the last event that was seen.
+    pub(crate) fn stream(&self, path: &str, last: Option<&str>) -> Result<impl BufRead + use<>> {
+        let mut request = Request::builder().uri(format!("{}{path}", self.url));
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.as_str()));
+        }
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let request =
+            request.body(()).map_err(|error| Failure::Usage(format!("{path:?} cannot be asked for: {error}")))?;
+        let request = self.agent.configure_request(request).timeout_global(None).build();
+        let mut response = self.agent.run(request).map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(BufReader::new(response.into_body().into_reader()));
+        }
+        let text = response.body_mut().read_to_string().unwrap_or_default();
+        Err(refused(status.as_u16(), &serde_json::from_str(&text).unwrap_or_default()))
+    }
+
+    fn unreachable(&self, error: &ureq::Error) -> Failure {
+        Failure::Failed(format!("call {}: {error}: does a node listen there? (--admin-url says where)", self.url))
+    }
+
     fn call(&self, method: Method, path: &str, body: Option<&Value>, only_if: &OnlyIf) -> Result<Answer> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.url));
         if let Some(token) = &self.token {
@@ -92,9 +120,7 @@ impl Client {
             }
             None => self.agent.run(request.body(()).map_err(usage)?),
         };
-        let mut response = sent.map_err(|error| {
-            Failure::Failed(format!("call {}: {error}: does a node listen there? (--admin-url says where)", self.url))
-        })?;
+        let mut response = sent.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
         let etag = response.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_owned);
         let text = response

@@ -9,7 +9,7 @@ use super::{
     named::Listing,
     output::Column,
     remote::Remote,
-    time,
+    tail, time,
 };
 
 const COLUMNS: &[Column] = &[
@@ -39,6 +39,18 @@ pub(crate) struct Arguments {
 enum Verb {
     /// Lists request rows, newest first
     List(Filter),
+    /// Shows rows as they are committed, until Ctrl-C
+    #[command(after_help = "Examples:
+  tollgate requests tail
+  tollgate requests tail --account acme --status 429
+  tollgate requests tail --outcome admitted -o json | jq .path")]
+    Tail {
+        #[command(flatten)]
+        which: Which,
+        /// End after so many rows
+        #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+    },
     /// Shows a request's row
     Get {
         /// Its id
@@ -48,6 +60,20 @@ enum Verb {
 
 #[derive(Debug, Args)]
 struct Filter {
+    #[command(flatten)]
+    which: Which,
+    /// From this time: RFC 3339, or how long ago, like 15m
+    #[arg(long, value_name = "TIME", value_parser = time::past)]
+    since: Option<Timestamp>,
+    /// To this time
+    #[arg(long, value_name = "TIME", value_parser = time::past)]
+    until: Option<Timestamp>,
+    #[command(flatten)]
+    listing: Listing,
+}
+
+#[derive(Debug, Args)]
+struct Which {
     /// Of this account
     #[arg(long, value_name = "ID")]
     account: Option<String>,
@@ -63,14 +89,18 @@ struct Filter {
     /// With this outcome (admitted, rate-limited, ...)
     #[arg(long, value_name = "OUTCOME")]
     outcome: Option<String>,
-    /// From this time: RFC 3339, or how long ago, like 15m
-    #[arg(long, value_name = "TIME", value_parser = time::past)]
-    since: Option<Timestamp>,
-    /// To this time
-    #[arg(long, value_name = "TIME", value_parser = time::past)]
-    until: Option<Timestamp>,
-    #[command(flatten)]
-    listing: Listing,
+}
+
+impl Which {
+    fn pairs(self) -> Vec<(&'static str, Option<String>)> {
+        vec![
+            ("account", self.account),
+            ("key", self.key),
+            ("route", self.route),
+            ("status", self.status.map(|status| status.to_string())),
+            ("outcome", self.outcome),
+        ]
+    }
 }
 
 impl Arguments {
@@ -78,18 +108,13 @@ impl Arguments {
         let (client, format) = (self.remote.client()?, self.remote.output);
         match self.verb {
             Verb::List(filter) => {
-                let mut pairs = vec![
-                    ("account", filter.account),
-                    ("key", filter.key),
-                    ("route", filter.route),
-                    ("status", filter.status.map(|status| status.to_string())),
-                    ("outcome", filter.outcome),
-                    ("since", filter.since.map(|time| time.to_string())),
-                    ("until", filter.until.map(|time| time.to_string())),
-                ];
+                let mut pairs = filter.which.pairs();
+                pairs.push(("since", filter.since.map(|time| time.to_string())));
+                pairs.push(("until", filter.until.map(|time| time.to_string())));
                 pairs.extend(filter.listing.pairs());
                 format.list(&client.read(&format!("/v1/requests{}", query(&pairs)))?.body, COLUMNS)
             }
+            Verb::Tail { which, count } => tail::run(&client, format, &which.pairs(), count),
             Verb::Get { id } => format.object(&client.read(&format!("/v1/requests/{}", segment(&id)))?.body),
         }
     }

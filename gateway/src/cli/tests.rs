@@ -36,6 +36,11 @@ fn the_contracts_commands_parse() {
         "tollgate token create ci --role viewer --expires 30d",
         "tollgate token generate",
         "tollgate audit -o json",
+        "tollgate audit --kind key --since 1d --limit 5",
+        "tollgate audit verify --file x --head ab",
+        "tollgate audit export",
+        "tollgate requests tail --account acme --count 3 -o json",
+        "tollgate explain key_1 POST /v3/scan --ip 10.0.0.1",
         "tollgate completions bash",
     ] {
         parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));

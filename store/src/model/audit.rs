@@ -145,6 +145,13 @@ pub struct AuditChain {
 }
 
 impl AuditRecord {
+    /// Its bytes as they are stored: a version byte, then CBOR.
+    pub fn stored(&self) -> Vec<u8> {
+        let mut bytes = vec![1];
+        minicbor::encode(self, &mut bytes).expect("writing to memory cannot fail");
+        bytes
+    }
+
     /// The object before; none when there was none or this build does not know its kind.
     pub fn object_before(&self) -> Option<AuditObject> {
         AuditObject::read(&self.kind, &self.before_object)
@@ -205,18 +212,12 @@ pub fn link(stored: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn stored(record: &AuditRecord) -> Vec<u8> {
-        let mut bytes = vec![1];
-        minicbor::encode(record, &mut bytes).expect("writing to memory cannot fail");
-        bytes
-    }
-
     fn lines(count: u64) -> Vec<Vec<u8>> {
         let mut previous = Vec::new();
         (1..=count)
             .map(|revision| {
                 let record = AuditRecord { revision, previous: previous.clone(), ..AuditRecord::default() };
-                let bytes = stored(&record);
+                let bytes = record.stored();
                 previous = link(&bytes);
                 bytes
             })
@@ -238,7 +239,7 @@ mod tests {
         let mut changed = whole.clone();
         let mut record: AuditRecord = minicbor::decode(&changed[2][1..]).expect("a line");
         record.actor = "somebody else".into();
-        changed[2] = stored(&record);
+        changed[2] = record.stored();
         assert_eq!(verify(&changed), Err(AuditError::Broken { revision: 4, line: 0 }));
         let mut missing = whole.clone();
         missing.remove(1);

@@ -322,6 +322,36 @@ fn staging_a_profile_keeps_the_published_one_and_the_new_one() {
 }
 
 #[test]
+fn a_follower_sees_every_row_once_in_the_order_of_commits_whatever_is_sealed() {
+    let mut rig = ledger();
+    let query = RowQuery::default();
+    // The second batch's rows arrived before the first one's.
+    rig.rows(1, &[row(1, at(50)), row(2, at(51))]);
+    let from = rig.state().next_record();
+    rig.rows(2, &[row(3, at(10)), row(4, at(60))]);
+    rig.rows(3, &[row(5, at(20))]);
+    let ids = |followed: &crate::state::Followed| {
+        followed.rows.iter().map(|row| row.request_id.0 as u64 & 0xff).collect::<Vec<_>>()
+    };
+    let all = rig.state().rows_from(0, &query, 100).expect("read");
+    assert_eq!((ids(&all), all.next), (vec![1, 2, 3, 4, 5], 5));
+    assert_eq!(ids(&rig.state().rows_from(from, &query, 100).expect("read")), [3, 4, 5]);
+    rig.cold(ColdCommand::Seal { from: 1, to: rig.log.len() as u64 });
+    rig.checkpoint();
+    let (mut next, mut seen) = (0, Vec::new());
+    while next < rig.state().next_record() {
+        let some = rig.state().rows_from(next, &query, 2).expect("read");
+        assert!(some.next > next && some.rows.len() <= 2);
+        seen.extend(ids(&some));
+        next = some.next;
+    }
+    assert_eq!(seen, [1, 2, 3, 4, 5]);
+    let none = RowQuery { account: Some("other".into()), ..RowQuery::default() };
+    let followed = rig.state().rows_from(0, &none, 100).expect("read");
+    assert_eq!((followed.rows.len(), followed.next), (0, 5));
+}
+
+#[test]
 fn changes_of_one_account_at_the_same_time_do_not_drop_each_others_profiles() {
     let mut rig = ledger();
     let ulid = |ms: u64, random: u128| ulid::Ulid::from_parts(ms, random).to_string();

@@ -1,0 +1,249 @@
+//! The OpenAPI 3.1 document.
+
+#![allow(clippy::needless_pass_by_value, reason = "schemas are put together from fresh parts")]
+
+use http::Method;
+use serde_json::{Map, Value, json};
+
+use super::{
+    Answer, Call, Paths, Takes, Text,
+    schema::{about, list, name, object, one_of, or_null, pattern, slug, text, time, whole},
+    views::{self, View},
+};
+
+/// Refusals that every call can meet, and the words for them.
+const REFUSALS: [(u16, &str); 10] = [
+    (400, "Malformed: the query, a header, or a body that is not JSON"),
+    (401, "No token, or one that is not known or has expired"),
+    (403, "The token's role is too low, or it is limited to other accounts"),
+    (404, "Not there"),
+    (409, "In the way: it exists, is in use, or is being changed"),
+    (412, "The object is not as If-Match or If-None-Match says"),
+    (413, "The body is larger than admin_body_bytes"),
+    (422, "The body does not fit; `errors` has every place"),
+    (500, "The ledger could not be read"),
+    (503, "No quorum, or at a bound: try again after Retry-After"),
+];
+
+/// The whole document.
+pub(crate) fn complete(paths: Paths) -> Value {
+    let paths: Map<String, Value> =
+        paths.into_iter().map(|(path, item)| (format!("/v1{path}"), Value::Object(item))).collect();
+    let schemas: Map<String, Value> =
+        View::ALL.into_iter().map(|view| (view.name(), view.schema())).chain([("Problem".into(), problem())]).collect();
+    let responses: Map<String, Value> = REFUSALS
+        .into_iter()
+        .map(|(status, words)| {
+            let body = json!({ "schema": { "$ref": "#/components/schemas/Problem" } });
+            (
+                format!("Refused{status}"),
+                json!({ "description": words, "content": { "application/problem+json": body } }),
+            )
+        })
+        .collect();
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Tollgate admin API",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Accounts, keys, tiers, routes and upstreams of a Tollgate cluster; its request log, usage and audit. \
+                            A write that was answered is in force on every node. Reads are linearizable unless they say \
+                            `?consistency=stale`.",
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "servers": [{ "url": "/" }],
+        "security": [{ "token": [] }],
+        "tags": [
+            { "name": "accounts" }, { "name": "keys" }, { "name": "tiers" }, { "name": "routes" }, { "name": "upstreams" },
+            { "name": "requests" }, { "name": "cluster" }, { "name": "tokens" }, { "name": "audit" }, { "name": "batch" },
+            { "name": "explain" },
+        ],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "responses": responses,
+            "securitySchemes": {
+                "token": { "type": "http", "scheme": "bearer", "description": "An admin token, `tga_…`." },
+            },
+        },
+    })
+}
+
+/// One call.
+pub(super) fn operation(method: &Method, path: &str, call: &Call) -> Value {
+    let reads = *method == Method::GET;
+    let mut parameters: Vec<Value> = in_path(path);
+    for takes in call.takes {
+        parameters.extend(taken(*takes, method));
+    }
+    if reads {
+        let choices = one_of(&["linearizable", "stale"]);
+        parameters.push(query("consistency", choices, "How fresh; stale says its age in Tollgate-Staleness-Ms"));
+    }
+    if let Some((_, Answer::Revised(view) | Answer::Plain(view) | Answer::List(view))) = call.answers.first()
+        && reads
+    {
+        let fields: Vec<String> = view.fields().into_iter().collect();
+        let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+        let some = json!({ "type": "array", "items": one_of(&fields), "minItems": 1 });
+        let mut parameter = query("fields", some, "Only these fields, by commas");
+        parameter["style"] = "form".into();
+        parameter["explode"] = false.into();
+        parameters.push(parameter);
+    }
+    if *method == Method::POST && call.id != "explain" {
+        let form = pattern("^[!-~]{1,255}$");
+        parameters.push(header(
+            "Idempotency-Key",
+            form,
+            "Makes the call happen once in 24 h, however often it is sent",
+        ));
+    }
+    let mut responses: Map<String, Value> = call
+        .answers
+        .iter()
+        .map(|(status, answer)| (status.to_string(), answered(*answer, *method == Method::POST)))
+        .collect();
+    for (status, _) in REFUSALS {
+        let refusal = json!({ "$ref": format!("#/components/responses/Refused{status}") });
+        responses.insert(status.to_string(), refusal);
+    }
+    let tag = path.split('/').nth(1).unwrap_or_default();
+    let tag = if path.ends_with("/keys") { "keys" } else { tag };
+    let mut operation = json!({
+        "operationId": call.id,
+        "tags": [tag],
+        "summary": call.summary,
+        "description": format!("Needs the role `{}`.", call.role),
+        "parameters": parameters,
+        "responses": responses,
+    });
+    if let Some(body) = call.body {
+        let example: Value = serde_json::from_str(body.example).expect("examples are JSON");
+        let kind = if *method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+        let content = json!({ kind: { "schema": (body.form)(), "example": example } });
+        operation["requestBody"] = json!({ "required": !body.may_be_empty, "content": content });
+    }
+    operation
+}
+
+fn in_path(path: &str) -> Vec<Value> {
+    let (schema, words, example) = match path.split('/').nth(1) {
+        Some("accounts") => (slug(), "The account's id", "acme"),
+        Some("keys") => (pattern("^key_[0-9A-HJKMNP-TV-Z]{26}$"), "The key's id", "key_01M7YCG97NQQWGSKVJ8BWS25DH"),
+        Some("tokens") => (pattern("^tok_[0-9A-HJKMNP-TV-Z]{26}$"), "The token's id", "tok_01M7YCG97NQQWGSKVJ8BWS25DH"),
+        Some("requests") => {
+            (json!({ "type": "string", "format": "uuid" }), "The request's id", "01a1fcbf-ddfa-7afd-b03e-aa2842c0410f")
+        }
+        Some("tiers") => (name(), "Its name", "free"),
+        Some("routes") => (name(), "Its name", "scan"),
+        _ => (name(), "Its name", "scan-api"),
+    };
+    path.split('/')
+        .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+        .map(|part| {
+            json!({
+                "name": part, "in": "path", "required": true, "schema": schema, "description": words, "example": example,
+            })
+        })
+        .collect()
+}
+
+fn taken(takes: Takes, method: &Method) -> Vec<Value> {
+    match takes {
+        Takes::Page => vec![
+            query("limit", whole(1, 1_000), "Items of a page; 50 when not said"),
+            query("cursor", pattern("^[A-Za-z0-9_-]+$"), "A next_cursor, as it was given"),
+        ],
+        Takes::Query(name, form, words) => vec![query(name, form.schema(), words)],
+        Takes::Condition => {
+            let form = pattern("^(?:\"[0-9]{1,18}\"|\\*)$");
+            let mut taken = vec![header(
+                "If-Match",
+                form,
+                "Only if the object is at this revision (its ETag), or there at all (*)",
+            )];
+            if *method == Method::PUT {
+                taken.push(header(
+                    "If-None-Match",
+                    one_of(&["*"]),
+                    "Only if there is none; never together with If-Match",
+                ));
+            }
+            taken
+        }
+        Takes::LastEvent => vec![header("Last-Event-ID", pattern("^[0-9]{1,18}$"), "Goes on after this event")],
+    }
+}
+
+impl Text {
+    fn schema(self) -> Value {
+        match self {
+            Self::Any => json!({ "type": "string", "minLength": 1, "maxLength": 200 }),
+            Self::Name => name(),
+            Self::Slug => slug(),
+            Self::Time => time(),
+            Self::Status => whole(100, 599),
+            Self::OneOf(texts) => one_of(texts),
+            Self::Outcome => views::outcome(),
+            Self::AuditPlace => pattern("^[0-9]{1,18}\\.[0-9]{1,9}$"),
+        }
+    }
+}
+
+fn query(name: &str, schema: Value, words: &str) -> Value {
+    json!({ "name": name, "in": "query", "required": false, "schema": schema, "description": words })
+}
+
+fn header(name: &str, schema: Value, words: &str) -> Value {
+    json!({ "name": name, "in": "header", "required": false, "schema": schema, "description": words })
+}
+
+fn answered(answer: Answer, can_be_repeated: bool) -> Value {
+    let of = |view: View| json!({ "$ref": format!("#/components/schemas/{}", view.name()) });
+    let mut headers = json!({ "X-Request-Id": { "schema": { "type": "string", "format": "uuid" } } });
+    if can_be_repeated {
+        let words = "Sent when the answer repeats an earlier one under the same Idempotency-Key.";
+        headers["Idempotency-Replayed"] = json!({ "schema": one_of(&["true"]), "description": words });
+    }
+    let (words, kind, schema) = match answer {
+        Answer::Empty => return json!({ "description": "Done", "headers": headers }),
+        Answer::Revised(view) => {
+            headers["ETag"] = json!({ "schema": pattern("^\"[0-9]+\"$"), "description": "The object's revision." });
+            ("The object", "application/json", of(view))
+        }
+        Answer::Plain(view) => ("Done", "application/json", of(view)),
+        Answer::List(view) => {
+            let next = about(or_null(text()), "Where the next page starts; null on the last one.");
+            ("A page", "application/json", object(vec![("data", list(of(view))), ("next_cursor", next)]))
+        }
+        Answer::Events(view) => (
+            "Events, as they come",
+            "text/event-stream",
+            about(text(), &format!("`data` of each `request` event is a {}.", view.name())),
+        ),
+        Answer::Lines(view) => {
+            ("Lines", "application/x-ndjson", about(text(), &format!("Each line is an {}.", view.name())))
+        }
+    };
+    json!({ "description": words, "headers": headers, "content": { kind: { "schema": schema } } })
+}
+
+fn problem() -> Value {
+    let error = object(vec![
+        ("pointer", about(text(), "JSON pointer (RFC 6901) into the body; `?name` for a query parameter.")),
+        ("detail", text()),
+    ]);
+    let mut problem = object(vec![
+        ("type", text()),
+        ("title", text()),
+        ("status", whole(400, 599)),
+        ("code", about(text(), "Stable.")),
+        ("detail", text()),
+        ("request_id", text()),
+        ("errors?", list(error)),
+        ("current_revision?", json!({ "type": "integer" })),
+    ]);
+    problem["description"] = "RFC 9457".into();
+    problem
+}

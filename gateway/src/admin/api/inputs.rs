@@ -1,0 +1,233 @@
+//! What the API takes, as schemas: the same bounds as the readers of each resource.
+
+use serde_json::{Value, json};
+
+use super::{
+    Body,
+    schema::{
+        about, any_object, ignored, label, list_of, name, object, one_of, or_null, path, pattern, slug, time, whole,
+    },
+};
+use crate::admin::{batch::MAX_OPERATIONS, forms::MAX_WHOLE};
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// A body with an example.
+pub(super) const fn body(form: fn() -> Value, example: &'static str) -> Body {
+    Body { form, example, may_be_empty: false }
+}
+
+macro_rules! bodies {
+    ($($name:ident: $form:ident, $example:literal;)*) => {
+        $(pub(crate) const $name: Body = body($form, $example);)*
+    };
+}
+
+bodies! {
+    NEW_ACCOUNT: new_account, r#"{"id": "acme", "name": "ACME", "tier": "free", "metadata": {"crm": 5}}"#;
+    CHANGED_ACCOUNT: changed_account, r#"{"name": "ACME Ltd", "metadata": {"crm": null, "vip": true}}"#;
+    CHANGED_KEY: changed_key, r#"{"scopes": ["scan"], "allowed_ips": ["10.0.0.0/8"]}"#;
+    TIER: tier, r#"{"limits": [{"name": "per-second", "per": ["key", "route"], "rate": "5/s", "burst": 15}], "quotas": [{"name": "daily", "limit": 10000, "period": "day"}], "concurrency": 20}"#;
+    ROUTE: route, r#"{"match": {"path_prefix": "/v3", "methods": ["POST"]}, "upstream": "scan-api", "scopes": ["scan"]}"#;
+    UPSTREAM: upstream, r#"{"targets": [{"url": "http://127.0.0.1:9000"}, {"url": "http://127.0.0.1:9001", "weight": 3}]}"#;
+    NEW_TOKEN: new_token, r#"{"name": "ci", "role": "operator", "accounts": ["eu-*"]}"#;
+    QUESTION: question, r#"{"key_id": "key_01M7YCG97NQQWGSKVJ8BWS25DH", "method": "POST", "path": "/v3/scan"}"#;
+    BATCH: batch, r#"{"operations": [{"method": "PUT", "path": "/v1/tiers/gold", "body": {"concurrency": 50}}, {"method": "PATCH", "path": "/v1/accounts/acme", "body": {"tier": "gold"}}]}"#;
+}
+
+pub(crate) const NEW_KEY: Body =
+    Body { form: new_key, example: r#"{"name": "ci", "env": "test", "scopes": ["scan"]}"#, may_be_empty: true };
+pub(crate) const ROTATION: Body = Body { form: rotation, example: r#"{"grace_seconds": 3600}"#, may_be_empty: true };
+
+fn scopes() -> Value {
+    or_null(list_of(name(), 100))
+}
+
+fn limit() -> Value {
+    object(vec![
+        ("name", name()),
+        ("per?", or_null(list_of(one_of(&["account", "key", "route"]), 3))),
+        ("rate", about(pattern("^[1-9][0-9]{0,8}/[smhd]$"), "Units a second, minute, hour or day.")),
+        ("burst", whole(1, 100_000_000)),
+        ("expires_at?", or_null(time())),
+    ])
+}
+
+fn quota() -> Value {
+    object(vec![
+        ("name", name()),
+        ("unit?", or_null(one_of(&["requests", "content-bytes", "cost"]))),
+        ("limit", whole(0, MAX_WHOLE)),
+        ("period", one_of(&["hour", "day", "week", "month"])),
+        ("timezone?", about(or_null(json!({ "type": "string" })), "An IANA name like Europe/Berlin.")),
+        ("overage?", or_null(one_of(&["block", "allow"]))),
+        ("expires_at?", or_null(time())),
+    ])
+}
+
+/// A tier's policies do not end.
+fn of_tier(mut policy: Value) -> Value {
+    policy["properties"]["expires_at"] = json!({ "type": "null" });
+    policy
+}
+
+fn overrides() -> Value {
+    or_null(object(vec![("limits?", or_null(list_of(limit(), 16))), ("quotas?", or_null(list_of(quota(), 16)))]))
+}
+
+fn new_account() -> Value {
+    account(vec![("id?", or_null(slug())), ("tier", name())])
+}
+
+/// A merge patch: what is null is removed.
+fn changed_account() -> Value {
+    account(vec![("id?", slug()), ("tier?", name())])
+}
+
+fn account(mut fields: Vec<(&str, Value)>) -> Value {
+    fields.extend([
+        ("name?", or_null(label())),
+        ("state?", or_null(one_of(&["active", "suspended"]))),
+        ("region?", or_null(name())),
+        ("overrides?", overrides()),
+        ("metadata?", or_null(json!({ "type": "object", "maxProperties": 64 }))),
+        ("created_at?", ignored()),
+        ("revision?", ignored()),
+    ]);
+    object(fields)
+}
+
+fn networks() -> Value {
+    let network = json!({ "anyOf": [
+        { "type": "string", "format": "ipv4" },
+        { "type": "string", "format": "ipv6" },
+        { "type": "string", "pattern": "^(?:[1-9]?[0-9]\\.){3}[1-9]?[0-9]/(?:[12]?[0-9]|3[0-2])$" },
+    ] });
+    or_null(list_of(network, 100))
+}
+
+fn new_key() -> Value {
+    object(vec![
+        ("env?", or_null(one_of(&["live", "test"]))),
+        ("name?", or_null(label())),
+        ("scopes?", scopes()),
+        ("allowed_ips?", networks()),
+        ("expires_at?", or_null(time())),
+        ("state?", or_null(one_of(&["active", "disabled"]))),
+    ])
+}
+
+fn changed_key() -> Value {
+    object(vec![
+        ("name?", or_null(label())),
+        ("scopes?", scopes()),
+        ("allowed_ips?", networks()),
+        ("expires_at?", or_null(time())),
+        ("state?", or_null(one_of(&["active", "disabled"]))),
+        ("last_used_at?", ignored()),
+        ("created_at?", ignored()),
+        ("revoked_at?", ignored()),
+        ("revision?", ignored()),
+    ])
+}
+
+fn rotation() -> Value {
+    object(vec![("grace_seconds?", or_null(whole(0, 366 * 86_400)))])
+}
+
+fn tier() -> Value {
+    object(vec![
+        ("limits?", or_null(list_of(of_tier(limit()), 16))),
+        ("quotas?", or_null(list_of(of_tier(quota()), 16))),
+        ("concurrency?", or_null(whole(1, 1_000_000))),
+        ("max_body_bytes?", or_null(whole(0, MAX_WHOLE))),
+        ("routes?", scopes()),
+        ("log_retention_days?", or_null(whole(1, 3_650))),
+        ("revision?", ignored()),
+    ])
+}
+
+fn route() -> Value {
+    let host = pattern("^[a-z0-9._-]{1,253}$");
+    let method = pattern("^[A-Z-]{1,32}$");
+    object(vec![
+        (
+            "match",
+            object(vec![
+                ("host?", or_null(host)),
+                ("path_prefix?", or_null(path())),
+                ("path?", or_null(path())),
+                ("methods?", or_null(list_of(method, 16))),
+            ]),
+        ),
+        ("upstream", name()),
+        ("strip_prefix?", or_null(path())),
+        ("timeout_ms?", or_null(whole(1, HOUR_MS))),
+        ("retries?", or_null(whole(0, 10))),
+        ("scopes?", scopes()),
+        ("cost?", or_null(whole(0, 1_000_000_000))),
+        ("max_body_bytes?", or_null(whole(0, MAX_WHOLE))),
+        ("revision?", ignored()),
+    ])
+}
+
+fn upstream() -> Value {
+    let target = object(vec![
+        ("url", pattern("^http://[a-z0-9][a-z0-9.-]{0,60}:[1-9][0-9]{0,3}$")),
+        ("weight?", or_null(whole(0, 10_000))),
+    ]);
+    let mut targets = list_of(target, 64);
+    targets["minItems"] = 1.into();
+    object(vec![
+        ("targets", targets),
+        (
+            "health_check?",
+            or_null(object(vec![
+                ("path", path()),
+                ("interval_ms", whole(100, HOUR_MS)),
+                ("threshold?", or_null(whole(1, 100))),
+            ])),
+        ),
+        ("connect_timeout_ms?", or_null(whole(1, HOUR_MS))),
+        ("idle_timeout_ms?", or_null(whole(1, HOUR_MS))),
+        ("max_connections?", or_null(whole(1, 1_000_000))),
+        ("revision?", ignored()),
+    ])
+}
+
+fn new_token() -> Value {
+    let selector = pattern("^[A-Za-z0-9][A-Za-z0-9._-]{0,61}\\*?$");
+    object(vec![
+        ("name", label()),
+        ("role", one_of(&["viewer", "operator", "admin"])),
+        ("accounts?", about(or_null(list_of(selector, 100)), "Accounts that it is limited to.")),
+        ("account?", about(or_null(slug()), "Makes it this account's own token.")),
+        ("expires_at?", or_null(time())),
+    ])
+}
+
+fn question() -> Value {
+    let mut question = object(vec![
+        ("key?", about(json!({ "type": "string", "maxLength": 256 }), "A key's text.")),
+        ("key_id?", json!({ "type": "string", "maxLength": 64 })),
+        ("method?", or_null(pattern("^[A-Z-]{1,32}$"))),
+        ("path", path()),
+        ("host?", or_null(pattern("^[a-z0-9._-]{1,253}$"))),
+        ("ip?", or_null(json!({ "type": "string", "format": "ipv4" }))),
+        ("body_bytes?", or_null(whole(0, MAX_WHOLE))),
+    ]);
+    question["oneOf"] = json!([{ "required": ["key"] }, { "required": ["key_id"] }]);
+    question
+}
+
+fn batch() -> Value {
+    let operation = object(vec![
+        ("method", one_of(&["POST", "PUT", "PATCH", "DELETE"])),
+        ("path", pattern("^/v1(?:/[A-Za-z0-9._-]{1,63}){1,3}$")),
+        ("body?", any_object()),
+        ("if_match?", or_null(pattern("^(?:\"[0-9]{1,18}\"|\\*)$"))),
+    ]);
+    let mut operations = list_of(operation, MAX_OPERATIONS as u64);
+    operations["minItems"] = 1.into();
+    object(vec![("operations", operations)])
+}

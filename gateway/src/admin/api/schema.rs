@@ -1,0 +1,101 @@
+//! JSON Schema (2020-12, as OpenAPI 3.1 has it), in few words.
+
+#![allow(clippy::needless_pass_by_value, reason = "schemas are put together from fresh parts")]
+
+use serde_json::{Map, Value, json};
+
+/// A text; the pattern holds for all of it.
+pub(super) fn pattern(pattern: &str) -> Value {
+    json!({ "type": "string", "pattern": pattern })
+}
+
+pub(super) fn text() -> Value {
+    json!({ "type": "string" })
+}
+
+/// The name of a tier, route, upstream, limit, quota, scope or region.
+pub(super) fn name() -> Value {
+    pattern("^[a-z0-9][a-z0-9._-]{0,62}$")
+}
+
+/// The id of an account.
+pub(super) fn slug() -> Value {
+    pattern("^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+}
+
+/// What people call something.
+pub(super) fn label() -> Value {
+    json!({ "type": "string", "maxLength": 200, "pattern": "^[^\\x00-\\x1f\\x7f-\\x9f]*$" })
+}
+
+pub(super) fn time() -> Value {
+    json!({ "type": "string", "format": "date-time" })
+}
+
+pub(super) fn path() -> Value {
+    json!({ "type": "string", "maxLength": 255, "pattern": "^/[!-\"$->@-~]*$" })
+}
+
+pub(super) fn boolean() -> Value {
+    json!({ "type": "boolean" })
+}
+
+pub(super) fn whole(least: u64, most: u64) -> Value {
+    json!({ "type": "integer", "minimum": least, "maximum": most })
+}
+
+/// Any whole number that is not negative.
+pub(super) fn count() -> Value {
+    json!({ "type": "integer", "minimum": 0 })
+}
+
+pub(super) fn one_of(texts: &[&str]) -> Value {
+    json!({ "type": "string", "enum": texts })
+}
+
+pub(super) fn list(items: Value) -> Value {
+    json!({ "type": "array", "items": items })
+}
+
+pub(super) fn list_of(items: Value, most: u64) -> Value {
+    json!({ "type": "array", "items": items, "maxItems": most })
+}
+
+/// A JSON object of the caller's own.
+pub(super) fn any_object() -> Value {
+    json!({ "type": "object" })
+}
+
+/// The same, or null.
+pub(super) fn or_null(schema: Value) -> Value {
+    match schema {
+        Value::Object(mut map) if map.contains_key("type") && !map.contains_key("enum") => {
+            map["type"] = json!([map["type"], "null"]);
+            Value::Object(map)
+        }
+        schema => json!({ "anyOf": [schema, { "type": "null" }] }),
+    }
+}
+
+/// Anything; what the caller sends is not looked at.
+pub(super) fn ignored() -> Value {
+    json!({ "description": "As answered; not looked at." })
+}
+
+/// An object; a field whose name ends in `?` may be left out.
+pub(super) fn object(fields: Vec<(&str, Value)>) -> Value {
+    let required: Vec<&str> = fields.iter().map(|(name, _)| *name).filter(|name| !name.ends_with('?')).collect();
+    let properties: Map<String, Value> =
+        fields.iter().map(|(name, schema)| (name.trim_end_matches('?').to_owned(), schema.clone())).collect();
+    let mut object = json!({ "type": "object", "properties": properties, "additionalProperties": false });
+    if !required.is_empty() {
+        object["required"] = json!(required);
+    }
+    object
+}
+
+/// With words.
+pub(super) fn about(mut schema: Value, words: &str) -> Value {
+    schema["description"] = words.into();
+    schema
+}

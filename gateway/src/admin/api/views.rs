@@ -1,0 +1,355 @@
+//! What the API answers, as schemas. A test holds each against what is really answered.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use store::model::Outcome;
+
+use super::schema::{
+    about, any_object, boolean, count, label, list, name, object, one_of, or_null, pattern, slug, text, time, whole,
+};
+
+/// Something that is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum View {
+    Account,
+    Key,
+    NewKey,
+    Tier,
+    Route,
+    Upstream,
+    Token,
+    NewToken,
+    Request,
+    Usage,
+    LimitNow,
+    Explanation,
+    Cluster,
+    AuditLine,
+    AuditExport,
+    AuditVerdict,
+    Batch,
+}
+
+impl View {
+    pub(super) const ALL: [Self; 17] = [
+        Self::Account,
+        Self::Key,
+        Self::NewKey,
+        Self::Tier,
+        Self::Route,
+        Self::Upstream,
+        Self::Token,
+        Self::NewToken,
+        Self::Request,
+        Self::Usage,
+        Self::LimitNow,
+        Self::Explanation,
+        Self::Cluster,
+        Self::AuditLine,
+        Self::AuditExport,
+        Self::AuditVerdict,
+        Self::Batch,
+    ];
+
+    /// Its name among the document's components.
+    pub(super) fn name(self) -> String {
+        format!("{self:?}")
+    }
+
+    /// The names of its fields.
+    pub(super) fn fields(self) -> BTreeSet<String> {
+        let schema = self.schema();
+        schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect()
+    }
+
+    pub(super) fn schema(self) -> Value {
+        match self {
+            Self::Account => object(vec![
+                ("id", slug()),
+                ("name", label()),
+                ("tier", name()),
+                ("state", one_of(&["active", "suspended"])),
+                ("region", or_null(name())),
+                ("overrides", object(vec![("limits", list(limit())), ("quotas", list(quota()))])),
+                ("metadata", any_object()),
+                ("created_at", time()),
+                ("revision", count()),
+            ]),
+            Self::Key => object(key()),
+            Self::NewKey => {
+                let mut fields = key();
+                // Missing where an answer is repeated under an Idempotency-Key.
+                fields.push(("secret?", about(text(), "The key's text: shown in this answer and nowhere else.")));
+                object(fields)
+            }
+            Self::Tier => object(vec![
+                ("name", name()),
+                ("limits", list(limit())),
+                ("quotas", list(quota())),
+                ("concurrency?", count()),
+                ("max_body_bytes?", count()),
+                ("routes?", list(name())),
+                ("log_retention_days?", count()),
+                ("revision", count()),
+            ]),
+            Self::Route => object(vec![
+                ("name", name()),
+                (
+                    "match",
+                    object(vec![
+                        ("host?", text()),
+                        ("path_prefix?", text()),
+                        ("path?", text()),
+                        ("methods?", list(text())),
+                    ]),
+                ),
+                ("upstream", name()),
+                ("strip_prefix?", text()),
+                ("timeout_ms?", count()),
+                ("retries", count()),
+                ("scopes?", list(name())),
+                ("cost?", count()),
+                ("max_body_bytes?", count()),
+                ("revision", count()),
+            ]),
+            Self::Upstream => object(vec![
+                ("name", name()),
+                ("targets", list(object(vec![("url", text()), ("weight", count())]))),
+                ("health_check?", object(vec![("path", text()), ("interval_ms", count()), ("threshold", count())])),
+                ("connect_timeout_ms?", count()),
+                ("idle_timeout_ms?", count()),
+                ("max_connections?", count()),
+                ("revision", count()),
+            ]),
+            Self::Token => object(token()),
+            Self::NewToken => {
+                let mut fields = token();
+                fields.push(("secret?", about(text(), "The token's text: shown in this answer and nowhere else.")));
+                object(fields)
+            }
+            Self::Request => request(),
+            Self::Usage => object(vec![
+                ("start", time()),
+                ("route?", text()),
+                ("key?", text()),
+                ("status?", json!({ "type": ["integer", "string"] })),
+                ("requests", count()),
+                ("errors", count()),
+                ("rejected", count()),
+                ("bytes_in", count()),
+                ("bytes_out", count()),
+                ("cost", count()),
+                ("latency_us", object(vec![("p50", count()), ("p95", count()), ("p99", count())])),
+            ]),
+            Self::LimitNow => object(vec![
+                ("name", name()),
+                ("kind", one_of(&["rate", "quota", "concurrency"])),
+                ("unit", unit()),
+                ("scope", or_null(text())),
+                ("limit", count()),
+                ("used", count()),
+                ("remaining", count()),
+                ("reserved", count()),
+                ("unsettled", count()),
+                ("resets_at", or_null(time())),
+            ]),
+            Self::Explanation => explanation(),
+            Self::Cluster => cluster(),
+            Self::AuditLine => object(audit()),
+            Self::AuditExport => {
+                let mut fields = audit();
+                fields.push(("entry", about(text(), "The line as it is stored, base64.")));
+                fields.push(("sha256", pattern("^[0-9a-f]{64}$")));
+                object(fields)
+            }
+            Self::AuditVerdict => object(vec![
+                ("whole", boolean()),
+                ("lines", count()),
+                ("revision", count()),
+                ("head", or_null(pattern("^[0-9a-f]{64}$"))),
+                ("broken", or_null(text())),
+            ]),
+            Self::Batch => object(vec![
+                ("revision", or_null(count())),
+                (
+                    "data",
+                    list(object(vec![
+                        ("status", whole(200, 299)),
+                        ("path", text()),
+                        ("id", text()),
+                        ("body", or_null(any_object())),
+                    ])),
+                ),
+            ]),
+        }
+    }
+}
+
+fn unit() -> Value {
+    one_of(&["requests", "content-bytes", "cost", "concurrent-requests"])
+}
+
+fn limit() -> Value {
+    object(vec![
+        ("name", name()),
+        ("per", list(one_of(&["account", "key", "route"]))),
+        ("rate", text()),
+        ("burst", count()),
+        ("expires_at?", time()),
+    ])
+}
+
+fn quota() -> Value {
+    object(vec![
+        ("name", name()),
+        ("unit", one_of(&["requests", "content-bytes", "cost"])),
+        ("limit", count()),
+        ("period", one_of(&["hour", "day", "week", "month"])),
+        ("timezone", text()),
+        ("overage", one_of(&["block", "allow"])),
+        ("expires_at?", time()),
+    ])
+}
+
+fn key() -> Vec<(&'static str, Value)> {
+    vec![
+        ("id", text()),
+        ("account", slug()),
+        ("name", label()),
+        ("prefix", one_of(&["tg_live_", "tg_test_"])),
+        ("last4", text()),
+        ("env", one_of(&["live", "test"])),
+        ("scopes", list(name())),
+        ("allowed_ips", list(text())),
+        ("expires_at", or_null(time())),
+        ("state", one_of(&["active", "disabled", "revoked"])),
+        ("last_used_at", or_null(time())),
+        ("created_at", time()),
+        ("revoked_at", or_null(time())),
+        ("rotated_from", or_null(text())),
+        ("revision", count()),
+    ]
+}
+
+fn token() -> Vec<(&'static str, Value)> {
+    vec![
+        ("id", text()),
+        ("name", label()),
+        ("role", one_of(&["viewer", "operator", "admin"])),
+        ("created_at", time()),
+        ("expires_at", or_null(time())),
+        ("accounts", list(text())),
+        ("account", or_null(slug())),
+        ("rotated_from", or_null(text())),
+        ("revision", count()),
+    ]
+}
+
+fn request() -> Value {
+    object(vec![
+        ("request_id", or_null(text())),
+        ("ts", time()),
+        ("account", slug()),
+        ("key_id", text()),
+        ("tier", name()),
+        ("route", or_null(name())),
+        ("method", text()),
+        ("path", text()),
+        ("status", count()),
+        ("outcome", outcome()),
+        ("cost", count()),
+        ("bytes_in", count()),
+        ("bytes_out", count()),
+        ("upstream_us", count()),
+        ("duration_us", count()),
+        ("client_ip", or_null(text())),
+        ("client_request_id", or_null(text())),
+        ("trace_id", or_null(text())),
+        ("node", text()),
+        ("region", or_null(text())),
+        ("completion", one_of(&["complete", "open", "client-abort", "upstream-abort", "unknown"])),
+        ("count", count()),
+    ])
+}
+
+pub(super) fn outcome() -> Value {
+    one_of(&Outcome::ALL.map(Outcome::as_str))
+}
+
+fn explanation() -> Value {
+    object(vec![
+        ("outcome", outcome()),
+        ("admitted", boolean()),
+        ("decided_by", or_null(text())),
+        ("account", or_null(slug())),
+        ("key_id", or_null(text())),
+        ("tier", or_null(name())),
+        ("route", or_null(name())),
+        ("upstream", or_null(name())),
+        (
+            "steps",
+            list(object(vec![
+                ("step", text()),
+                ("passes", boolean()),
+                ("outcome", or_null(outcome())),
+                ("detail", text()),
+                ("set_by", or_null(text())),
+            ])),
+        ),
+        (
+            "policies",
+            list(object(vec![
+                ("name", name()),
+                ("kind", one_of(&["rate", "quota", "concurrency"])),
+                ("unit", unit()),
+                ("scope", or_null(text())),
+                ("limit", count()),
+                ("used", count()),
+                ("remaining", count()),
+                ("needed", count()),
+                ("passes", boolean()),
+                ("resets_at", or_null(time())),
+                ("set_by", text()),
+            ])),
+        ),
+        ("at", time()),
+    ])
+}
+
+fn cluster() -> Value {
+    // Nodes and groups may come to tell more.
+    let open = |fields| {
+        let mut schema = object(fields);
+        if let Some(map) = schema.as_object_mut() {
+            map.shift_remove("additionalProperties");
+        }
+        schema
+    };
+    open(vec![
+        ("node", text()),
+        ("ready", boolean()),
+        ("reason", or_null(text())),
+        ("nodes", list(open(vec![("id", text()), ("name", text()), ("voter", boolean()), ("this", boolean())]))),
+        ("groups", list(open(vec![("group", count()), ("kind", one_of(&["meta", "ledger"])), ("term", count())]))),
+    ])
+}
+
+fn audit() -> Vec<(&'static str, Value)> {
+    vec![
+        ("revision", count()),
+        ("line", count()),
+        ("at", time()),
+        ("actor", text()),
+        ("role", or_null(one_of(&["viewer", "operator", "admin"]))),
+        ("source", or_null(text())),
+        ("request_id", or_null(text())),
+        ("action", text()),
+        ("kind", text()),
+        ("id", text()),
+        ("result", about(text(), "`done`, or the code of the refusal.")),
+        ("before", or_null(any_object())),
+        ("after", or_null(any_object())),
+        ("previous", or_null(pattern("^[0-9a-f]{64}$"))),
+    ]
+}

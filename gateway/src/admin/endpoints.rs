@@ -1,0 +1,316 @@
+//! Every call below `/v1`.
+
+mod accounts;
+
+use http::Method;
+
+use super::{
+    api::{Answer, Api, Body, Call, Takes, Text, View, inputs},
+    audit, batch, cluster, explain, requests, routes, tail, tiers, tokens, upstreams,
+};
+
+const fn call(
+    id: &'static str,
+    role: &'static str,
+    summary: &'static str,
+    takes: &'static [Takes],
+    body: Option<Body>,
+    answers: &'static [(u16, Answer)],
+) -> Call {
+    Call { id, summary, role, takes, body, answers }
+}
+
+const ROLES: &[&str] = &["viewer", "operator", "admin"];
+const IF: &[Takes] = &[Takes::Condition];
+const NAME: Takes = Takes::Query("name_prefix", Text::Name, "Whose name begins so");
+const NAMES: &[Takes] = &[Takes::Page, NAME];
+const DONE: &[(u16, Answer)] = &[(204, Answer::Empty)];
+
+const OF_ACCOUNT: Takes = Takes::Query("account", Text::Slug, "Of this account");
+const WITH_KEY: Takes = Takes::Query("key", Text::Any, "With this key");
+const ON_ROUTE: Takes = Takes::Query("route", Text::Name, "On this route");
+const WITH_STATUS: Takes = Takes::Query("status", Text::Status, "With this status");
+const WITH_OUTCOME: Takes = Takes::Query("outcome", Text::Outcome, "With this outcome");
+
+/// The table.
+pub(crate) fn all() -> Api {
+    let (get, post, put, patch, delete) = (Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE);
+    let api = accounts::and_keys(Api::new(), &get, &post, &patch, &delete);
+    named(api, &get, &put, &delete)
+        .call(
+            &get,
+            "/requests",
+            requests::list,
+            call(
+                "listRequests",
+                "viewer",
+                "The request log, newest first",
+                &[
+                    Takes::Page,
+                    OF_ACCOUNT,
+                    WITH_KEY,
+                    ON_ROUTE,
+                    WITH_STATUS,
+                    WITH_OUTCOME,
+                    Takes::Query("since", Text::Time, "That arrived at or after"),
+                    Takes::Query("until", Text::Time, "That arrived before"),
+                ],
+                None,
+                &[(200, Answer::List(View::Request))],
+            ),
+        )
+        .call(
+            &get,
+            "/requests/tail",
+            tail::get,
+            call(
+                "tailRequests",
+                "viewer",
+                "Rows as they are committed, as server-sent events",
+                &[OF_ACCOUNT, WITH_KEY, ON_ROUTE, WITH_STATUS, WITH_OUTCOME, Takes::LastEvent],
+                None,
+                &[(200, Answer::Events(View::Request))],
+            ),
+        )
+        .call(
+            &get,
+            "/requests/{id}",
+            requests::get,
+            call("getRequest", "viewer", "A request's row", &[], None, &[(200, Answer::Plain(View::Request))]),
+        )
+        .call(
+            &post,
+            "/explain",
+            explain::create,
+            call(
+                "explain",
+                "viewer",
+                "What a request would meet now, step by step; nothing is consumed",
+                &[],
+                Some(inputs::QUESTION),
+                &[(200, Answer::Plain(View::Explanation))],
+            ),
+        )
+        .call(
+            &get,
+            "/cluster",
+            cluster::get,
+            call(
+                "getCluster",
+                "viewer",
+                "The cluster as this node sees it",
+                &[],
+                None,
+                &[(200, Answer::Plain(View::Cluster))],
+            ),
+        )
+        .call(
+            &get,
+            "/tokens",
+            tokens::list,
+            call(
+                "listTokens",
+                "admin",
+                "Admin tokens, without their secrets",
+                &[Takes::Page, Takes::Query("role", Text::OneOf(ROLES), "With this role")],
+                None,
+                &[(200, Answer::List(View::Token))],
+            ),
+        )
+        .call(
+            &post,
+            "/tokens",
+            tokens::create,
+            call(
+                "createToken",
+                "admin",
+                "Makes a token; its secret is in this answer alone",
+                &[],
+                Some(inputs::NEW_TOKEN),
+                &[(201, Answer::Revised(View::NewToken))],
+            ),
+        )
+        .call(
+            &get,
+            "/tokens/{id}",
+            tokens::get,
+            call("getToken", "admin", "A token", &[], None, &[(200, Answer::Revised(View::Token))]),
+        )
+        .call(
+            &delete,
+            "/tokens/{id}",
+            tokens::delete,
+            call("deleteToken", "admin", "Deletes a token: it works nowhere any more", IF, None, DONE),
+        )
+        .call(
+            &post,
+            "/tokens/{id}/rotate",
+            tokens::rotate,
+            call(
+                "rotateToken",
+                "admin",
+                "A new token beside the old one, which works a while longer",
+                IF,
+                Some(inputs::ROTATION),
+                &[(201, Answer::Revised(View::NewToken))],
+            ),
+        )
+        .call(
+            &get,
+            "/audit",
+            audit::list,
+            call(
+                "listAudit",
+                "viewer",
+                "Every admin write, done or refused, newest first",
+                &[
+                    Takes::Page,
+                    Takes::Query("actor", Text::Any, "By this actor"),
+                    Takes::Query("kind", Text::Any, "Of this kind of object"),
+                    Takes::Query("id", Text::Any, "Of the object with this id"),
+                    Takes::Query("result", Text::Any, "done, or the code of a refusal"),
+                    Takes::Query("since", Text::Time, "At or after"),
+                    Takes::Query("until", Text::Time, "Before"),
+                ],
+                None,
+                &[(200, Answer::List(View::AuditLine))],
+            ),
+        )
+        .call(
+            &get,
+            "/audit/export",
+            audit::export,
+            call(
+                "exportAudit",
+                "viewer",
+                "Every line as NDJSON, oldest first",
+                &[Takes::Query("after", Text::AuditPlace, "After this line: revision.line")],
+                None,
+                &[(200, Answer::Lines(View::AuditExport))],
+            ),
+        )
+        .call(
+            &get,
+            "/audit/verify",
+            audit::verify,
+            call(
+                "verifyAudit",
+                "viewer",
+                "Follows the chain over the whole audit",
+                &[],
+                None,
+                &[(200, Answer::Plain(View::AuditVerdict))],
+            ),
+        )
+        .call(
+            &post,
+            "/batch",
+            batch::create,
+            call(
+                "batch",
+                "operator",
+                "Up to 1,000 changes as one: all happen or none",
+                &[],
+                Some(inputs::BATCH),
+                &[(200, Answer::Plain(View::Batch))],
+            ),
+        )
+}
+
+fn named(api: Api, get: &Method, put: &Method, delete: &Method) -> Api {
+    api.call(
+        get,
+        "/tiers",
+        tiers::list,
+        call("listTiers", "viewer", "Tiers, by name", NAMES, None, &[(200, Answer::List(View::Tier))]),
+    )
+    .call(
+        get,
+        "/tiers/{name}",
+        tiers::get,
+        call("getTier", "viewer", "A tier", &[], None, &[(200, Answer::Revised(View::Tier))]),
+    )
+    .call(
+        put,
+        "/tiers/{name}",
+        tiers::put,
+        call(
+            "putTier",
+            "admin",
+            "Makes or replaces a tier; in force everywhere when answered",
+            IF,
+            Some(inputs::TIER),
+            &[(200, Answer::Revised(View::Tier)), (201, Answer::Revised(View::Tier))],
+        ),
+    )
+    .call(
+        delete,
+        "/tiers/{name}",
+        tiers::delete,
+        call("deleteTier", "admin", "Deletes a tier that no account uses", IF, None, DONE),
+    )
+    .call(
+        get,
+        "/routes",
+        routes::list,
+        call(
+            "listRoutes",
+            "viewer",
+            "Routes, by name",
+            &[Takes::Page, NAME, Takes::Query("upstream", Text::Name, "To this upstream")],
+            None,
+            &[(200, Answer::List(View::Route))],
+        ),
+    )
+    .call(
+        get,
+        "/routes/{name}",
+        routes::get,
+        call("getRoute", "viewer", "A route", &[], None, &[(200, Answer::Revised(View::Route))]),
+    )
+    .call(
+        put,
+        "/routes/{name}",
+        routes::put,
+        call(
+            "putRoute",
+            "admin",
+            "Makes or replaces a route; in force everywhere when answered",
+            IF,
+            Some(inputs::ROUTE),
+            &[(200, Answer::Revised(View::Route)), (201, Answer::Revised(View::Route))],
+        ),
+    )
+    .call(delete, "/routes/{name}", routes::delete, call("deleteRoute", "admin", "Deletes a route", IF, None, DONE))
+    .call(
+        get,
+        "/upstreams",
+        upstreams::list,
+        call("listUpstreams", "viewer", "Upstreams, by name", NAMES, None, &[(200, Answer::List(View::Upstream))]),
+    )
+    .call(
+        get,
+        "/upstreams/{name}",
+        upstreams::get,
+        call("getUpstream", "viewer", "An upstream", &[], None, &[(200, Answer::Revised(View::Upstream))]),
+    )
+    .call(
+        put,
+        "/upstreams/{name}",
+        upstreams::put,
+        call(
+            "putUpstream",
+            "admin",
+            "Makes or replaces an upstream; in force everywhere when answered",
+            IF,
+            Some(inputs::UPSTREAM),
+            &[(200, Answer::Revised(View::Upstream)), (201, Answer::Revised(View::Upstream))],
+        ),
+    )
+    .call(
+        delete,
+        "/upstreams/{name}",
+        upstreams::delete,
+        call("deleteUpstream", "admin", "Deletes an upstream that no route uses", IF, None, DONE),
+    )
+}
