@@ -11,6 +11,7 @@ mod audit;
 mod batch;
 mod change;
 mod cluster;
+mod declared;
 mod docs;
 mod draft;
 mod endpoints;
@@ -117,6 +118,7 @@ impl Admin {
         Router::new()
             .nest("/v1", v1)
             .route("/openapi.json", get(docs::document))
+            .route("/schema.json", get(declared::get_schema))
             .route("/docs", get(docs::index))
             .route("/docs/", get(docs::page))
             .route("/docs/{*path}", get(docs::asset))

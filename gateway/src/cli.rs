@@ -1,9 +1,10 @@
 //! The command line: one binary, one file a noun.
 //!
 //! Remote commands speak the admin API and know nothing else of a node. Data goes to stdout, all else to stderr. Exit
-//! codes: 0 done, 1 failed, 2 used wrongly, 4 not allowed.
+//! codes: 0 done, 1 failed, 2 used wrongly, 4 not allowed, 8 different.
 
 mod account;
+mod apply;
 mod audit;
 mod client;
 mod cluster;
@@ -11,6 +12,7 @@ mod completions;
 mod demo;
 mod document;
 mod explain;
+mod export;
 mod failure;
 mod key;
 mod limits;
@@ -67,6 +69,12 @@ enum Noun {
     Usage(usage::Arguments),
     /// An account's limits and quotas as they stand now
     Limits(limits::Arguments),
+    /// Makes the cluster as a file says, as one change
+    Apply(apply::Apply),
+    /// Tells where a file and the cluster differ (exit code 8)
+    Diff(apply::Diff),
+    /// Writes the cluster's configuration as a file
+    Export(export::Arguments),
     /// What a request would meet now, step by step, and who set it
     Explain(explain::Arguments),
     /// Admin tokens
@@ -93,6 +101,9 @@ pub fn main() -> ExitCode {
         Noun::Requests(arguments) => arguments.run(),
         Noun::Usage(arguments) => arguments.run(),
         Noun::Limits(arguments) => arguments.run(),
+        Noun::Apply(arguments) => arguments.run(),
+        Noun::Diff(arguments) => arguments.run(),
+        Noun::Export(arguments) => arguments.run(),
         Noun::Explain(arguments) => arguments.run(),
         Noun::Token(arguments) => arguments.run(),
         Noun::Audit(arguments) => arguments.run(),

@@ -110,6 +110,12 @@ impl Writer {
         &self.0.caller
     }
 
+    /// The same, for what can be repeated as it is: its `Idempotency-Key` says nothing.
+    pub(crate) fn without_key(mut self) -> Self {
+        self.0.asked = None;
+        self
+    }
+
     /// The request's `Idempotency-Key`.
     pub(crate) fn asked(&self) -> Option<&Asked> {
         self.0.asked.as_ref()

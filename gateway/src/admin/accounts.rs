@@ -84,17 +84,17 @@ impl Tiers for Draft<'_> {
 
 /// What a caller can set of an account.
 #[derive(Debug, PartialEq)]
-struct Form {
-    id: Option<String>,
-    tier: Name,
-    state: AccountState,
-    region: Name,
-    overrides: Overrides,
-    profile: Profile,
+pub(crate) struct Form {
+    pub(crate) id: Option<String>,
+    pub(crate) tier: Name,
+    pub(crate) state: AccountState,
+    pub(crate) region: Name,
+    pub(crate) overrides: Overrides,
+    pub(crate) profile: Profile,
 }
 
 impl Form {
-    fn read(object: &mut Object<'_>, known: &mut impl Tiers) -> Option<Self> {
+    pub(crate) fn read(object: &mut Object<'_>, known: &mut impl Tiers) -> Option<Self> {
         let id = object.optional("id").map_or(Some(None), |field| {
             field
                 .parsed("a slug (1 to 63 of a-z, A-Z, 0-9, '.', '_', '-'); acct_ goes before a ULID only", account_id)
@@ -154,11 +154,11 @@ struct Filter {
 impl Filter {
     fn read(params: &mut Params) -> Self {
         Self {
-            id_prefix: params.text("id_prefix"),
-            name_prefix: params.text("name_prefix").map(|text| text.to_lowercase()),
-            tier: params.text("tier"),
+            id_prefix: params.slug("id_prefix"),
+            name_prefix: params.short("name_prefix").map(|text| text.to_lowercase()),
+            tier: params.name("tier"),
             state: params.choice("state", STATES),
-            region: params.text("region"),
+            region: params.name("region"),
         }
     }
 
@@ -320,6 +320,11 @@ pub(crate) fn show(store: &Store, id: &str) -> Result<Option<Value>> {
     let Some(account) = store.account(&id.into())? else { return Ok(None) };
     let profile = store.profiles(&[(account.id.clone(), account.profile.clone())])?.pop().unwrap_or_default();
     Ok(Some(json!(View::of(account, profile))))
+}
+
+/// An account as the API shows it, of its parts.
+pub(crate) fn view(account: &Account, profile: &Profile) -> Value {
+    json!(View::of(account.clone(), profile.clone()))
 }
 
 /// An account as the audit keeps it: without name and metadata, which are kept with its rows alone. `profile` tells whether

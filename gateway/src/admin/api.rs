@@ -12,6 +12,7 @@ use std::{
 
 use axum::{
     Router,
+    extract::DefaultBodyLimit,
     handler::Handler,
     routing::{MethodFilter, on},
 };
@@ -28,6 +29,9 @@ use super::Admin;
 pub(crate) enum Takes {
     /// `limit`, `cursor`.
     Page,
+    /// The same of the audit, and of the request log: their cursors have forms of their own.
+    AuditPage,
+    RequestPage,
     /// A query parameter: name, schema's name, what it means.
     Query(&'static str, Text, &'static str),
     /// `If-Match`, and of a PUT `If-None-Match`.
@@ -111,6 +115,29 @@ impl Api {
     {
         let filter = MethodFilter::try_from(method.clone()).expect("one of axum's methods");
         self.router = self.router.route(path, on(filter, handler));
+        self.told(method, path, call)
+    }
+
+    /// A call whose body may be larger than others'.
+    pub(crate) fn large<H, T>(
+        mut self,
+        method: &Method,
+        path: &'static str,
+        handler: H,
+        body_bytes: usize,
+        call: Call,
+    ) -> Self
+    where
+        H: Handler<T, Arc<Admin>>,
+        T: 'static,
+    {
+        let filter = MethodFilter::try_from(method.clone()).expect("one of axum's methods");
+        let limit = DefaultBodyLimit::max(body_bytes);
+        self.router = self.router.route(path, on(filter, handler).layer(limit));
+        self.told(method, path, call)
+    }
+
+    fn told(mut self, method: &Method, path: &'static str, call: Call) -> Self {
         if let Some((_, Answer::Revised(view) | Answer::Plain(view) | Answer::List(view))) = call.answers.first()
             && *method == Method::GET
         {

@@ -104,10 +104,10 @@ struct Filter {
 impl Filter {
     fn read(params: &mut Params) -> Self {
         Self {
-            actor: params.text("actor"),
-            kind: params.text("kind"),
-            id: params.text("id"),
-            result: params.text("result"),
+            actor: params.short("actor"),
+            kind: params.short("kind"),
+            id: params.short("id"),
+            result: params.short("result"),
             since: params.time("since"),
             until: params.time("until"),
         }

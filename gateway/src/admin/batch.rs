@@ -194,7 +194,7 @@ mod tests {
         assert_eq!((operations[1].path[1].as_str(), operations[1].condition), ("key_1", Condition::Revision(3)));
         let bad = json!({ "operations": [
             { "method": "GET", "path": "/v1/accounts" },
-            { "method": "PUT", "path": "/v2/tiers/x", "if_match": "3", "x": 1 },
+            { "method": "PUT", "path": "/v2/tiers/x", "if_match": "three", "x": 1 },
         ], "more": 1 });
         let wrong =
             ["/operations/0/method", "/operations/1/path", "/operations/1/if_match", "/operations/1/x", "/more"];

@@ -6,7 +6,7 @@ use http::Method;
 
 use super::{
     api::{Answer, Api, Body, Call, Takes, Text, View, inputs},
-    audit, batch, cluster, explain, requests, routes, tail, tiers, tokens, upstreams,
+    audit, batch, cluster, declared, explain, requests, routes, tail, tiers, tokens, upstreams,
 };
 
 const fn call(
@@ -21,6 +21,7 @@ const fn call(
 }
 
 const ROLES: &[&str] = &["viewer", "operator", "admin"];
+const FLAG: &[&str] = &["true", "false"];
 const IF: &[Takes] = &[Takes::Condition];
 const NAME: Takes = Takes::Query("name_prefix", Text::Name, "Whose name begins so");
 const NAMES: &[Takes] = &[Takes::Page, NAME];
@@ -46,7 +47,7 @@ pub(crate) fn all() -> Api {
                 "viewer",
                 "The request log, newest first",
                 &[
-                    Takes::Page,
+                    Takes::RequestPage,
                     OF_ACCOUNT,
                     WITH_KEY,
                     ON_ROUTE,
@@ -164,7 +165,7 @@ pub(crate) fn all() -> Api {
                 "viewer",
                 "Every admin write, done or refused, newest first",
                 &[
-                    Takes::Page,
+                    Takes::AuditPage,
                     Takes::Query("actor", Text::Any, "By this actor"),
                     Takes::Query("kind", Text::Any, "Of this kind of object"),
                     Takes::Query("id", Text::Any, "Of the object with this id"),
@@ -200,6 +201,36 @@ pub(crate) fn all() -> Api {
                 &[],
                 None,
                 &[(200, Answer::Plain(View::AuditVerdict))],
+            ),
+        )
+        .large(
+            &post,
+            "/apply",
+            declared::apply,
+            declared::MAX_BYTES,
+            call(
+                "apply",
+                "admin",
+                "Makes the cluster as a document says, as one change; or tells what that would change",
+                &[
+                    Takes::Query("dry_run", Text::OneOf(FLAG), "Tells what would change and changes nothing"),
+                    Takes::Query("prune", Text::OneOf(FLAG), "Also removes what the document's lists do not name"),
+                ],
+                Some(inputs::DOCUMENT),
+                &[(200, Answer::Plain(View::Applied))],
+            ),
+        )
+        .call(
+            &get,
+            "/export",
+            declared::export,
+            call(
+                "export",
+                "admin",
+                "The configuration as a document that apply takes",
+                &[],
+                None,
+                &[(200, Answer::Plain(View::Document))],
             ),
         )
         .call(

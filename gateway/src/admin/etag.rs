@@ -45,8 +45,10 @@ impl Condition {
         if text == "*" {
             return Ok(Self::Present);
         }
-        let number = text.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
-        number.and_then(|number| number.parse().ok()).map(Self::Revision).ok_or(())
+        // Without its quotes too: shells and clients lose them, and there is nothing else that a number could be.
+        let number = text.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).unwrap_or(text);
+        let is_number = number.bytes().all(|digit| digit.is_ascii_digit());
+        number.parse().ok().filter(|_| is_number).map(Self::Revision).ok_or(())
     }
 
     /// The condition as the store's.
@@ -99,9 +101,10 @@ mod tests {
     fn conditions_read_and_refuse() {
         assert_eq!(read(&[]), Ok(Condition::None));
         assert_eq!(read(&[(header::IF_MATCH, "\"17\"")]), Ok(Condition::Revision(17)));
+        assert_eq!(read(&[(header::IF_MATCH, "17")]), Ok(Condition::Revision(17)));
         assert_eq!(read(&[(header::IF_MATCH, "*")]), Ok(Condition::Present));
         assert_eq!(read(&[(header::IF_NONE_MATCH, "*")]), Ok(Condition::Absent));
-        for bad in ["17", "W/\"17\"", "\"x\"", "\"1\", \"2\"", ""] {
+        for bad in ["17\"", "+17", "W/\"17\"", "\"x\"", "\"1\", \"2\"", ""] {
             assert_eq!(read(&[(header::IF_MATCH, bad)]).map_err(|p| p.code()), Err(Code::MalformedHeader), "{bad}");
         }
         assert!(read(&[(header::IF_NONE_MATCH, "\"1\"")]).is_err());

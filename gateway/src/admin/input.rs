@@ -66,6 +66,11 @@ impl<'a> Object<'a> {
         Some(Field { value, pointer: self.pointer_to(key), errors: self.errors })
     }
 
+    /// A field's text, left where it is.
+    pub(crate) fn peek(&self, key: &str) -> Option<String> {
+        self.map.get(key).and_then(Value::as_str).map(str::to_owned)
+    }
+
     /// A field that must be there.
     pub(crate) fn required(&mut self, key: &'static str) -> Option<Field<'a>> {
         let field = self.optional(key);

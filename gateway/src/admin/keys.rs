@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use store::{
     Store,
     model::{
-        AccountId, Env, Expect, Key, KeyId, KeyState, MetaOp, Name, Revision, Role, Secret, SecretKind, Timestamp,
+        AccountId, Env, Expect, Key, KeyHash, KeyId, KeyState, MetaOp, Name, Revision, Role, Secret, SecretKind,
+        Timestamp,
     },
 };
 
@@ -125,7 +126,7 @@ pub(crate) async fn list(
     let page = params.page();
     let states = [("active", KeyState::Active), ("disabled", KeyState::Disabled), ("revoked", KeyState::Revoked)];
     let (state, env) = (params.choice("state", &states), params.choice("env", ENVS));
-    let name_prefix = params.text("name_prefix").map(|text| text.to_lowercase());
+    let name_prefix = params.short("name_prefix").map(|text| text.to_lowercase());
     params.finish()?;
     let account = accounts::existing(&visitor, &admin.store, &id)?.id;
     let takes = |key: &Key| {
@@ -289,18 +290,28 @@ fn or_empty(body: Value) -> Value {
     if body.is_null() { json!({}) } else { body }
 }
 
-fn revoked(key: Key, now: Timestamp) -> Key {
+/// A key that is revoked.
+pub(crate) fn revoked(key: Key, now: Timestamp) -> Key {
     Key { state: KeyState::Revoked, revoked_at: Some(now), ..key }
 }
 
+/// A key whose text somebody else has: its hash is all that is known.
+pub(crate) fn declared(account: &str, hash: KeyHash, now: Timestamp) -> Key {
+    new(account.into(), Env::Live, hash, String::new(), now)
+}
+
 fn fresh(account: AccountId, env: Env, secret: &Secret, now: Timestamp) -> Key {
+    new(account, env, secret.hash(), secret.last4().to_owned(), now)
+}
+
+fn new(account: AccountId, env: Env, hash: KeyHash, last4: String, now: Timestamp) -> Key {
     Key {
         id: format!("key_{}", ulid::Ulid::generate()).into(),
         account,
-        hash: secret.hash(),
+        hash,
         name: Name::default(),
         env,
-        last4: secret.last4().to_owned(),
+        last4,
         scopes: Vec::new(),
         allowed_ips: Vec::new(),
         expires_at: None,

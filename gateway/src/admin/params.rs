@@ -4,16 +4,21 @@
 use std::{fmt::Display, str::FromStr};
 
 use axum::extract::{FromRequestParts, Query};
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::request::Parts;
 use store::model::Timestamp;
 
-use super::problem::{Code, FieldError, Problem, Result};
+use super::{
+    forms,
+    problem::{Code, FieldError, Problem, Result},
+};
 
 /// Items of a page when the caller does not say.
 const DEFAULT_PAGE_ITEMS: usize = 50;
 /// Most items of a page.
 const MAX_PAGE_ITEMS: usize = 1_000;
+
+/// Longest cursor: the longest key of a list, and some room.
+const MAX_CURSOR_BYTES: usize = 80;
 
 /// A request's query parameters.
 #[derive(Debug)]
@@ -21,6 +26,7 @@ pub(crate) struct Params {
     pairs: Vec<(String, String)>,
     asked: Vec<&'static str>,
     errors: Vec<FieldError>,
+    meaningless: Vec<FieldError>,
 }
 
 /// Which part of a list.
@@ -42,6 +48,35 @@ impl Params {
             self.refuse(name, "is given more than once");
         }
         Some(value)
+    }
+
+    /// A text that cannot be just anything.
+    pub(crate) fn fitting(
+        &mut self,
+        name: &'static str,
+        form: &str,
+        fits: impl FnOnce(&str) -> bool,
+    ) -> Option<String> {
+        let text = self.text(name)?;
+        if !fits(&text) {
+            self.refuse(name, format!("does not fit; expected {form}"));
+        }
+        Some(text)
+    }
+
+    /// The name of a tier, route or upstream, or its beginning.
+    pub(crate) fn name(&mut self, name: &'static str) -> Option<String> {
+        self.fitting(name, forms::NAME_FORM, forms::is_name)
+    }
+
+    /// An account's id, or its beginning.
+    pub(crate) fn slug(&mut self, name: &'static str) -> Option<String> {
+        self.fitting(name, "an account's id", forms::is_slug)
+    }
+
+    /// Any text that somebody may look for.
+    pub(crate) fn short(&mut self, name: &'static str) -> Option<String> {
+        self.fitting(name, "1 to 200 characters", |text| (1..=200).contains(&text.chars().count()))
     }
 
     /// A parameter that is read as something else.
@@ -75,6 +110,11 @@ impl Params {
         found
     }
 
+    /// Whether something is asked for; not said is no.
+    pub(crate) fn flag(&mut self, name: &'static str) -> bool {
+        self.choice(name, &[("true", true), ("false", false)]).unwrap_or(false)
+    }
+
     /// `limit`.
     pub(crate) fn limit(&mut self) -> usize {
         let form = "a whole number from 1 to 1000";
@@ -85,17 +125,25 @@ impl Params {
         limit
     }
 
-    /// `limit` and `cursor` of a list whose cursors [`Page::next`] makes.
+    /// `limit` and `cursor` of a list whose cursors [`Page::cut`] makes: the last item's own key, so any key is one, and
+    /// whatever comes and goes meanwhile, the next page starts behind it.
     pub(crate) fn page(&mut self) -> Page {
         let limit = self.limit();
-        let cursor = self.text("cursor");
-        let after = cursor
-            .as_ref()
-            .and_then(|cursor| URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|bytes| String::from_utf8(bytes).ok()));
-        if cursor.is_some() && after.is_none() {
+        let after = self.text("cursor");
+        let fits = |text: &str| {
+            (1..=MAX_CURSOR_BYTES).contains(&text.len())
+                && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+        };
+        if after.as_deref().is_some_and(|text| !fits(text)) {
             self.refuse("cursor", "is not valid: use a next_cursor as it was given");
         }
         Page { limit, after }
+    }
+
+    /// Tells that a parameter fits and what it asks for does not make sense.
+    pub(crate) fn refuse_meaning(&mut self, name: &str, detail: impl Into<String>) {
+        self.meaningless.push(FieldError { pointer: format!("?{name}"), detail: detail.into() });
     }
 
     /// Tells that something is wrong with a parameter.
@@ -112,7 +160,10 @@ impl Params {
                 self.refuse(&name, format!("is not a parameter here; expected {known}"));
             }
         }
-        if self.errors.is_empty() { Ok(()) } else { Err(Problem::invalid(Code::MalformedQuery, self.errors)) }
+        // A query that can be read and makes no sense is another matter than one that cannot.
+        let code = if self.errors.is_empty() { Code::InvalidQuery } else { Code::MalformedQuery };
+        self.errors.append(&mut self.meaningless);
+        if self.errors.is_empty() { Ok(()) } else { Err(Problem::invalid(code, self.errors)) }
     }
 }
 
@@ -128,7 +179,7 @@ impl Page {
 
     /// The cursor after an item.
     pub(crate) fn cursor(key: impl Display) -> String {
-        URL_SAFE_NO_PAD.encode(key.to_string())
+        key.to_string()
     }
 
     /// The page of a whole list that is ordered by `key`.
@@ -148,7 +199,7 @@ impl<S: Sync> FromRequestParts<S> for Params {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
         let Query(pairs) = Query::try_from_uri(&parts.uri)
             .map_err(|error| Problem::new(Code::MalformedQuery, format!("the query cannot be read: {error}")))?;
-        Ok(Self { pairs, asked: Vec::new(), errors: Vec::new() })
+        Ok(Self { pairs, asked: Vec::new(), errors: Vec::new(), meaningless: Vec::new() })
     }
 }
 
@@ -159,7 +210,7 @@ mod tests {
     fn params(query: &str) -> Params {
         let uri = format!("/x?{query}").parse().expect("a uri");
         let Query(pairs) = Query::try_from_uri(&uri).expect("pairs");
-        Params { pairs, asked: Vec::new(), errors: Vec::new() }
+        Params { pairs, asked: Vec::new(), errors: Vec::new(), meaningless: Vec::new() }
     }
 
     #[test]

@@ -75,6 +75,11 @@ impl Problem {
         Self { detail: told.detail, errors: told.errors, ..self }
     }
 
+    /// The same, with the places that it speaks of.
+    pub(crate) fn with_places(self, errors: Vec<FieldError>) -> Self {
+        Self { errors, ..self }
+    }
+
     pub(crate) fn not_found(kind: &str, id: &str) -> Self {
         Self::new(Code::NotFound, format!("there is no {kind} {id:?}"))
     }

@@ -110,7 +110,7 @@ fn query(params: &mut Params) -> RowQuery {
         ..filter(params)
     };
     if query.since.zip(query.until).is_some_and(|(since, until)| since > until) {
-        params.refuse("until", "is before since");
+        params.refuse_meaning("until", "is before since");
     }
     query
 }
@@ -122,9 +122,9 @@ fn filter(params: &mut Params) -> RowQuery {
         params.refuse("status", "does not fit; expected an HTTP status from 100 to 599");
     }
     RowQuery {
-        account: params.text("account").map(AccountId::from),
-        key: params.text("key").map(KeyId::from),
-        route: params.text("route").map(Name::from),
+        account: params.slug("account").map(AccountId::from),
+        key: params.short("key").map(KeyId::from),
+        route: params.name("route").map(Name::from),
         status,
         outcome: params.choice("outcome", &outcomes),
         ..RowQuery::default()

@@ -32,8 +32,8 @@ const MAX_TIMEOUT_MS: u64 = 3_600_000;
 pub(crate) async fn list(visitor: Visitor, State(admin): Shared, mut params: Params) -> Result<Response> {
     visitor.require_staff()?;
     let page = params.page();
-    let name_prefix = params.text("name_prefix").unwrap_or_default();
-    let upstream = params.text("upstream");
+    let name_prefix = params.name("name_prefix").unwrap_or_default();
+    let upstream = params.name("upstream");
     params.finish()?;
     let all = admin.store.routes()?.into_iter();
     let all = all
@@ -114,7 +114,7 @@ pub(crate) fn draft_delete(draft: &mut Draft<'_>, name: &str, condition: Conditi
 }
 
 /// A route from a body; the name is the path's.
-fn read(object: &mut Object<'_>, path_name: &str) -> Option<Route> {
+pub(crate) fn read(object: &mut Object<'_>, path_name: &str) -> Option<Route> {
     object.fixed("name", &json!(path_name));
     object.answered("revision");
     let name = object.name(path_name, forms::is_name);

@@ -25,7 +25,7 @@ use super::{
 pub(crate) async fn list(visitor: Visitor, State(admin): Shared, mut params: Params) -> Result<Response> {
     visitor.require_staff()?;
     let page = params.page();
-    let name_prefix = params.text("name_prefix").unwrap_or_default();
+    let name_prefix = params.name("name_prefix").unwrap_or_default();
     params.finish()?;
     let all = admin.store.tiers()?.into_iter();
     let all = all.filter(|tier| tier.name.starts_with(name_prefix.as_str())).collect();
@@ -97,7 +97,7 @@ pub(crate) fn draft_delete(draft: &mut Draft<'_>, name: &str, condition: Conditi
 }
 
 /// A tier from a body; the name is the path's.
-fn read(object: &mut Object<'_>, path_name: &str) -> Option<Tier> {
+pub(crate) fn read(object: &mut Object<'_>, path_name: &str) -> Option<Tier> {
     object.fixed("name", &json!(path_name));
     object.answered("revision");
     let name = object.name(path_name, forms::is_name);

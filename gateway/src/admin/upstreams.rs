@@ -30,7 +30,7 @@ const MAX_TIMEOUT_MS: u64 = 3_600_000;
 pub(crate) async fn list(visitor: Visitor, State(admin): Shared, mut params: Params) -> Result<Response> {
     visitor.require_staff()?;
     let page = params.page();
-    let name_prefix = params.text("name_prefix").unwrap_or_default();
+    let name_prefix = params.name("name_prefix").unwrap_or_default();
     params.finish()?;
     let all = admin.store.upstreams()?.into_iter();
     let all = all.filter(|upstream| upstream.name.starts_with(name_prefix.as_str())).collect();
@@ -102,7 +102,7 @@ pub(crate) fn draft_delete(draft: &mut Draft<'_>, name: &str, condition: Conditi
 }
 
 /// An upstream from a body; the name is the path's.
-fn read(object: &mut Object<'_>, path_name: &str) -> Option<Upstream> {
+pub(crate) fn read(object: &mut Object<'_>, path_name: &str) -> Option<Upstream> {
     object.fixed("name", &json!(path_name));
     object.answered("revision");
     let name = object.name(path_name, forms::is_name);

@@ -46,9 +46,9 @@ fn query(params: &mut Params, account: &str, now: Timestamp) -> UsageQuery {
         UsageStep::Day => 86_400,
     };
     if since > until {
-        params.refuse("until", "is before since");
+        params.refuse_meaning("until", "is before since");
     } else if (until.unix_seconds() - since.unix_seconds()) / step_seconds > MAX_STEPS {
-        params.refuse("step", format!("the time from since to until has more than {MAX_STEPS} of these steps"));
+        params.refuse_meaning("step", format!("the time from since to until has more than {MAX_STEPS} of these steps"));
     }
     UsageQuery { account: AccountId::from(account), since, until, step, by }
 }

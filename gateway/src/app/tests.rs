@@ -1,6 +1,7 @@
 //! The admin API of a real node, over a socket.
 
 mod audit;
+mod declared;
 mod explain;
 mod openapi;
 mod writes;

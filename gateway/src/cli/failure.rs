@@ -14,6 +14,9 @@ pub(crate) enum Failure {
     /// The token is missing, not known, or its role too low: exit code 4.
     #[error("{0}")]
     NotAllowed(String),
+    /// What was compared differs, and was told: exit code 8.
+    #[error("different")]
+    Differs,
     /// The reader of stdout has gone: nothing is wrong.
     #[error("stdout is closed")]
     Closed,
@@ -26,7 +29,7 @@ impl Failure {
     /// Says it on stderr.
     pub(crate) fn tell(&self) -> ExitCode {
         let code = self.code();
-        if code != 0 {
+        if code != 0 && *self != Self::Differs {
             eprintln!("tollgate: {self}");
         }
         ExitCode::from(code)
@@ -38,6 +41,7 @@ impl Failure {
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
             Self::NotAllowed(_) => 4,
+            Self::Differs => 8,
         }
     }
 }

@@ -88,7 +88,7 @@ fn lines(table: &Table) -> String {
 }
 
 /// A value in a cell. Control characters of other people's texts never reach the terminal.
-fn cell(value: &Value) -> String {
+pub(crate) fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => "-".to_owned(),
         Value::String(text) if text.is_empty() => "-".to_owned(),

@@ -40,6 +40,9 @@ fn the_contracts_commands_parse() {
         "tollgate audit verify --file x --head ab",
         "tollgate audit export",
         "tollgate requests tail --account acme --count 3 -o json",
+        "tollgate apply -f x.yaml --dry-run --prune",
+        "tollgate diff -f x.yaml -o json",
+        "tollgate export",
         "tollgate explain key_1 POST /v3/scan --ip 10.0.0.1",
         "tollgate completions bash",
     ] {

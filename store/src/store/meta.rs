@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{ReadError, Store, Unavailable, WriteError};
 use crate::{
     model::{
-        Account, AccountId, AuditNote, AuditRecord, ColdCommand, Command, CommandError, Happened, Key, KeyId,
+        Account, AccountId, AuditNote, AuditRecord, ColdCommand, Command, CommandError, Happened, Key, KeyHash, KeyId,
         MetaWrite, Name, Once, Profile, Reply, Revision, Route, Staged, Tier, Timestamp, Token, Upstream,
     },
     raft::{Everywhere, ProposeError, VIEW_LEASE, Wait},
@@ -178,6 +178,19 @@ impl Store {
     /// The disk.
     pub fn key(&self, id: &KeyId) -> Result<Option<Key>, ReadError> {
         Ok(self.0.node.meta().state().key(id)?)
+    }
+
+    /// A key by the hash of its text.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn key_by_hash(&self, hash: &KeyHash) -> Result<Option<Key>, ReadError> {
+        Ok(self.0.node.meta().state().key_by_hash(hash)?)
+    }
+
+    /// The newest entry of the metadata that this replica has applied: no object has a greater revision.
+    pub fn revision(&self) -> Revision {
+        self.0.node.meta().state().applied().last.map_or(0, |last| last.index)
     }
 
     /// An account's keys in order of id, after `after`.

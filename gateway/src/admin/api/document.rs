@@ -56,7 +56,7 @@ pub(crate) fn complete(paths: Paths) -> Value {
         "tags": [
             { "name": "accounts" }, { "name": "keys" }, { "name": "tiers" }, { "name": "routes" }, { "name": "upstreams" },
             { "name": "requests" }, { "name": "cluster" }, { "name": "tokens" }, { "name": "audit" }, { "name": "batch" },
-            { "name": "explain" },
+            { "name": "explain" }, { "name": "apply" }, { "name": "export" },
         ],
         "paths": paths,
         "components": {
@@ -91,7 +91,7 @@ pub(super) fn operation(method: &Method, path: &str, call: &Call) -> Value {
         parameter["explode"] = false.into();
         parameters.push(parameter);
     }
-    if *method == Method::POST && call.id != "explain" {
+    if *method == Method::POST && !["explain", "apply"].contains(&call.id) {
         let form = pattern("^[!-~]{1,255}$");
         parameters.push(header(
             "Idempotency-Key",
@@ -99,11 +99,8 @@ pub(super) fn operation(method: &Method, path: &str, call: &Call) -> Value {
             "Makes the call happen once in 24 h, however often it is sent",
         ));
     }
-    let mut responses: Map<String, Value> = call
-        .answers
-        .iter()
-        .map(|(status, answer)| (status.to_string(), answered(*answer, *method == Method::POST)))
-        .collect();
+    let mut responses: Map<String, Value> =
+        call.answers.iter().map(|(status, answer)| (status.to_string(), answered(*answer, method))).collect();
     for (status, _) in REFUSALS {
         let refusal = json!({ "$ref": format!("#/components/responses/Refused{status}") });
         responses.insert(status.to_string(), refusal);
@@ -151,13 +148,13 @@ fn in_path(path: &str) -> Vec<Value> {
 
 fn taken(takes: Takes, method: &Method) -> Vec<Value> {
     match takes {
-        Takes::Page => vec![
-            query("limit", whole(1, 1_000), "Items of a page; 50 when not said"),
-            query("cursor", pattern("^[A-Za-z0-9_-]+$"), "A next_cursor, as it was given"),
-        ],
+        Takes::Page => page("^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"),
+        Takes::AuditPage => page("^[1-9][0-9]{0,17}\\.[0-9]{1,9}$"),
+        Takes::RequestPage => page("^[0-9a-f]{32}$"),
         Takes::Query(name, form, words) => vec![query(name, form.schema(), words)],
         Takes::Condition => {
-            let form = pattern("^(?:\"[0-9]{1,18}\"|\\*)$");
+            let mut form = pattern("^(?:[0-9]{1,18}|\"[0-9]{1,18}\"|\\*)$");
+            form["examples"] = json!(["\"17\"", "*"]);
             let mut taken = vec![header(
                 "If-Match",
                 form,
@@ -174,6 +171,13 @@ fn taken(takes: Takes, method: &Method) -> Vec<Value> {
         }
         Takes::LastEvent => vec![header("Last-Event-ID", pattern("^[0-9]{1,18}$"), "Goes on after this event")],
     }
+}
+
+fn page(cursor: &str) -> Vec<Value> {
+    vec![
+        query("limit", whole(1, 1_000), "Items of a page; 50 when not said"),
+        query("cursor", pattern(cursor), "A next_cursor, as it was given"),
+    ]
 }
 
 impl Text {
@@ -199,8 +203,21 @@ fn header(name: &str, schema: Value, words: &str) -> Value {
     json!({ "name": name, "in": "header", "required": false, "schema": schema, "description": words })
 }
 
-fn answered(answer: Answer, can_be_repeated: bool) -> Value {
-    let of = |view: View| json!({ "$ref": format!("#/components/schemas/{}", view.name()) });
+fn answered(answer: Answer, method: &Method) -> Value {
+    let can_be_repeated = *method == Method::POST;
+    let of = |view: View| {
+        let whole = json!({ "$ref": format!("#/components/schemas/{}", view.name()) });
+        if *method != Method::GET {
+            return whole;
+        }
+        // With ?fields, what was asked for.
+        let mut part = view.schema();
+        if let Some(map) = part.as_object_mut() {
+            map.shift_remove("required");
+            map.insert("title".to_owned(), format!("Fields of {}", view.name()).into());
+        }
+        json!({ "anyOf": [whole, part] })
+    };
     let mut headers = json!({ "X-Request-Id": { "schema": { "type": "string", "format": "uuid" } } });
     if can_be_repeated {
         let words = "Sent when the answer repeats an earlier one under the same Idempotency-Key.";

@@ -35,6 +35,17 @@ bodies! {
     BATCH: batch, r#"{"operations": [{"method": "PUT", "path": "/v1/tiers/gold", "body": {"concurrency": 50}}, {"method": "PATCH", "path": "/v1/accounts/acme", "body": {"tier": "gold"}}]}"#;
 }
 
+/// A document of `apply`.
+pub(crate) const DOCUMENT: Body = Body {
+    form: document,
+    example: r#"{"version": 1, "tiers": [{"name": "silver", "concurrency": 10}], "accounts": [{"id": "umbrella", "tier": "silver"}]}"#,
+    may_be_empty: false,
+};
+
+fn document() -> Value {
+    json!({ "$ref": "#/components/schemas/Document" })
+}
+
 pub(crate) const NEW_KEY: Body =
     Body { form: new_key, example: r#"{"name": "ci", "env": "test", "scopes": ["scan"]}"#, may_be_empty: true };
 pub(crate) const ROTATION: Body = Body { form: rotation, example: r#"{"grace_seconds": 3600}"#, may_be_empty: true };
@@ -225,7 +236,7 @@ fn batch() -> Value {
         ("method", one_of(&["POST", "PUT", "PATCH", "DELETE"])),
         ("path", pattern("^/v1(?:/[A-Za-z0-9._-]{1,63}){1,3}$")),
         ("body?", any_object()),
-        ("if_match?", or_null(pattern("^(?:\"[0-9]{1,18}\"|\\*)$"))),
+        ("if_match?", or_null(pattern("^(?:[0-9]{1,18}|\"[0-9]{1,18}\"|\\*)$"))),
     ]);
     let mut operations = list_of(operation, MAX_OPERATIONS as u64);
     operations["minItems"] = 1.into();

@@ -29,10 +29,12 @@ pub(crate) enum View {
     AuditExport,
     AuditVerdict,
     Batch,
+    Applied,
+    Document,
 }
 
 impl View {
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 19] = [
         Self::Account,
         Self::Key,
         Self::NewKey,
@@ -50,6 +52,8 @@ impl View {
         Self::AuditExport,
         Self::AuditVerdict,
         Self::Batch,
+        Self::Applied,
+        Self::Document,
     ];
 
     /// Its name among the document's components.
@@ -169,6 +173,28 @@ impl View {
                 ("revision", count()),
                 ("head", or_null(pattern("^[0-9a-f]{64}$"))),
                 ("broken", or_null(text())),
+            ]),
+            Self::Document => {
+                // As the schema for editors says, without its own head.
+                let mut schema = crate::admin::declared::schema();
+                if let Some(map) = schema.as_object_mut() {
+                    map.shift_remove("$schema");
+                }
+                schema
+            }
+            Self::Applied => object(vec![
+                ("dry_run", boolean()),
+                ("revision", or_null(count())),
+                ("unchanged", count()),
+                (
+                    "changes",
+                    list(object(vec![
+                        ("action", one_of(&["create", "change", "delete", "revoke"])),
+                        ("kind", text()),
+                        ("id", text()),
+                        ("fields", list(object(vec![("field", text()), ("before", json!({})), ("after", json!({}))]))),
+                    ])),
+                ),
             ]),
             Self::Batch => object(vec![
                 ("revision", or_null(count())),

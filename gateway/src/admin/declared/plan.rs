@@ -1,0 +1,268 @@
+//! Lays a document over what is stored.
+//!
+//! What others need comes first and goes last: upstreams, tiers, routes, accounts, keys. Each object that differs is one
+//! operation on the revision that was read, so a change that others made meanwhile refuses the whole.
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+use store::model::{Account, AccountId, Expect, Key, KeyState, MetaOp, Revision};
+
+use super::{
+    differences::{between, removal},
+    document::{self, Declared, DeclaredKey, Document},
+    effect, overtaken,
+};
+use crate::admin::{
+    accounts,
+    draft::{Draft, Effect, Kind},
+    etag::Condition,
+    keys,
+    problem::{Code, FieldError, Problem, Result},
+};
+
+/// Keys and accounts that are read at once.
+const AT_ONCE: usize = 1_000;
+
+struct Plan<'p, 'd> {
+    draft: &'p mut Draft<'d>,
+    since: Option<Revision>,
+    prune: bool,
+    effects: Vec<Effect>,
+    /// What was changed after the document's revision.
+    overtaken: Vec<FieldError>,
+    wrong: Vec<FieldError>,
+}
+
+pub(super) fn lay(draft: &mut Draft<'_>, value: Value, prune: bool) -> Result<Vec<Effect>> {
+    let document = document::read(value, draft)?;
+    let since = document.revision;
+    let mut plan = Plan { draft, since, prune, effects: Vec::new(), overtaken: Vec::new(), wrong: Vec::new() };
+    plan.document(document)?;
+    let Plan { effects, overtaken: moved, wrong, .. } = plan;
+    if !wrong.is_empty() {
+        return Err(Problem::invalid(Code::InvalidBody, wrong));
+    }
+    match since {
+        Some(since) if !moved.is_empty() => Err(overtaken(since, moved)),
+        _ => Ok(effects),
+    }
+}
+
+macro_rules! named {
+    ($put:ident, $gone:ident, $kind:ident, $get:ident, $set:ident, $all:ident, $list:literal) => {
+        fn $put(&mut self, wanted: &[store::model::$kind]) -> Result<()> {
+            for (n, new) in wanted.iter().enumerate() {
+                let slot = self.draft.$get(&new.name)?.clone();
+                let before = slot.value.as_ref().map(|old| json!(old));
+                let change = between(Kind::$kind.noun(), &new.name, before.as_ref(), &json!(new));
+                if let Some(change) = &change {
+                    self.note_revision(format!("/{}/{n}", $list), slot.value.as_ref().map(|old| old.revision), change);
+                    let expect = slot.value.as_ref().map_or(Expect::Absent, |old| Expect::Revision(old.revision));
+                    self.draft.op(Condition::None, paste_put!($kind, new.clone(), expect));
+                    self.draft.$set(&new.name, Some(new.clone()));
+                }
+                self.effects.push(effect(Kind::$kind, &new.name, change));
+            }
+            Ok(())
+        }
+
+        fn $gone(&mut self, wanted: &[store::model::$kind]) -> Result<()> {
+            let names: HashSet<&str> = wanted.iter().map(|object| object.name.as_str()).collect();
+            for old in self.draft.store.$all()?.into_iter().filter(|old| !names.contains(old.name.as_str())) {
+                let change = removal("delete", Kind::$kind.noun(), &old.name);
+                self.note_revision(format!("/{}", $list), Some(old.revision), &change);
+                let expect = Expect::Revision(old.revision);
+                self.draft.op(Condition::None, paste_delete!($kind, old.name.clone(), expect));
+                self.draft.$set(&old.name, None);
+                self.effects.push(effect(Kind::$kind, &old.name, Some(change)));
+            }
+            Ok(())
+        }
+    };
+}
+
+macro_rules! paste_put {
+    (Tier, $object:expr, $expect:expr) => {
+        MetaOp::PutTier { tier: $object, expect: $expect }
+    };
+    (Route, $object:expr, $expect:expr) => {
+        MetaOp::PutRoute { route: $object, expect: $expect }
+    };
+    (Upstream, $object:expr, $expect:expr) => {
+        MetaOp::PutUpstream { upstream: $object, expect: $expect }
+    };
+}
+
+macro_rules! paste_delete {
+    (Tier, $name:expr, $expect:expr) => {
+        MetaOp::DeleteTier { name: $name, expect: $expect }
+    };
+    (Route, $name:expr, $expect:expr) => {
+        MetaOp::DeleteRoute { name: $name, expect: $expect }
+    };
+    (Upstream, $name:expr, $expect:expr) => {
+        MetaOp::DeleteUpstream { name: $name, expect: $expect }
+    };
+}
+
+impl Plan<'_, '_> {
+    fn document(&mut self, document: Document) -> Result<()> {
+        let Document { upstreams, tiers, routes, accounts, .. } = document;
+        self.put_upstreams(upstreams.as_deref().unwrap_or_default())?;
+        self.put_tiers(tiers.as_deref().unwrap_or_default())?;
+        self.put_routes(routes.as_deref().unwrap_or_default())?;
+        let ids: Option<HashSet<String>> =
+            accounts.as_ref().map(|accounts| accounts.iter().map(|account| account.id.clone()).collect());
+        for (n, account) in accounts.into_iter().flatten().enumerate() {
+            self.account(&format!("/accounts/{n}"), account)?;
+        }
+        if !self.prune {
+            return Ok(());
+        }
+        if let Some(ids) = ids {
+            self.accounts_gone(&ids)?;
+        }
+        if let Some(routes) = routes {
+            self.routes_gone(&routes)?;
+        }
+        if let Some(tiers) = tiers {
+            self.tiers_gone(&tiers)?;
+        }
+        upstreams.map_or(Ok(()), |upstreams| self.upstreams_gone(&upstreams))
+    }
+
+    named!(put_tiers, tiers_gone, Tier, tier, set_tier, tiers, "tiers");
+    named!(put_routes, routes_gone, Route, route, set_route, routes, "routes");
+    named!(put_upstreams, upstreams_gone, Upstream, upstream, set_upstream, upstreams, "upstreams");
+
+    /// Remembers an object that was changed after the document was made.
+    fn note_revision(&mut self, pointer: String, current: Option<Revision>, change: &Value) {
+        if let (Some(since), Some(current)) = (self.since, current)
+            && current > since
+        {
+            let of = |name: &str| change[name].as_str().unwrap_or_default().to_owned();
+            let fields: Vec<String> = change["fields"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|field| {
+                    format!(
+                        "{} is {}, the document says {}",
+                        field["field"].as_str().unwrap_or_default(),
+                        field["before"],
+                        field["after"]
+                    )
+                })
+                .collect();
+            let what = if fields.is_empty() { of("action") } else { fields.join("; ") };
+            let detail = format!("{} {:?} is at revision {current}: {what}", of("kind"), of("id"));
+            self.overtaken.push(FieldError { pointer, detail });
+        }
+    }
+
+    fn account(&mut self, pointer: &str, declared: Declared) -> Result<()> {
+        let Declared { id, form, keys } = declared;
+        let stored = self.draft.account(&id)?.value.clone();
+        let accounts::Form { tier, state, region, overrides, profile, .. } = form;
+        let mut account = stored.as_ref().map_or_else(
+            || Account {
+                id: AccountId::from(id.as_str()),
+                tier: tier.clone(),
+                state,
+                region: region.clone(),
+                overrides: overrides.clone(),
+                created_at: self.draft.now,
+                profile: String::new(),
+                revision: 0,
+            },
+            |(account, _)| account.clone(),
+        );
+        (account.tier, account.state, account.region, account.overrides) = (tier, state, region, overrides);
+        let before = stored.as_ref().map(|(account, profile)| accounts::view(account, profile));
+        let change = between("account", &id, before.as_ref(), &accounts::view(&account, &profile));
+        if let Some(change) = &change {
+            self.note_revision(pointer.to_owned(), stored.as_ref().map(|(account, _)| account.revision), change);
+            let expect = stored.as_ref().map_or(Expect::Absent, |(account, _)| Expect::Revision(account.revision));
+            let is_new_profile = stored.as_ref().is_none_or(|(_, old)| *old != profile);
+            self.draft.put_account(Condition::None, expect, account, profile, is_new_profile);
+        }
+        self.effects.push(effect(Kind::Account, &id, change));
+        let Some(keys) = keys else { return Ok(()) };
+        let hashes: HashSet<_> = keys.iter().map(|key| key.hash).collect();
+        for (n, key) in keys.into_iter().enumerate() {
+            self.key(&format!("{pointer}/keys/{n}"), &id, key)?;
+        }
+        if self.prune && stored.is_some() {
+            self.revoke_keys(pointer, &id, |key| !hashes.contains(&key.hash))?;
+        }
+        Ok(())
+    }
+
+    fn key(&mut self, pointer: &str, account: &str, declared: DeclaredKey) -> Result<()> {
+        let found = self.draft.store.key_by_hash(&declared.hash)?;
+        let wrong = match &found {
+            Some(key) if key.account.as_str() != account => Some("is the hash of another account's key"),
+            Some(key) if key.state == KeyState::Revoked => Some("is the hash of a key that is revoked, for ever"),
+            _ => None,
+        };
+        if let Some(detail) = wrong {
+            self.wrong.push(FieldError { pointer: format!("{pointer}/hash"), detail: detail.into() });
+            return Ok(());
+        }
+        let fresh = || keys::declared(account, declared.hash, self.draft.now);
+        let mut key = found.clone().unwrap_or_else(fresh);
+        key.name = declared.name;
+        key.scopes = declared.scopes;
+        key.allowed_ips = declared.allowed_ips;
+        key.expires_at = declared.expires_at;
+        key.state = declared.state;
+        if found.is_none() {
+            (key.env, key.last4) = (declared.env, declared.last4);
+        }
+        let before = found.as_ref().map(|key| keys::audited(key.clone()));
+        let change = between("key", &key.id, before.as_ref(), &keys::audited(key.clone()));
+        let id = key.id.to_string();
+        if let Some(change) = &change {
+            self.note_revision(pointer.to_owned(), found.as_ref().map(|key| key.revision), change);
+            let expect = found.map_or(Expect::Absent, |key| Expect::Revision(key.revision));
+            self.draft.op(Condition::None, MetaOp::PutKey { key, expect });
+        }
+        self.effects.push(effect(Kind::Key, &id, change));
+        Ok(())
+    }
+
+    fn revoke_keys(&mut self, pointer: &str, account: &str, which: impl Fn(&Key) -> bool) -> Result<()> {
+        let mut after: Option<String> = None;
+        loop {
+            let some = self.draft.store.keys(&account.into(), after.as_deref(), AT_ONCE)?;
+            let Some(last) = some.last() else { return Ok(()) };
+            after = Some(last.id.to_string());
+            for key in some.into_iter().filter(|key| key.state != KeyState::Revoked && which(key)) {
+                let change = removal("revoke", "key", &key.id);
+                self.note_revision(pointer.to_owned(), Some(key.revision), &change);
+                let (id, expect) = (key.id.to_string(), Expect::Revision(key.revision));
+                let key = keys::revoked(key, self.draft.now);
+                self.draft.op(Condition::None, MetaOp::PutKey { key, expect });
+                self.effects.push(effect(Kind::Key, &id, Some(change)));
+            }
+        }
+    }
+
+    fn accounts_gone(&mut self, ids: &HashSet<String>) -> Result<()> {
+        let mut after: Option<String> = None;
+        loop {
+            let some = self.draft.store.accounts(after.as_deref(), AT_ONCE)?;
+            let Some(last) = some.last() else { return Ok(()) };
+            after = Some(last.id.to_string());
+            for old in some.into_iter().filter(|old| !ids.contains(old.id.as_str())) {
+                let change = removal("delete", "account", &old.id);
+                self.note_revision("/accounts".to_owned(), Some(old.revision), &change);
+                self.revoke_keys("/accounts", &old.id, |_| true)?;
+                let expect = Expect::Revision(old.revision);
+                self.draft.op(Condition::None, MetaOp::DeleteAccount { id: old.id.clone(), expect });
+                self.effects.push(effect(Kind::Account, &old.id, Some(change)));
+            }
+        }
+    }
+}
