@@ -160,7 +160,7 @@ fn if_match_is_honoured_and_answers_the_current_revision() {
         stale.assert_problem(412, "precondition-failed");
         assert_eq!(stale.header("etag"), now.header("etag"), "{path}: the current one is answered");
         assert_eq!(admin.get(&path), now.body, "{path}: nothing changed");
-        let bad = write("17");
+        let bad = write("seventeen");
         assert_eq!(bad.status, 400, "{path}: {}", bad.text);
         let gone = admin.send("DELETE", &path, &[("if-match", &tag)], b"");
         gone.assert_problem(412, "precondition-failed");

@@ -144,7 +144,7 @@ pub(crate) async fn list(visitor: Visitor, State(admin): Shared, mut params: Par
             before = Some((last.revision, last.line));
             found.extend(lines.into_iter().filter(|line| filter.takes(line)));
         }
-        let next = page.cut(&mut found, |line| format!("{}.{}", line.revision, line.line));
+        let next = page.cut(&mut found, |line| format!("{}-{}", line.revision, line.line));
         Ok::<_, Problem>((found, next))
     });
     let (found, next) = found.await.map_err(|_| Problem::new(Code::Internal, "the list could not be made"))??;
@@ -152,9 +152,9 @@ pub(crate) async fn list(visitor: Visitor, State(admin): Shared, mut params: Par
     Ok(answer::list(views, next))
 }
 
-/// `revision.line`
+/// `revision-line`
 fn place(text: &str) -> Option<(Revision, u32)> {
-    let (revision, line) = text.split_once('.')?;
+    let (revision, line) = text.split_once('-')?;
     Some((revision.parse().ok()?, line.parse().ok()?))
 }
 
@@ -165,7 +165,7 @@ pub(crate) async fn export(visitor: Visitor, State(admin): Shared, mut params: P
     let after = params.text("after");
     let place = after.as_deref().and_then(place);
     if after.is_some() && place.is_none() {
-        params.refuse("after", "does not fit; expected the last line that is known, as revision.line");
+        params.refuse("after", "does not fit; expected the last line that is known, as revision-line");
     }
     params.finish()?;
     let store = admin.store.clone();
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn places_read_back() {
-        assert_eq!(place("17.3"), Some((17, 3)));
-        assert_eq!((place("17"), place("a.b"), place("")), (None, None, None));
+        assert_eq!(place("17-3"), Some((17, 3)));
+        assert_eq!((place("17"), place("a-b"), place("")), (None, None, None));
     }
 }

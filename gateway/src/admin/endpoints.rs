@@ -185,7 +185,7 @@ pub(crate) fn all() -> Api {
                 "exportAudit",
                 "viewer",
                 "Every line as NDJSON, oldest first",
-                &[Takes::Query("after", Text::AuditPlace, "After this line: revision.line")],
+                &[Takes::Query("after", Text::AuditPlace, "After this line: revision-line")],
                 None,
                 &[(200, Answer::Lines(View::AuditExport))],
             ),

@@ -33,9 +33,13 @@ impl Condition {
             (Some(tag), None) => Self::of_if_match(&tag).map_err(|()| {
                 Problem::new(Code::MalformedHeader, "If-Match: expected one ETag as it was given, like \"17\", or *")
             }),
-            _ => Err(Problem::new(
+            (Some(_), Some(none)) if none == "*" => Err(Problem::new(
+                Code::PreconditionFailed,
+                "If-Match and If-None-Match: * never hold at the same time: send one of them",
+            )),
+            (_, Some(_)) => Err(Problem::new(
                 Code::MalformedHeader,
-                "If-None-Match: only * (the object must not exist), and never together with If-Match",
+                "If-None-Match: only * is understood (the object must not exist)",
             )),
         }
     }
@@ -108,6 +112,8 @@ mod tests {
             assert_eq!(read(&[(header::IF_MATCH, bad)]).map_err(|p| p.code()), Err(Code::MalformedHeader), "{bad}");
         }
         assert!(read(&[(header::IF_NONE_MATCH, "\"1\"")]).is_err());
+        let both = read(&[(header::IF_MATCH, "*"), (header::IF_NONE_MATCH, "*")]);
+        assert_eq!(both.map_err(|problem| problem.code()), Err(Code::PreconditionFailed));
     }
 
     #[test]

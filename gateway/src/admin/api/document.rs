@@ -149,7 +149,7 @@ fn in_path(path: &str) -> Vec<Value> {
 fn taken(takes: Takes, method: &Method) -> Vec<Value> {
     match takes {
         Takes::Page => page("^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"),
-        Takes::AuditPage => page("^[1-9][0-9]{0,17}\\.[0-9]{1,9}$"),
+        Takes::AuditPage => page("^[0-9]{1,18}-[0-9]{1,9}$"),
         Takes::RequestPage => page("^[0-9a-f]{32}$"),
         Takes::Query(name, form, words) => vec![query(name, form.schema(), words)],
         Takes::Condition => {
@@ -190,7 +190,7 @@ impl Text {
             Self::Status => whole(100, 599),
             Self::OneOf(texts) => one_of(texts),
             Self::Outcome => views::outcome(),
-            Self::AuditPlace => pattern("^[0-9]{1,18}\\.[0-9]{1,9}$"),
+            Self::AuditPlace => pattern("^[0-9]{1,18}-[0-9]{1,9}$"),
         }
     }
 }

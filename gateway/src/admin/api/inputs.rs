@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::{
     Body,
     schema::{
-        about, any_object, ignored, label, list_of, name, object, one_of, or_null, path, pattern, slug, time, whole,
+        about, any_object, ignored, label, list_of, name, object, one_of, or_null, path, pattern, scope, slug, time,
+        whole,
     },
 };
 use crate::admin::{batch::MAX_OPERATIONS, forms::MAX_WHOLE};
@@ -51,7 +52,7 @@ pub(crate) const NEW_KEY: Body =
 pub(crate) const ROTATION: Body = Body { form: rotation, example: r#"{"grace_seconds": 3600}"#, may_be_empty: true };
 
 fn scopes() -> Value {
-    or_null(list_of(name(), 100))
+    or_null(list_of(scope(), 100))
 }
 
 fn limit() -> Value {
@@ -152,7 +153,7 @@ fn tier() -> Value {
         ("quotas?", or_null(list_of(of_tier(quota()), 16))),
         ("concurrency?", or_null(whole(1, 1_000_000))),
         ("max_body_bytes?", or_null(whole(0, MAX_WHOLE))),
-        ("routes?", scopes()),
+        ("routes?", or_null(list_of(name(), 100))),
         ("log_retention_days?", or_null(whole(1, 3_650))),
         ("revision?", ignored()),
     ])

@@ -18,6 +18,11 @@ pub(super) fn name() -> Value {
     pattern("^[a-z0-9][a-z0-9._-]{0,62}$")
 }
 
+/// What a key may do: a name, or several that colons part. At most 63 characters in all.
+pub(super) fn scope() -> Value {
+    json!({ "type": "string", "maxLength": 63, "pattern": "^[a-z0-9][a-z0-9._-]*(?::[a-z0-9][a-z0-9._-]*)*$" })
+}
+
 /// The id of an account.
 pub(super) fn slug() -> Value {
     pattern("^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use store::model::Outcome;
 
 use super::schema::{
-    about, any_object, boolean, count, label, list, name, object, one_of, or_null, pattern, slug, text, time, whole,
+    about, any_object, boolean, count, label, list, name, object, one_of, or_null, pattern, scope, slug, text, time,
+    whole,
 };
 
 /// Something that is answered.
@@ -112,7 +113,7 @@ impl View {
                 ("strip_prefix?", text()),
                 ("timeout_ms?", count()),
                 ("retries", count()),
-                ("scopes?", list(name())),
+                ("scopes?", list(scope())),
                 ("cost?", count()),
                 ("max_body_bytes?", count()),
                 ("revision", count()),
@@ -246,7 +247,7 @@ fn key() -> Vec<(&'static str, Value)> {
         ("prefix", one_of(&["tg_live_", "tg_test_"])),
         ("last4", text()),
         ("env", one_of(&["live", "test"])),
-        ("scopes", list(name())),
+        ("scopes", list(scope())),
         ("allowed_ips", list(text())),
         ("expires_at", or_null(time())),
         ("state", one_of(&["active", "disabled", "revoked"])),

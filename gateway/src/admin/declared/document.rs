@@ -159,7 +159,7 @@ fn key(field: Field<'_>) -> Option<DeclaredKey> {
             text.len() == 4 && text.chars().all(|c| c.is_ascii_alphanumeric())
         })
     });
-    let scopes = object.optional("scopes").map_or(Some(Vec::new()), forms::names);
+    let scopes = object.optional("scopes").map_or(Some(Vec::new()), forms::scopes);
     let allowed_ips = object.optional("allowed_ips").map_or(Some(Vec::new()), forms::networks);
     let expires_at = object.optional("expires_at").map_or(Some(None), |field| forms::time(field).map(Some));
     let state = object.optional("state").map_or(Some(KeyState::Active), |field| {
