@@ -9,7 +9,9 @@ mod audit;
 mod client;
 mod cluster;
 mod completions;
+mod context;
 mod demo;
+mod doctor;
 mod document;
 mod explain;
 mod export;
@@ -81,6 +83,10 @@ enum Noun {
     Token(token::Arguments),
     /// Every admin write: who, what, when
     Audit(audit::Arguments),
+    /// Clusters by name: addresses and token files
+    Context(context::Arguments),
+    /// What a node needs of its machine, and how the cluster is
+    Doctor(doctor::Arguments),
     /// Prints a shell's completion script
     Completions(completions::Arguments),
 }
@@ -107,6 +113,8 @@ pub fn main() -> ExitCode {
         Noun::Explain(arguments) => arguments.run(),
         Noun::Token(arguments) => arguments.run(),
         Noun::Audit(arguments) => arguments.run(),
+        Noun::Context(arguments) => arguments.run(),
+        Noun::Doctor(arguments) => arguments.run(),
         Noun::Completions(arguments) => arguments.run(),
     };
     match result {

@@ -52,6 +52,7 @@ fn view(status: &ClusterStatus, not_ready: Option<&str>) -> Value {
         .collect();
     json!({
         "node": status.node,
+        "version": env!("CARGO_PKG_VERSION"),
         "ready": not_ready.is_none(),
         "reason": not_ready,
         "nodes": nodes,

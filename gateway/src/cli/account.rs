@@ -26,6 +26,10 @@ const COLUMNS: &[Column] = &[
 
 /// `account`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tollgate account create acme --name ACME --tier free --metadata crm=5
+  tollgate account list --name-prefix ac --tier free
+  tollgate account set acme --state suspended")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -43,7 +47,22 @@ enum Verb {
         form: Form,
     },
     /// Lists accounts
-    List(Listing),
+    List {
+        /// Whose id begins so
+        #[arg(long, value_name = "TEXT")]
+        id_prefix: Option<String>,
+        /// Whose name begins so, without regard to case
+        #[arg(long, value_name = "TEXT")]
+        name_prefix: Option<String>,
+        /// In this tier
+        #[arg(long, value_name = "NAME")]
+        tier: Option<String>,
+        /// In this state
+        #[arg(long, value_parser = ["active", "suspended"])]
+        state: Option<String>,
+        #[command(flatten)]
+        listing: Listing,
+    },
     /// Shows an account
     Get {
         /// Its id
@@ -95,8 +114,15 @@ impl Arguments {
                 set(&mut body, "id", id);
                 format.object(&client.post("/v1/accounts", &body)?.body)
             }
-            Verb::List(listing) => {
-                let path = format!("/v1/accounts{}", query(&listing.pairs()));
+            Verb::List { id_prefix, name_prefix, tier, state, listing } => {
+                let mut pairs = listing.pairs();
+                pairs.extend([
+                    ("id_prefix", id_prefix),
+                    ("name_prefix", name_prefix),
+                    ("tier", tier),
+                    ("state", state),
+                ]);
+                let path = format!("/v1/accounts{}", query(&pairs));
                 format.list(&client.read(&path)?.body, COLUMNS)
             }
             Verb::Get { id } => format.object(&client.read(&of(&id))?.body),

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use http::{Method, Request, header};
@@ -31,6 +31,8 @@ pub(crate) struct Answer {
     pub(crate) body: Value,
     /// The object's revision as the API writes it.
     pub(crate) etag: Option<String>,
+    /// The node's clock, to the second.
+    pub(crate) date: Option<SystemTime>,
 }
 
 /// A write's condition.
@@ -123,6 +125,8 @@ impl Client {
         let mut response = sent.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
         let etag = response.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_owned);
+        let date =
+            response.headers().get(header::DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
         let text = response
             .body_mut()
             .with_config()
@@ -136,7 +140,7 @@ impl Client {
                 Failure::Failed(format!("{} does not answer as an admin API does (status {status})", self.url))
             })?
         };
-        if status.is_success() { Ok(Answer { body, etag }) } else { Err(refused(status.as_u16(), &body)) }
+        if status.is_success() { Ok(Answer { body, etag, date }) } else { Err(refused(status.as_u16(), &body)) }
     }
 }
 

@@ -31,6 +31,9 @@ const GROUPS: &[Column] = &[
 
 /// `cluster`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tollgate cluster status
+  tollgate cluster status -o json")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     verb: Verb,

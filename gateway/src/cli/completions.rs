@@ -7,6 +7,10 @@ use super::{failure::Result, output};
 
 /// `completions`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tollgate completions bash > /etc/bash_completion.d/tollgate
+  tollgate completions zsh
+  tollgate completions fish")]
 pub(crate) struct Arguments {
     /// The shell
     shell: Shell,

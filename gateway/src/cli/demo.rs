@@ -9,6 +9,9 @@ use crate::demo::{self, Options};
 
 /// `demo`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tollgate demo
+  tollgate demo --nodes 3 --with-load")]
 pub(crate) struct Arguments {
     /// Nodes, all in this process
     #[arg(long, value_name = "COUNT", default_value = "1", value_parser = clap::value_parser!(u8).range(1..=5))]

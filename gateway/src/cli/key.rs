@@ -26,6 +26,10 @@ const COLUMNS: &[Column] = &[
 
 /// `key`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tollgate key create acme --name ci --scopes scan --expires 90d
+  tollgate key rotate key_01M7YCG97NQQWGSKVJ8BWS25DH --grace 12h
+  tollgate key revoke key_01M7YCG97NQQWGSKVJ8BWS25DH")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     verb: Verb,

@@ -19,6 +19,9 @@ const COLUMNS: &[Column] = &[
 
 /// `limits`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tollgate limits acme
+  tollgate limits acme -o json")]
 pub(crate) struct Arguments {
     /// The account's id
     account: String,

@@ -7,22 +7,22 @@ use zeroize::Zeroizing;
 
 use super::{
     Client,
+    context::Contexts,
     failure::{Failure, Result},
     output::Format,
 };
 
+const DEFAULT_URL: &str = "http://127.0.0.1:8081";
+
 /// Whom to ask, as whom.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Remote {
-    /// Address of a node's admin API
-    #[arg(
-        long,
-        global = true,
-        env = "TOLLGATE_ADMIN_URL",
-        default_value = "http://127.0.0.1:8081",
-        value_name = "URL"
-    )]
-    admin_url: String,
+    /// Address of a node's admin API; http://127.0.0.1:8081 when neither this nor a context says
+    #[arg(long, global = true, env = "TOLLGATE_ADMIN_URL", value_name = "URL")]
+    admin_url: Option<String>,
+    /// Cluster to ask, by a name of `tollgate context`
+    #[arg(long, global = true, env = "TOLLGATE_CONTEXT", value_name = "NAME")]
+    context: Option<String>,
     /// File with the admin token; else TOLLGATE_ADMIN_TOKEN has the token itself
     #[arg(long, global = true, env = "TOLLGATE_ADMIN_TOKEN_FILE", value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
@@ -34,19 +34,34 @@ pub(crate) struct Remote {
 impl Remote {
     /// The API, with the token.
     pub(crate) fn client(&self) -> Result<Client> {
-        Client::new(&self.admin_url, Some(self.token()?))
+        let contexts = Contexts::load()?;
+        let context = contexts.find(self.context.as_deref())?;
+        let url = self.admin_url.as_deref().or(context.map(|context| context.admin_url.as_str()));
+        self.client_of(url.unwrap_or(DEFAULT_URL))
     }
 
+    /// The API of a certain node, with the same token.
+    pub(crate) fn client_of(&self, url: &str) -> Result<Client> {
+        Client::new(url, Some(self.token()?))
+    }
+
+    /// The file that a flag names, else the environment's token, else the context's file.
     fn token(&self) -> Result<Zeroizing<String>> {
-        if let Some(file) = &self.admin_token_file {
+        let contexts = Contexts::load()?;
+        let context = contexts.find(self.context.as_deref())?;
+        let from_environment = std::env::var("TOLLGATE_ADMIN_TOKEN").ok().filter(|token| !token.trim().is_empty());
+        let of_context = context.and_then(|context| context.admin_token_file.as_ref());
+        // A context that is named outweighs what lies in the environment; one that is merely in use does not.
+        let of_context = of_context.filter(|_| self.context.is_some() || from_environment.is_none());
+        if let Some(file) = self.admin_token_file.as_ref().or(of_context) {
             return match std::fs::read_to_string(file) {
                 Ok(text) => Ok(Zeroizing::new(text.trim().to_owned())),
                 Err(error) => Err(Failure::NotAllowed(format!("read the admin token of {}: {error}", file.display()))),
             };
         }
-        match std::env::var("TOLLGATE_ADMIN_TOKEN") {
-            Ok(token) if !token.trim().is_empty() => Ok(Zeroizing::new(token.trim().to_owned())),
-            _ => Err(Failure::NotAllowed(
+        match from_environment {
+            Some(token) => Ok(Zeroizing::new(token.trim().to_owned())),
+            None => Err(Failure::NotAllowed(
                 "no admin token: set TOLLGATE_ADMIN_TOKEN, or name a file with --admin-token-file".into(),
             )),
         }

@@ -28,6 +28,10 @@ const COLUMNS: &[Column] = &[
 
 /// `requests`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tollgate requests list --account acme --status 429 --since 15m
+  tollgate requests tail --account acme
+  tollgate requests get 01a1fcbf-ddfa-7afd-b03e-aa2842c0410f")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     verb: Verb,

@@ -25,6 +25,10 @@ const KIND: Kind = Kind {
 
 /// `route`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tollgate route create files --path-prefix /v4 --upstream files
+  tollgate route set files --methods GET,POST
+  tollgate route list")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     verb: Verb<Flags>,

@@ -12,6 +12,9 @@ use crate::{
 
 /// `serve`. Settings come from tollgate.toml, over it TOLLGATE_* variables, over them flags.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tollgate serve --data-dir /var/lib/tollgate
+  tollgate serve --config /etc/tollgate.toml")]
 pub(crate) struct Arguments {
     /// Settings file; tollgate.toml in the working directory when there is one [env: TOLLGATE_CONFIG]
     #[arg(long, value_name = "FILE")]

@@ -40,6 +40,10 @@ fn the_contracts_commands_parse() {
         "tollgate audit verify --file x --head ab",
         "tollgate audit export",
         "tollgate requests tail --account acme --count 3 -o json",
+        "tollgate doctor --data-dir /d --local -o json",
+        "tollgate context set a --admin-url http://h:1 --admin-token-file t",
+        "tollgate context use a",
+        "tollgate account list --context a",
         "tollgate apply -f x.yaml --dry-run --prune",
         "tollgate diff -f x.yaml -o json",
         "tollgate export",
@@ -62,6 +66,37 @@ fn wrong_use_is_told_before_anything_happens() {
         ("tollgate demo --nodes 9", ErrorKind::ValueValidation),
     ] {
         assert_eq!(parse(line).expect_err(line).kind(), kind, "{line}");
+    }
+}
+
+#[test]
+fn every_noun_shows_examples_that_parse() {
+    let command = command();
+    let mut without = Vec::new();
+    for noun in command.get_subcommands() {
+        let help = noun.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let examples: Vec<&str> = help.lines().filter_map(|line| line.trim().strip_prefix("tollgate ")).collect();
+        if examples.is_empty() {
+            without.push(noun.get_name().to_owned());
+        }
+        for example in examples {
+            // What a shell would do with it is not the command line's.
+            let line = example.split(['>', '|', '#']).next().expect("a part").replace('"', "");
+            parse(&format!("tollgate {line}")).unwrap_or_else(|error| panic!("{example}: {error}"));
+        }
+    }
+    assert_eq!(without, [""; 0], "no examples");
+}
+
+#[test]
+fn a_mistyped_noun_verb_or_flag_is_told_with_what_was_meant() {
+    for (line, meant) in [
+        ("tollgate acount list", "account"),
+        ("tollgate account lst", "list"),
+        ("tollgate account list --limt 3", "--limit"),
+    ] {
+        let error = parse(line).expect_err(line).to_string();
+        assert!(error.contains(meant), "{line}: {error}");
     }
 }
 

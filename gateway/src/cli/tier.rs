@@ -25,6 +25,10 @@ const KIND: Kind = Kind {
 
 /// `tier`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tollgate tier create small --rate 5/s --burst 15 --quota 1000/day
+  tollgate tier set small --concurrency 20
+  tollgate tier get small -o yaml")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     verb: Verb<Flags>,

@@ -22,6 +22,9 @@ const KIND: Kind = Kind {
 
 /// `upstream`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tollgate upstream create files --target http://127.0.0.1:9000
+  tollgate upstream list -o json")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     verb: Verb<Flags>,

@@ -26,6 +26,9 @@ const COLUMNS: [Column; 10] = [
 
 /// `usage`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tollgate usage acme --step hour --by route
+  tollgate usage acme --since 7d --step day -o json")]
 pub(crate) struct Arguments {
     /// The account's id
     account: String,

@@ -355,6 +355,7 @@ fn cluster() -> Value {
     };
     open(vec![
         ("node", text()),
+        ("version", text()),
         ("ready", boolean()),
         ("reason", or_null(text())),
         ("nodes", list(open(vec![("id", text()), ("name", text()), ("voter", boolean()), ("this", boolean())]))),

@@ -1,0 +1,213 @@
+//! `tollgate context`: clusters by name. A context has an address and a token's file, never a token.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, Subcommand};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{
+    failure::{Failure, Result},
+    output::Format,
+};
+
+/// `context`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Flags and environment come before the context in use. The file is $XDG_CONFIG_HOME/tollgate/contexts.toml.
+Examples:
+  tollgate context set staging --admin-url http://10.0.0.5:8081 --admin-token-file ~/.tollgate-staging
+  tollgate context use staging
+  tollgate context list"
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+    /// Form of the answer
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORM")]
+    output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Lists contexts
+    List,
+    /// Makes or replaces one
+    Set {
+        /// Its name
+        name: String,
+        /// Address of a node's admin API
+        #[arg(long, value_name = "URL")]
+        admin_url: String,
+        /// File with the admin token
+        #[arg(long, value_name = "FILE")]
+        admin_token_file: Option<PathBuf>,
+    },
+    /// Uses one from now on
+    Use {
+        /// Its name
+        name: String,
+    },
+    /// Deletes one
+    Delete {
+        /// Its name
+        name: String,
+    },
+}
+
+/// A cluster and who asks it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Context {
+    /// Address of a node's admin API.
+    pub(crate) admin_url: String,
+    /// File with the admin token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) admin_token_file: Option<PathBuf>,
+}
+
+/// All of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Contexts {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current: Option<String>,
+    contexts: BTreeMap<String, Context>,
+}
+
+impl Contexts {
+    /// Those of this user.
+    pub(crate) fn load() -> Result<Self> {
+        file().map_or_else(|| Ok(Self::default()), |file| Self::read(&file))
+    }
+
+    fn read(file: &Path) -> Result<Self> {
+        match std::fs::read_to_string(file) {
+            Ok(text) => toml::from_str(&text).map_err(|error| Failure::Usage(format!("{}: {error}", file.display()))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(Failure::Failed(format!("read {}: {error}", file.display()))),
+        }
+    }
+
+    fn write(&self, file: &Path) -> Result<()> {
+        let failed = |error: std::io::Error| Failure::Failed(format!("write {}: {error}", file.display()));
+        let text =
+            toml::to_string(self).map_err(|error| Failure::Failed(format!("write {}: {error}", file.display())))?;
+        if let Some(dir) = file.parent() {
+            std::fs::create_dir_all(dir).map_err(failed)?;
+        }
+        // Whole or not at all.
+        let new = file.with_extension("toml.new");
+        std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, file)).map_err(failed)
+    }
+
+    /// The one of this name, else the one in use, if any.
+    pub(crate) fn find(&self, name: Option<&str>) -> Result<Option<&Context>> {
+        let Some(name) = name.or(self.current.as_deref()) else { return Ok(None) };
+        self.contexts.get(name).map(Some).ok_or_else(|| self.unknown(name))
+    }
+
+    fn unknown(&self, name: &str) -> Failure {
+        let near = self.contexts.keys().map(|known| (strsim::jaro_winkler(name, known), known));
+        let near = near.filter(|(like, _)| *like > 0.7).max_by(|a, b| a.0.total_cmp(&b.0));
+        let hint = near.map(|(_, known)| format!("; did you mean {known:?}?")).unwrap_or_default();
+        Failure::Usage(format!("there is no context {name:?}{hint}"))
+    }
+
+    fn change(&mut self, verb: Verb) -> Result<()> {
+        match verb {
+            Verb::List => {}
+            Verb::Set { name, admin_url, admin_token_file } => {
+                // A relative path would mean another file in another directory.
+                let absolute = |path: PathBuf| std::path::absolute(path).map_err(Failure::from);
+                let admin_token_file = admin_token_file.map(absolute).transpose()?;
+                self.contexts.insert(name, Context { admin_url, admin_token_file });
+            }
+            Verb::Use { name } => {
+                if !self.contexts.contains_key(&name) {
+                    return Err(self.unknown(&name));
+                }
+                self.current = Some(name);
+            }
+            Verb::Delete { name } => {
+                if self.contexts.remove(&name).is_none() {
+                    return Err(self.unknown(&name));
+                }
+                self.current = self.current.take().filter(|current| *current != name);
+            }
+        }
+        Ok(())
+    }
+
+    fn view(&self) -> Value {
+        let all = self.contexts.iter().map(|(name, context)| {
+            json!({
+                "name": name,
+                "in_use": self.current.as_ref() == Some(name),
+                "admin_url": context.admin_url,
+                "admin_token_file": context.admin_token_file,
+            })
+        });
+        json!({ "data": all.collect::<Vec<Value>>() })
+    }
+}
+
+impl Arguments {
+    pub(crate) fn run(self) -> Result<()> {
+        let file = file()
+            .ok_or_else(|| Failure::Failed("no place for contexts: neither XDG_CONFIG_HOME nor HOME is set".into()))?;
+        let mut contexts = Contexts::read(&file)?;
+        let shows = matches!(self.verb, Verb::List);
+        contexts.change(self.verb)?;
+        if !shows {
+            return contexts.write(&file);
+        }
+        let columns = [
+            ("name", "/name"),
+            ("in use", "/in_use"),
+            ("admin url", "/admin_url"),
+            ("token file", "/admin_token_file"),
+        ];
+        self.output.list(&contexts.view(), &columns)
+    }
+}
+
+fn file() -> Option<PathBuf> {
+    let config = std::env::var_os("XDG_CONFIG_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let home =
+        || std::env::var_os("HOME").filter(|dir| !dir.is_empty()).map(|home| PathBuf::from(home).join(".config"));
+    config.or_else(home).map(|dir| dir.join("tollgate/contexts.toml"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contexts_are_kept_used_and_forgotten() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("tollgate/contexts.toml");
+        let mut contexts = Contexts::read(&file).expect("none yet");
+        let set = |name: &str| Verb::Set {
+            name: name.into(),
+            admin_url: "http://h:1".into(),
+            admin_token_file: Some("/t".into()),
+        };
+        contexts.change(set("staging")).expect("set");
+        contexts.change(set("production")).expect("set");
+        assert_eq!(contexts.find(None), Ok(None), "none is in use");
+        contexts.change(Verb::Use { name: "staging".into() }).expect("used");
+        contexts.write(&file).expect("written");
+        let mut contexts = Contexts::read(&file).expect("read");
+        assert_eq!(contexts.find(None).expect("one").map(|context| context.admin_url.as_str()), Some("http://h:1"));
+        let unknown = contexts.find(Some("stagin")).expect_err("unknown");
+        assert!(unknown.code() == 2 && unknown.to_string().contains("did you mean \"staging\"?"), "{unknown}");
+        contexts.change(Verb::Delete { name: "staging".into() }).expect("deleted");
+        assert_eq!(contexts.find(None), Ok(None));
+        std::fs::write(&file, "token = \"tga_x\"").expect("written");
+        assert!(Contexts::read(&file).expect_err("refused").to_string().contains("contexts.toml"));
+    }
+}
