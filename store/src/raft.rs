@@ -16,6 +16,7 @@ mod network;
 mod node;
 mod peer;
 mod peers;
+mod relay;
 mod room;
 mod server;
 mod snapshot;

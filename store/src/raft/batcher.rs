@@ -21,7 +21,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{group::Group, wait::Wait};
+use super::{
+    group::Group,
+    relay::{self, Waiter},
+    wait::Wait,
+};
 use crate::{
     model::{Command, NodeId, Row, RowBatch},
     state::block,
@@ -42,7 +46,7 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 struct Waiting {
     row: Row,
     /// None for a row that nobody waits for.
-    done: Option<oneshot::Sender<bool>>,
+    done: Option<Waiter>,
     place: Place,
 }
 
@@ -94,7 +98,7 @@ impl Batcher {
 
     /// Hands a row in; the answer comes when its batch is committed (`true`) or never will be (`false`).
     pub(crate) fn push(&self, row: Row, place: Place) -> oneshot::Receiver<bool> {
-        let (done, committed) = oneshot::channel();
+        let (done, committed) = Waiter::new();
         // The batcher ends only with the process; then the receiver says so.
         let _ = self.queue.send(Waiting { row, done: Some(done), place });
         committed
@@ -206,26 +210,28 @@ struct Flight {
     command: Bytes,
     batch: u64,
     rows: u32,
-    waiters: Vec<(Option<oneshot::Sender<bool>>, Place)>,
+    waiters: Vec<Waiter>,
+    _places: Vec<Place>,
 }
 
 impl Batch {
     fn prepare(self, taken: Vec<Waiting>, counters: &Counters) -> Option<Flight> {
         let Self { node, incarnation, batch } = self;
         let class = taken.first().map_or(0, |waiting| waiting.row.retention_days);
-        let (mut rows, mut waiters) = (Vec::with_capacity(taken.len()), Vec::with_capacity(taken.len()));
+        let count = taken.len();
+        let (mut rows, mut waiters) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut places = Vec::with_capacity(count);
         for Waiting { row, done, place } in taken {
             rows.push(row);
-            waiters.push((done, place));
+            waiters.extend(done);
+            places.push(place);
         }
         let block = match block::encode(&rows) {
             Ok(block) => block,
             Err(error) => {
                 // The gateway bounds every text, so this is a defect: say which, refuse the batch, go on.
                 tracing::error!(%error, rows = rows.len(), "rows cannot be encoded");
-                for (done, _) in waiters {
-                    let _ = done.map(|done| done.send(false));
-                }
+                waiters.into_iter().for_each(|waiter| waiter.answer(false));
                 return None;
             }
         };
@@ -235,22 +241,20 @@ impl Batch {
         let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
         let command =
             Command::Rows(RowBatch { node, incarnation, batch, rows: count, class, block: block.into() }).encode();
-        Some(Flight { command, batch, rows: count, waiters })
+        Some(Flight { command, batch, rows: count, waiters, _places: places })
     }
 }
 
 impl Flight {
     /// Proposes until it has landed, then wakes who waits.
     async fn fly(self, group: Arc<Group>, counters: Arc<Counters>) {
-        let Self { command, batch, rows, waiters } = self;
+        let Self { command, batch, rows, waiters, _places } = self;
         let started = std::time::Instant::now();
         while let Err(error) = group.propose(&command, Wait::Committed, true, ATTEMPT).await {
             tracing::warn!(%error, batch, rows, "rows wait for a quorum");
         }
         let took = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         counters.commit_ns.fetch_add(took, Ordering::Relaxed);
-        for (done, _place) in waiters {
-            let _ = done.map(|done| done.send(true));
-        }
+        relay::release(waiters.into_iter());
     }
 }

@@ -21,11 +21,16 @@ use openraft::{
     storage::{EntryResponder, RaftStateMachine, Snapshot},
 };
 
+use tokio::runtime::{Handle, RuntimeFlavor};
+
 use super::{
     codec,
     types::{Payload, RaftLogId, SnapshotMeta, StoredMembership, TypeConfig, log_id, raft_log_id},
 };
-use crate::state::{self, State};
+use crate::{
+    model::Command,
+    state::{self, State},
+};
 
 /// Entries applied in one transaction at most.
 const APPLY_ENTRIES: usize = 256;
@@ -66,6 +71,16 @@ impl Machine {
         (self.failed)(message.clone());
         io::Error::other(message)
     }
+}
+
+/// Applies; where that may take long (a seal joins many rows), other tasks of this thread go to another one meanwhile.
+fn apart<T>(entries: &[state::Entry], apply: impl FnOnce() -> T) -> T {
+    let is_hot = |entry: &state::Entry| match &entry.payload {
+        state::Payload::Command(command) => Command::is_rows(command),
+        state::Payload::Blank | state::Payload::Membership(_) => true,
+    };
+    let has_threads = || Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
+    if entries.iter().all(is_hot) || !has_threads() { apply() } else { tokio::task::block_in_place(apply) }
 }
 
 fn membership(bytes: Option<bytes::Bytes>) -> io::Result<StoredMembership> {
@@ -122,7 +137,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
             if batch.is_empty() {
                 continue;
             }
-            let replies = self.state.apply(&batch).map_err(|error| self.fail("apply entries", error))?;
+            let replies =
+                apart(&batch, || self.state.apply(&batch)).map_err(|error| self.fail("apply entries", error))?;
             if let Some(last) = batch.last() {
                 self.in_force.store(last.id.index, Ordering::SeqCst);
             }
