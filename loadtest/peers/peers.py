@@ -79,11 +79,15 @@ class Process:
 
 
 def cpu_us(processes):
+    """User and system time, that of children which have ended and were waited for among it (a database's backends)."""
     ticks = 0
     for process in processes:
         for pid in process.pids():
-            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-            ticks += int(fields[11]) + int(fields[12])
+            try:
+                fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            except FileNotFoundError:
+                continue
+            ticks += sum(map(int, fields[11:15]))
     return ticks * TICK_US
 
 

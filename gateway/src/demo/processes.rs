@@ -144,7 +144,8 @@ impl Process {
         command.args(["--data-addr", &self.addresses.data, "--admin-addr", &self.addresses.admin]);
         command.args(["--peer-addr", &self.addresses.peer, "--compat-headers", &settings.compat_headers.to_string()]);
         command.args(["--voters", &settings.voters.to_string(), "--workers", &settings.workers.to_string()]);
-        command.args(["--log-level", if self.verbose { "info" } else { "error" }]);
+        // A node that was killed on purpose is no news for those that are left.
+        command.args(["--log-level", if self.verbose { "info" } else { "error,openraft=error" }]);
         if !settings.join.0.is_empty() {
             command.args(["--join", &settings.join.to_string()]);
         }

@@ -24,11 +24,26 @@ pub(crate) struct Sent {
     /// Status and problem code, or why there was no answer.
     pub(crate) outcome: std::sync::Arc<str>,
     /// What the gateway called it; 0 when it did not say.
+    #[serde(with = "hex")]
     pub(crate) id: u128,
     /// When it was sent, microseconds since 1970.
     pub(crate) sent_us: i64,
     /// When its end was known.
     pub(crate) ended_us: i64,
+}
+
+/// 128 bits on their way between processes: JSON's numbers have fewer.
+mod hex {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(id: &u128, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{id:x}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        u128::from_str_radix(&text, 16).map_err(|_| D::Error::custom("expected 128 bits in hexadecimal"))
+    }
 }
 
 /// What the contract says of a request's row.
@@ -93,20 +108,30 @@ impl fmt::Display for Sent {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_contracts_duties() {
-        let sent = |status, outcome: &str, id| Sent {
+    fn sent(status: u16, outcome: &str, id: u128) -> Sent {
+        Sent {
             thread: 0,
             number: 0,
             principal: 0,
-            account: None,
+            account: Some("acme".into()),
             target: "t".into(),
             status,
             outcome: outcome.into(),
             id,
             sent_us: 0,
             ended_us: 0,
-        };
+        }
+    }
+
+    #[test]
+    fn a_worker_can_send_it_to_its_coordinator() {
+        let sent = sent(200, "200", u128::MAX - 7);
+        let there = serde_json::to_value(&sent).expect("plain values");
+        assert_eq!(serde_json::from_value::<Sent>(there).expect("its own form"), sent);
+    }
+
+    #[test]
+    fn the_contracts_duties() {
         for (status, outcome, id, duty) in [
             (200, "200", 1, Duty::Row),
             (404, "404", 1, Duty::Row),

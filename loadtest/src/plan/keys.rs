@@ -123,7 +123,7 @@ impl Keys {
             return self.all[*number as usize].clone();
         }
         let number = self.unused().unwrap_or_else(|| {
-            if self.shared == 0 {
+            if self.shared == 0 && self.all[0].authorization.is_some() {
                 let have = self.all.len();
                 eprintln!("note: the trace has more keys than the {have} that are given; they are shared, by hash");
             }

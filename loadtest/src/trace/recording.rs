@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{
-    Body, Header, Pseudonyms, Record, Writer, create,
+    Body, Header, Pseudonyms, Record, Writer, create, files,
     formats::{Clock, rfc3339},
     record::VERSION,
 };
@@ -45,11 +45,6 @@ pub(crate) struct Recording {
 /// Records; returns how many requests.
 pub(crate) fn record(recording: &Recording, admin: &Admin, to: &Path) -> Result<u64> {
     ensure!(recording.since_ns < recording.until_ns, "--since must be before --until");
-    let header = Header {
-        tollgate_trace: VERSION,
-        start: Some(rfc3339(recording.since_ns)),
-        source: Some("tollgate request log".into()),
-    };
     let mut state = State {
         recording,
         names: Pseudonyms::new(recording.salt.as_deref()),
@@ -57,7 +52,7 @@ pub(crate) fn record(recording: &Recording, admin: &Admin, to: &Path) -> Result<
         random: fastrand::Rng::with_seed(recording.seed),
         late: Vec::new(),
     };
-    let mut writer = Writer::new(create(to)?, &header)?;
+    let mut output = Output { start_ns: recording.since_ns, to, writer: None };
     let (mut count, mut from, mut slice_ns) = (0, recording.since_ns, FIRST_SLICE_NS);
     while from < recording.until_ns {
         let until = (from + slice_ns).min(recording.until_ns);
@@ -70,17 +65,51 @@ pub(crate) fn record(recording: &Recording, admin: &Admin, to: &Path) -> Result<
             slice_ns = (slice_ns * 2).min(LONGEST_SLICE_NS);
         }
         for record in state.records(&rows, until)? {
-            writer.write(&record)?;
+            output.write(record)?;
             count += 1;
         }
         from = until;
     }
     for record in state.rest() {
-        writer.write(&record)?;
+        output.write(record)?;
         count += 1;
     }
-    writer.into_inner().finish().with_context(|| format!("write {}", to.display()))?;
+    output.finish()?;
     Ok(count)
+}
+
+/// The trace, which begins with its first request: silence before it is nothing to replay.
+struct Output<'a> {
+    start_ns: i128,
+    to: &'a Path,
+    writer: Option<(u64, Writer<files::Output>)>,
+}
+
+impl Output<'_> {
+    fn open(&self, first: u64) -> Result<Writer<files::Output>> {
+        let header = Header {
+            tollgate_trace: VERSION,
+            start: Some(rfc3339(self.start_ns + i128::from(first))),
+            source: Some("tollgate request log".into()),
+        };
+        Writer::new(create(self.to)?, &header)
+    }
+
+    fn write(&mut self, record: Record) -> Result<()> {
+        if self.writer.is_none() {
+            self.writer = Some((record.t, self.open(record.t)?));
+        }
+        let (first, writer) = self.writer.as_mut().expect("opened a line above");
+        writer.write(&Record { t: record.t.saturating_sub(*first), ..record })
+    }
+
+    fn finish(self) -> Result<()> {
+        let writer = match self.writer {
+            Some((_, writer)) => writer,
+            None => self.open(0)?,
+        };
+        writer.into_inner().finish().with_context(|| format!("write {}", self.to.display()))
+    }
 }
 
 /// The rows of a slice, oldest first; nothing when they are too many.
