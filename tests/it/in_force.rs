@@ -89,6 +89,14 @@ fn a_node_that_is_cut_off_says_503_and_ends_its_streams() {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+        // P4: a read that must be linearizable has no answer, a stale one says how old it is, also on who had led.
+        let admin = cluster.nodes[cut_off].admin();
+        admin.call("GET", "/v1/accounts/acme", None).assert_problem(503, "temporary-reduced-capacity");
+        let (before, stale) = (alone.elapsed(), admin.call("GET", "/v1/accounts/acme?consistency=stale", None));
+        let age_ms: u64 = stale.header("tollgate-staleness-ms").parse().expect("an age");
+        assert_eq!((stale.status, &stale.body["id"]), (200, &json!("acme")));
+        let (least, most) = (before.as_millis() as u64, alone.elapsed().as_millis() as u64 + 2_000);
+        assert!((least..most).contains(&age_ms), "{age_ms} ms of {least} to {most}");
         let ended = ended.join().expect("reads");
         println!("node {cut_off}: {refused} times 503, its stream ended after {ended:?}");
         assert!(ended < LEASE + Duration::from_secs(1), "{ended:?}");
