@@ -76,7 +76,7 @@ fn build(dir: &Path) {
 /// What every program may want of its environment: where programs are, where files may be, how much a panic says.
 const INHERITED: [&str; 4] = ["PATH", "HOME", "TMPDIR", "RUST_BACKTRACE"];
 
-/// A command that gets nothing of this process's environment but [`INHERITED`]. A node refuses a `TOLLGATE_*` variable that it
+/// A command that gets nothing of this process's environment but `INHERITED`. A node refuses a `TOLLGATE_*` variable that it
 /// does not know and obeys one that it does; neither is for whoever has exported one where the tests are run.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
