@@ -129,6 +129,21 @@ impl Node {
         self.bootstrap.as_ref().and_then(|bootstrap| bootstrap.to_print(&self.store))
     }
 
+    /// Goes on to serve for `delay`, while `/readyz` says 503 and other nodes lead: what routes clients here (a load
+    /// balancer, a Service) finds out before the listeners close. Ends early when the store fails.
+    pub async fn step_back(&self, delay: Duration) {
+        if delay.is_zero() {
+            return;
+        }
+        self.admin.drain();
+        tracing::info!(delay_seconds = delay.as_secs(), "not ready any more, serving on");
+        self.store.drain().await;
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            _ = self.store.failed() => {}
+        }
+    }
+
     /// Ends the node: `/readyz` says 503, leadership goes to another node, what is in flight finishes within `grace`.
     pub async fn drain(self, grace: Duration) {
         self.admin.drain();

@@ -2,6 +2,7 @@
 
 mod authority;
 mod error;
+mod gauges;
 mod ledger;
 mod meta;
 mod rows;

@@ -52,7 +52,10 @@ async fn run(settings: &Settings, bootstrap: Option<Bootstrap>) -> anyhow::Resul
             );
         }
     }
-    let drained = node.drain(Duration::from_secs(settings.drain_seconds));
+    let drained = async {
+        node.step_back(Duration::from_secs(settings.drain_delay_seconds)).await;
+        node.drain(Duration::from_secs(settings.drain_seconds)).await;
+    };
     tokio::select! {
         () = drained => Ok(()),
         name = signals.next() => anyhow::bail!("{name} a second time: stopped without waiting for what was in flight"),

@@ -236,3 +236,27 @@ async fn probes_lists_and_views_answer() {
     assert_eq!((draining.status, &draining.body["reason"]), (503, &json!("draining")));
     rig.node.drain(Duration::from_secs(1)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_steps_back_is_not_ready_and_serves_on() {
+    let rig = Rig::start().await;
+    let serving_on = async {
+        loop {
+            let probe = rig.call(Method::GET, "/readyz", None).await;
+            if probe.status == 503 {
+                break assert_eq!(probe.body["reason"], json!("draining"));
+            }
+        }
+        // Both listeners answer, and a write is still committed.
+        let tier = rig.call(Method::PUT, "/v1/tiers/late", Some(json!({ "concurrency": 2 }))).await;
+        assert_eq!(tier.status, 201, "{}", tier.body);
+        let called = rig.agent.get(format!("http://{}/x", rig.node.info.data_addr)).call().expect("it answers");
+        assert_eq!(called.status(), 401);
+    };
+    // It ends long before the delay does: what is awaited is the assertions, not the time.
+    tokio::select! {
+        () = serving_on => {}
+        () = rig.node.step_back(Duration::from_secs(600)) => panic!("the delay was not kept"),
+    }
+    rig.node.drain(Duration::from_secs(1)).await;
+}

@@ -84,6 +84,7 @@ fn numbers(settings: &Settings, reasons: &mut Vec<String>) {
     within(reasons, "write_timeout_ms", settings.write_timeout_ms, 1..=HOUR_MS);
     within(reasons, "keep_alive_ms", settings.keep_alive_ms, 1..=24 * HOUR_MS);
     within(reasons, "upstream_timeout_ms", settings.upstream_timeout_ms, 1..=HOUR_MS);
+    within(reasons, "drain_delay_seconds", settings.drain_delay_seconds, 0..=3_600);
     within(reasons, "drain_seconds", settings.drain_seconds, 0..=86_400);
 }
 

@@ -139,7 +139,9 @@ settings! {
     keep_alive_ms, "TOLLGATE_KEEP_ALIVE_MS": u64 = "75000", "MILLISECONDS";
     /// Time from the upstream call to the first byte of its answer where the route does not say; then 504
     upstream_timeout_ms, "TOLLGATE_UPSTREAM_TIMEOUT_MS": u64 = "30000", "MILLISECONDS";
-    /// Time for requests in flight to finish after SIGTERM
+    /// Time after SIGTERM that the node goes on to serve, /readyz saying 503 and its leaderships handed over
+    drain_delay_seconds, "TOLLGATE_DRAIN_DELAY_SECONDS": u64 = "0", "SECONDS";
+    /// Time for requests in flight to finish after that
     drain_seconds, "TOLLGATE_DRAIN_SECONDS": u64 = "30", "SECONDS";
     /// Form of the log on stderr: text or json
     log_format, "TOLLGATE_LOG_FORMAT": LogFormat = "text", "FORM";

@@ -120,6 +120,11 @@ impl Batcher {
         &self.counters
     }
 
+    /// The bound of [`Batcher::waiting`].
+    pub(crate) fn max_waiting(&self) -> usize {
+        self.max_waiting
+    }
+
     /// Rows queued or in flight.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)

@@ -134,6 +134,7 @@ impl Store {
             ("tollgate_keys", "Keys in the directory.", self.directory().len() as f64),
         ];
         all.extend(self.leases().stats());
+        all.extend(self.gauges());
         all
     }
 }
