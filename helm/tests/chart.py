@@ -5,6 +5,7 @@ import copy
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -314,6 +315,8 @@ class Bench:
                     for file in files:
                         demand(any(file.startswith(path + "/") for path in paths), f"{name}: {key}: nothing is mounted for {file}")
                     demand(not any("subPath" in mount for mount in container["volumeMounts"]), f"{name}: {key}: a subPath is never renewed")
+            token = any("admin-token" in str(pod["spec"].get("volumes")) for pod in templates.values())
+            demand(token == any(key[0] == "Pod" for key in templates), f"{name}: a token, and no helm test, or the other way round")
             made = {one["spec"]["secretName"] for one in objects.values() if one["kind"] == "Certificate"}
             wanted = {volume["secret"]["secretName"] for pod in templates.values() for volume in pod["spec"].get("volumes", [])
                       if volume["name"].startswith("tls-") and volume["name"] != "tls-clients"}
@@ -367,6 +370,34 @@ class Bench:
                         demand(variable in known.values() or not variable.startswith("TOLLGATE_") or PENDING.search(variable), f"{name}: {variable} is no setting")
         env = environment(self.render("--set", "settings.max_body_bytes=1073741824")[("StatefulSet", "tg-tollgate")])
         demand(env["TOLLGATE_MAX_BODY_BYTES"] == "1073741824", f"large numbers come out as {env['TOLLGATE_MAX_BODY_BYTES']}")
+
+    def test_compose_and_systemd(self):
+        """compose.yaml and the systemd unit: settings that exist, nodes that find themselves, graces longer than a drain"""
+        table = (ROOT / "gateway/src/config/table.rs").read_text()
+        known = set(re.findall(r'(?m)^    \w+, "(TOLLGATE_\w+)":', table)) | {"TOLLGATE_ADMIN_TOKEN"}
+        drain = int(re.search(r'drain_seconds, "TOLLGATE_DRAIN_SECONDS": u64 = "(\d+)"', table).group(1))
+        services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+        ports = [port for service in services.values() for port in service["ports"]]
+        demand(len({port.rsplit(":", 1)[0] for port in ports}) == len(ports) == 6, f"compose.yaml: {ports}")
+        demand(len({service["volumes"][0] for service in services.values()}) == 3, "compose.yaml: two nodes share a volume")
+        for name, service in services.items():
+            env = service["environment"]
+            demand(set(env) <= known, f"compose.yaml: {set(env) - known} are no settings")
+            demand(f"{service['hostname']}:8082" in env["TOLLGATE_JOIN"].split(","), f"compose.yaml: {name} is not in its list")
+            demand(len(env["TOLLGATE_JOIN"].split(",")) == len(services), "compose.yaml: the list has others")
+            demand(int(service["stop_grace_period"].rstrip("s")) > drain, f"compose.yaml: {name} is killed while it drains")
+        unit = (ROOT / "deploy/tollgate.service").read_text()
+        named = set(re.findall(r"(?m)^#?Environment=(\w+)=", unit))
+        demand(named and named <= known, f"tollgate.service: {named - known}")
+        demand(int(re.search(r"(?m)^TimeoutStopSec=(\d+)$", unit).group(1)) > drain, "tollgate.service: it is killed while it drains")
+        demand("LimitCORE=0" in unit, "tollgate.service: a crash writes keys to disk")
+        demand("SystemCallFilter=~@resources" not in unit and "@resources" not in unit, "tollgate.service: prlimit64 is needed")
+        if shutil.which("systemd-analyze"):
+            with tempfile.TemporaryDirectory() as work:
+                copied = Path(work) / "tollgate.service"
+                copied.write_text(unit.replace("/usr/local/bin/tollgate", "/bin/true"))
+                done = subprocess.run(["systemd-analyze", "verify", str(copied)], capture_output=True, text=True)
+                demand(done.returncode == 0 and not done.stderr.strip(), f"systemd-analyze: {done.stderr}")
 
     # --- Monitoring ---
 

@@ -14,6 +14,10 @@ field() { # NAME: the first text of that name on stdin
   sed -n "s/.*\"$1\" *: *\"\([^\"]*\)\".*/\1/p" | head -n 1
 }
 clean() {
+  # An account goes when its keys are revoked, a tier when no account has it.
+  for id in $(api GET "/v1/accounts/$name/keys" 2>/dev/null | grep -o '"key_[0-9A-Za-z]*"' | tr -d '"'); do
+    api DELETE "/v1/keys/$id" >/dev/null 2>&1 || true
+  done
   api DELETE "/v1/accounts/$name" >/dev/null 2>&1 || true
   api DELETE "/v1/tiers/$name" >/dev/null 2>&1 || true
 }
