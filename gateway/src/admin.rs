@@ -53,7 +53,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use store::Store;
 
 use self::problem::{Code, Problem};
-use crate::operator::Operator;
+use crate::{operator::Operator, tls::Certificates};
 
 /// What the handlers share.
 #[derive(Debug)]
@@ -61,6 +61,7 @@ pub struct Admin {
     pub(crate) store: Store,
     pub(crate) operator: Operator,
     pub(crate) prometheus: Prometheus,
+    pub(crate) certificates: Arc<Certificates>,
     draining: AtomicBool,
     under_way: once::UnderWay,
     trail: trail::Trail,
@@ -88,12 +89,12 @@ type Shared = axum::extract::State<Arc<Admin>>;
 
 impl Admin {
     /// The API over a store. Its background work runs on the runtime that this is called from.
-    pub fn new(store: Store, operator: Operator, prometheus: Prometheus) -> Arc<Self> {
+    pub fn new(store: Store, operator: Operator, prometheus: Prometheus, certificates: Arc<Certificates>) -> Arc<Self> {
         let trail = trail::Trail::start(store.clone());
         let (draining, under_way) = (AtomicBool::new(false), once::UnderWay::default());
         let followers = tail::Followers::default();
         let docs = docs::Docs::new(&openapi());
-        Arc::new(Self { store, operator, prometheus, draining, under_way, trail, followers, docs })
+        Arc::new(Self { store, operator, prometheus, certificates, draining, under_way, trail, followers, docs })
     }
 
     /// From now on `/readyz` answers 503.

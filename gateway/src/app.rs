@@ -4,6 +4,7 @@
 //! plane brings its own threads.
 
 mod admin_server;
+mod certificates;
 mod data_plane;
 mod listen;
 mod logging;
@@ -13,6 +14,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use store::{Readiness, Store, model::NodeInfo};
+use tokio::{sync::Notify, task::AbortHandle};
 
 pub use logging::{log_to_stderr, metrics};
 pub use serve::{serve, stop_signal};
@@ -43,6 +45,8 @@ pub struct Node {
     admin: Arc<Admin>,
     admin_server: admin_server::Server,
     data_plane: stack::Handle,
+    reload: Arc<Notify>,
+    watch: AbortHandle,
     bootstrap: Option<Bootstrap>,
 }
 
@@ -61,6 +65,7 @@ impl Node {
         let admin_addr = admin_listener.local_addr().context("read the admin listener's address")?;
         let data_addr = listen::probe("data_addr", settings.data_addr)?;
         let peer_addr = listen::probe("peer_addr", settings.peer_addr)?;
+        let tls = certificates::read(settings)?;
         let info = NodeInfo {
             name: settings.node_name.as_str().into(),
             peer_addr: if settings.peer_addr.port() == 0 {
@@ -76,6 +81,7 @@ impl Node {
             data_dir: settings.data_dir.clone(),
             node: info.clone(),
             peer_listen: peer_addr,
+            peer_tls: tls.peer,
             join: settings.join.0.clone(),
             voters: settings.voters.into(),
             commit_deadline: Duration::from_millis(settings.commit_deadline_ms),
@@ -85,17 +91,18 @@ impl Node {
         })
         .await
         .with_context(|| format!("open data_dir {}", settings.data_dir.display()))?;
-        let data_plane = match data_plane::start(settings, data_addr, store.clone()) {
+        let data_plane = match data_plane::start(settings, data_addr, tls.data, tls.upstream, store.clone()) {
             Ok(handle) => handle,
             Err(error) => {
                 store.shutdown().await;
                 return Err(error);
             }
         };
-        let admin = Admin::new(store.clone(), Operator::new(bootstrap.as_ref()), prometheus);
+        let admin = Admin::new(store.clone(), Operator::new(bootstrap.as_ref()), prometheus, tls.watch.certificates());
         let router = admin.clone().router(settings.admin_body_bytes);
         let admin_server = admin_server::Server::start(
             admin_listener,
+            tls.admin,
             router,
             admin_server::Bounds {
                 connections: ADMIN_CONNECTIONS,
@@ -104,7 +111,14 @@ impl Node {
             },
         )?;
         tracing::info!(node = %info.name, data = %info.data_addr, admin = %info.admin_addr, peers = %info.peer_addr, "listening");
-        Ok(Self { info, store, admin, admin_server, data_plane, bootstrap })
+        let reload = tls.watch.asked();
+        let watch = tokio::spawn(tls.watch.run(Duration::from_millis(settings.tls_reload_ms))).abort_handle();
+        Ok(Self { info, store, admin, admin_server, data_plane, reload, watch, bootstrap })
+    }
+
+    /// Reads the files of certificates anew, also those that seem not to have changed.
+    pub fn reload(&self) {
+        self.reload.notify_one();
     }
 
     /// Waits until the node serves; logs each new reason why it does not yet.
@@ -152,6 +166,7 @@ impl Node {
         let data_plane = self.data_plane;
         let _ = tokio::task::spawn_blocking(move || data_plane.drain(grace)).await;
         self.admin_server.stop(ADMIN_GRACE).await;
+        self.watch.abort();
         self.store.shutdown().await;
         tracing::info!("stopped");
     }

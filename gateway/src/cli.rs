@@ -52,7 +52,7 @@ enum Noun {
     /// Tries it out: nodes, an upstream, tiers, accounts and keys in one process
     Demo(demo::Arguments),
     /// Runs a node
-    Serve(serve::Arguments),
+    Serve(Box<serve::Arguments>),
     /// The cluster's nodes and Raft groups
     Cluster(cluster::Arguments),
     /// Accounts

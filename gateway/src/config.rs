@@ -13,7 +13,7 @@ mod table;
 
 use std::path::{Path, PathBuf};
 
-pub use entry::{List, LogFormat};
+pub use entry::{ClientAuth, List, LogFormat};
 pub use table::{Entries, Settings};
 
 /// The file that is read from the working directory when neither `--config` nor `TOLLGATE_CONFIG` names one.

@@ -12,3 +12,4 @@ pub mod error;
 pub mod operator;
 pub mod stack;
 pub mod telemetry;
+pub mod tls;

@@ -112,7 +112,7 @@ impl<S, Req, Res> MountableService<Req, Res> for S where
 impl<L: Ledger, B: Inbound> Stack<L, B> {
     /// Puts the chain of one core together.
     pub fn new(ledger: Arc<L>, settings: Arc<Settings>, rejections: Arc<Rejections>) -> Self {
-        let pools = Arc::new(upstream::Pools::new(settings.cores));
+        let pools = Arc::new(upstream::Pools::new(settings.cores, settings.upstream_tls.clone()));
         let shared = Arc::new(Shared {
             ledger,
             node: settings.node.as_str().into(),

@@ -33,6 +33,14 @@ pub const COALESCED: &str = "tollgate_coalesced_rejections_total";
 pub const CONNECTIONS_REFUSED: &str = "tollgate_client_connections_refused_total";
 /// `accept` failures.
 pub const ACCEPT_ERRORS: &str = "tollgate_accept_errors_total";
+/// Unix time until which a certificate is valid (labels `listener`, `name`).
+pub const TLS_NOT_AFTER: &str = "tollgate_tls_certificate_not_after_seconds";
+/// Certificates that were read anew (label `listener`).
+pub const TLS_RELOADS: &str = "tollgate_tls_reloads_total";
+/// Certificates that changed and cannot be used (label `listener`).
+pub const TLS_RELOAD_FAILURES: &str = "tollgate_tls_reload_failures_total";
+/// Handshakes that failed (label `listener`).
+pub const TLS_HANDSHAKE_FAILURES: &str = "tollgate_tls_handshake_failures_total";
 /// Rows whose commit failed or took too long: answered 503.
 pub const COMMIT_FAILURES: &str = "tollgate_commit_failures_total";
 
@@ -116,6 +124,10 @@ fn describe() {
     describe_counter!(UNKNOWN_KEYS, Count, "Requests without a known key.");
     describe_counter!(COALESCED, Count, "Rejections that share a row with others.");
     describe_counter!(CONNECTIONS_REFUSED, Count, "Connections refused at the node's bound.");
+    describe_gauge!(TLS_NOT_AFTER, Seconds, "Unix time until which a certificate is valid.");
+    describe_counter!(TLS_RELOADS, Count, "Certificates that were read anew.");
+    describe_counter!(TLS_RELOAD_FAILURES, Count, "Certificates that changed and cannot be used: the old ones stay.");
+    describe_counter!(TLS_HANDSHAKE_FAILURES, Count, "TLS handshakes that failed.");
     describe_counter!(ACCEPT_ERRORS, Count, "Failures to accept a connection.");
     describe_counter!(COMMIT_FAILURES, Count, "Rows whose commit failed or took too long.");
 }

@@ -1,12 +1,15 @@
 //! Asks Tollgate's admin API, as anybody can: JSON over HTTP. Knows several nodes and asks the next when one does not answer.
 
 use std::{
+    path::Path,
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+
+use crate::secure;
 
 /// Longest time for one answer.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -35,11 +38,16 @@ pub(crate) struct Reply {
 }
 
 impl Admin {
-    /// Of these nodes (`http://host:port`), with a token.
-    pub(crate) fn new(urls: &[String], token: &str) -> Result<Self> {
+    /// Of these nodes (`http://host:port` or `https://host:port`), with a token; `ca` is a file of authorities.
+    pub(crate) fn new(urls: &[String], token: &str, ca: Option<&Path>) -> Result<Self> {
         ensure!(!urls.is_empty(), "no admin API: give --admin http://host:port");
+        let ca = ca.map(secure::read).transpose()?;
         let config =
-            ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).proxy(None).build();
+            ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).proxy(None);
+        let config = match urls.iter().any(|url| url.starts_with("https://")) {
+            true => config.tls_config(secure::for_admin(ca.as_deref())?).build(),
+            false => config.build(),
+        };
         let urls = urls.iter().map(|url| {
             let url = if url.contains("://") { url.clone() } else { format!("http://{url}") };
             url.trim_end_matches('/').to_owned()

@@ -30,6 +30,7 @@ mod plan;
 mod report;
 mod run;
 mod screen;
+mod secure;
 mod selftest;
 mod shape;
 mod trace;

@@ -132,7 +132,7 @@ fn audited(fault: Fault) -> Result<Law> {
         run: 0x5e1f_7e57,
         ..order(&gateway.url(), "hold 1500/s 8s")
     };
-    let admin = Admin::new(&[gateway.url()], "")?;
+    let admin = Admin::new(&[gateway.url()], "", None)?;
     let result = go(&order, Some(Arc::new(admin)))?;
     let Some(audit) = result.audit else { anyhow::bail!("the run was not audited") };
     let found = (audit.lost, audit.doubled, audit.over_admitted);

@@ -13,6 +13,7 @@ mod store;
 pub mod view;
 pub mod wal;
 
+pub use raft::PeerTls;
 pub use store::{
     ClusterStatus, CommitError, Followed, GroupStatus, LimitsNow, MemberStatus, OpenError, PolicyNow, ReadError,
     Readiness, RowPage, RowPermit, RowQuery, Settings, Store, Unavailable, UsageBy, UsagePoint, UsageQuery, UsageStep,

@@ -10,6 +10,7 @@ mod codec;
 mod config;
 mod group;
 mod identity;
+mod lane;
 mod log;
 mod machine;
 mod network;
@@ -31,6 +32,7 @@ mod wire;
 
 pub(crate) use batcher::{Batcher, Place};
 pub(crate) use group::lease_clock_ns;
+pub use lane::PeerTls;
 pub(crate) use node::{Node, NodeSettings};
 pub(crate) use view_lease::VIEW_LEASE;
 pub(crate) use wait::{Everywhere, ProposeError, Wait};

@@ -25,7 +25,7 @@ use crate::{
         Account, ColdCommand, Command, GroupId, KeyHash, MetaOp, MetaWrite, NodeInfo, Role, Route, Tier, Timestamp,
         Token, Upstream,
     },
-    raft::{Batcher, Node, NodeSettings, Wait},
+    raft::{Batcher, Node, NodeSettings, PeerTls, Wait},
     state::{Change, State, StateError},
     view::{Directory, Edit},
 };
@@ -39,6 +39,8 @@ pub struct Settings {
     pub node: NodeInfo,
     /// Where to listen for peers.
     pub peer_listen: SocketAddr,
+    /// The certificates that peers show each other; none for plain connections.
+    pub peer_tls: Option<Arc<PeerTls>>,
     /// Peers to form or join a cluster with, this node's own address among them; empty for a cluster of one.
     pub join: Vec<String>,
     /// Voters that a cluster is to have; a joining node becomes one while they are fewer.
@@ -84,6 +86,7 @@ impl Store {
                 data_dir: settings.data_dir,
                 info: settings.node,
                 listen: settings.peer_listen,
+                tls: settings.peer_tls,
                 join: settings.join,
                 voters: settings.voters,
                 retention_days: settings.log_retention_days,

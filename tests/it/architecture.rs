@@ -26,13 +26,14 @@ const STORE: &[(&str, &[&str])] = &[
 const GATEWAY: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("telemetry", &[]),
+    ("tls", &["telemetry"]),
     ("config", &[]),
     ("operator", &[]),
-    ("stack", &["error", "telemetry"]),
-    ("admin", &["error", "operator", "telemetry"]),
-    ("app", &["admin", "config", "error", "operator", "stack", "telemetry"]),
-    ("demo", &["app", "cli", "config", "error", "operator"]),
-    ("cli", &["app", "config", "demo"]),
+    ("stack", &["error", "telemetry", "tls"]),
+    ("admin", &["error", "operator", "telemetry", "tls"]),
+    ("app", &["admin", "config", "error", "operator", "stack", "telemetry", "tls"]),
+    ("demo", &["app", "cli", "config", "error", "operator", "tls"]),
+    ("cli", &["app", "config", "demo", "tls"]),
 ];
 
 /// Rooms of the load tester and what each may import.
@@ -40,18 +41,31 @@ const LOADTEST: &[(&str, &[&str])] = &[
     ("measure", &[]),
     ("shape", &[]),
     ("exit", &[]),
-    ("admin", &[]),
+    ("secure", &[]),
+    ("admin", &["secure"]),
     ("trace", &["admin"]),
     ("plan", &["measure", "shape", "trace"]),
-    ("client", &["measure", "plan"]),
+    ("client", &["measure", "plan", "secure"]),
     ("audit", &["admin", "client"]),
     ("chaos", &["admin", "client", "shape"]),
     ("report", &["audit", "exit", "measure"]),
     ("screen", &["chaos", "measure", "report"]),
-    ("run", &["admin", "audit", "chaos", "client", "exit", "measure", "plan", "report", "screen", "shape", "trace"]),
+    (
+        "run",
+        &[
+            "admin", "audit", "chaos", "client", "exit", "measure", "plan", "report", "screen", "secure", "shape",
+            "trace",
+        ],
+    ),
     ("cluster", &["audit", "client", "exit", "measure", "run"]),
     ("selftest", &["admin", "client", "exit", "plan", "report", "run"]),
-    ("cli", &["admin", "chaos", "client", "cluster", "exit", "plan", "report", "run", "selftest", "shape", "trace"]),
+    (
+        "cli",
+        &[
+            "admin", "chaos", "client", "cluster", "exit", "plan", "report", "run", "secure", "selftest", "shape",
+            "trace",
+        ],
+    ),
 ];
 
 /// A line that may break a rule, by file and a part of its text; and why.

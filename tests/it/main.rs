@@ -19,3 +19,4 @@ mod start;
 mod story;
 mod streaming;
 mod table;
+mod tls;

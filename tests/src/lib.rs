@@ -3,6 +3,7 @@
 //! Everything drives the product from outside, through the contract; only the store bench links the store.
 
 mod admin;
+mod authority;
 mod disk;
 mod load;
 mod node;
@@ -12,6 +13,7 @@ mod upstream;
 mod wait;
 
 pub use admin::{Admin, Answer, client, get, post, send};
+pub use authority::Authority;
 pub use disk::{Cut, Disk};
 pub use load::{Load, Received, Report};
 pub use node::{Cluster, Node, Options, binary, command, free_addr};

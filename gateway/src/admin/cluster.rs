@@ -2,9 +2,10 @@
 
 use axum::{extract::State, response::Response};
 use serde_json::{Value, json};
-use store::{ClusterStatus, Readiness};
+use store::{ClusterStatus, Readiness, model::Timestamp};
 
 use super::{Shared, access::Visitor, answer, params::Params, problem::Result};
+use crate::tls::Certificate;
 
 /// `GET /v1/cluster`
 pub(crate) async fn get(visitor: Visitor, State(admin): Shared, params: Params) -> Result<Response> {
@@ -14,10 +15,10 @@ pub(crate) async fn get(visitor: Visitor, State(admin): Shared, params: Params) 
         Readiness::Ready => None,
         Readiness::NotReady(reason) => Some(reason),
     };
-    Ok(answer::plain(&view(&admin.store.cluster(), reason.as_deref())))
+    Ok(answer::plain(&view(&admin.store.cluster(), reason.as_deref(), &admin.certificates.all())))
 }
 
-fn view(status: &ClusterStatus, not_ready: Option<&str>) -> Value {
+fn view(status: &ClusterStatus, not_ready: Option<&str>, certificates: &[Certificate]) -> Value {
     let nodes: Vec<Value> = status
         .members
         .iter()
@@ -50,6 +51,17 @@ fn view(status: &ClusterStatus, not_ready: Option<&str>) -> Value {
             })
         })
         .collect();
+    let certificates: Vec<Value> = certificates
+        .iter()
+        .map(|certificate| {
+            json!({
+                "listener": certificate.place,
+                "names": certificate.names,
+                "not_before": Timestamp::from_unix_seconds(certificate.not_before),
+                "not_after": Timestamp::from_unix_seconds(certificate.not_after),
+            })
+        })
+        .collect();
     json!({
         "node": status.node,
         "version": env!("CARGO_PKG_VERSION"),
@@ -57,5 +69,6 @@ fn view(status: &ClusterStatus, not_ready: Option<&str>) -> Value {
         "reason": not_ready,
         "nodes": nodes,
         "groups": groups,
+        "certificates": certificates,
     })
 }

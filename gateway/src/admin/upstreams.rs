@@ -135,18 +135,18 @@ pub(crate) fn read(object: &mut Object<'_>, path_name: &str) -> Option<Upstream>
 
 fn target(field: Field<'_>) -> Option<Target> {
     let mut object = field.object()?;
-    let url = object.required("url").and_then(|field| {
-        field.parsed("http://host:port, without a path (TLS to upstreams is not supported yet)", url)
-    });
+    let url = object
+        .required("url")
+        .and_then(|field| field.parsed("http://host:port or https://host:port, without a path", url));
     let weight = object.optional("weight").map_or(Some(1), |field| field.whole(0..=10_000));
     Some(Target { url: url?, weight: weight? })
 }
 
-/// `http://host:port` in its one spelling: without the slash that is the same.
+/// `http://host:port` or `https://host:port` in its one spelling: without the slash that is the same.
 fn url(text: &str) -> std::result::Result<String, ()> {
     let uri: Uri = text.parse().map_err(|_| ())?;
     let authority = uri.authority().ok_or(())?;
-    let fits = uri.scheme() == Some(&Scheme::HTTP)
+    let fits = [Some(&Scheme::HTTP), Some(&Scheme::HTTPS)].contains(&uri.scheme())
         && uri.query().is_none()
         && ["", "/"].contains(&uri.path())
         && !authority.as_str().contains('@')
@@ -190,7 +190,7 @@ mod tests {
         for bad in [
             "",
             "localhost:80",
-            "https://x",
+            "https://x/path",
             "http://x/path",
             "http://x?q=1",
             "http://u:p@x",

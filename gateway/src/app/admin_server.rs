@@ -20,7 +20,10 @@ use tokio::{
 };
 use tower::ServiceExt;
 
-use crate::error::TOO_MANY_CONNECTIONS;
+use crate::{
+    error::TOO_MANY_CONNECTIONS,
+    tls::{Listener, Stream},
+};
 
 /// Bounds of the admin listener.
 #[derive(Debug, Clone, Copy)]
@@ -47,12 +50,17 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Serves `router` on a bound listener.
-    pub(super) fn start(listener: TcpListener, router: Router, bounds: Bounds) -> anyhow::Result<Self> {
+    /// Serves `router` on a bound listener, over TLS where it is given.
+    pub(super) fn start(
+        listener: TcpListener,
+        tls: Option<Arc<Listener>>,
+        router: Router,
+        bounds: Bounds,
+    ) -> anyhow::Result<Self> {
         listener.set_nonblocking(true).context("set up the admin listener")?;
         let listener = tokio::net::TcpListener::from_std(listener).context("set up the admin listener")?;
         let (stop, stopping) = watch::channel(false);
-        let task = tokio::spawn(accept(listener, router, bounds, stopping));
+        let task = tokio::spawn(accept(listener, tls, router, bounds, stopping));
         Ok(Self { stop, task })
     }
 
@@ -70,6 +78,7 @@ impl Server {
 /// Until it is told to stop; then until the last connection has ended.
 async fn accept(
     listener: tokio::net::TcpListener,
+    tls: Option<Arc<Listener>>,
     router: Router,
     bounds: Bounds,
     mut stopping: watch::Receiver<bool>,
@@ -86,9 +95,11 @@ async fn accept(
         match accepted {
             Ok((stream, peer)) => match Arc::clone(&places).try_acquire_owned() {
                 Ok(place) => {
-                    connections.spawn(serve(stream, peer, router.clone(), bounds, stopping.clone(), place));
+                    let (tls, router, stopping) = (tls.clone(), router.clone(), stopping.clone());
+                    connections.spawn(serve(stream, tls, peer, router, bounds, stopping, place));
                 }
-                Err(_) => refuse(stream),
+                Err(_) if tls.is_none() => refuse(stream),
+                Err(_) => {}
             },
             Err(error) => {
                 tracing::warn!(%error, "accept an admin connection");
@@ -109,6 +120,7 @@ fn refuse(stream: TcpStream) {
 
 async fn serve(
     stream: TcpStream,
+    tls: Option<Arc<Listener>>,
     peer: SocketAddr,
     router: Router,
     bounds: Bounds,
@@ -116,6 +128,19 @@ async fn serve(
     _place: OwnedSemaphorePermit,
 ) {
     let _ = stream.set_nodelay(true);
+    let stream = match tls {
+        None => Stream::Plain(stream),
+        Some(tls) => {
+            let shaken = tokio::select! {
+                shaken = tokio::time::timeout(bounds.head, Box::pin(tls.accept(stream))) => shaken,
+                _ = stopping.changed() => return,
+            };
+            match shaken {
+                Ok(Ok(stream)) => Stream::Tls(Box::new(stream.into())),
+                Ok(Err(_)) | Err(_) => return,
+            }
+        }
+    };
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(|body| within(body, bounds.body));
         request.extensions_mut().insert(ConnectInfo(peer));
@@ -172,7 +197,7 @@ mod tests {
             .route("/body", post(async |body: bytes::Bytes| body.len().to_string()));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = listener.local_addr().expect("bound");
-        (Server::start(listener, router, BOUNDS).expect("starts"), addr)
+        (Server::start(listener, None, router, BOUNDS).expect("starts"), addr)
     }
 
     /// Sends a text and reads to the end of the connection.

@@ -8,11 +8,18 @@ use store::Store;
 use crate::{
     config::Settings,
     stack::{self, CompatHeaders, Timeouts},
+    tls::{Connector, Listener},
 };
 
 /// Starts the data plane.
-pub(super) fn start(settings: &Settings, listen: SocketAddr, store: Store) -> anyhow::Result<stack::Handle> {
-    let stack = stack_settings(settings, listen)?;
+pub(super) fn start(
+    settings: &Settings,
+    listen: SocketAddr,
+    tls: Option<Arc<Listener>>,
+    upstream_tls: Arc<Connector>,
+    store: Store,
+) -> anyhow::Result<stack::Handle> {
+    let stack = stack::Settings { tls, upstream_tls: Some(upstream_tls), ..stack_settings(settings, listen)? };
     stack::Server::start(stack, &Arc::new(store)).context("start the data plane")
 }
 
@@ -39,5 +46,6 @@ fn stack_settings(settings: &Settings, listen: SocketAddr) -> anyhow::Result<sta
             upstream_first_byte: Duration::from_millis(settings.upstream_timeout_ms),
             recheck: Timeouts::default().recheck,
         },
+        ..stack::Settings::default()
     })
 }

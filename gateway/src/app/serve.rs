@@ -26,6 +26,8 @@ pub fn serve(settings: &Settings, admin_token: Option<String>) -> anyhow::Result
 
 async fn run(settings: &Settings, bootstrap: Option<Bootstrap>) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
+    // From now on: without a listener a SIGHUP would end the process.
+    let mut hang_up = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let metrics = super::metrics().context("set up the metrics")?;
     let node = tokio::select! {
         node = Box::pin(Node::start(settings, bootstrap, metrics)) => node?,
@@ -40,7 +42,11 @@ async fn run(settings: &Settings, bootstrap: Option<Bootstrap>) -> anyhow::Resul
             node.ready().await;
             tracing::info!("ready");
             print_minted(&node);
-            std::future::pending::<()>().await;
+            loop {
+                hang_up.recv().await;
+                tracing::info!("SIGHUP: reading certificates anew");
+                node.reload();
+            }
         } => {}
         name = signals.next() => tracing::info!(signal = name, "asked to stop"),
         reason = node.store.failed() => {

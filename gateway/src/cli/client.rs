@@ -1,15 +1,17 @@
 //! A client of the admin API. The token is in memory only, and in no message.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, ErrorKind},
     time::{Duration, SystemTime},
 };
 
 use http::{Method, Request, header};
 use serde_json::Value;
+use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 use zeroize::Zeroizing;
 
 use super::failure::{Failure, Result};
+use crate::tls::{self, ClientFiles, Roots};
 
 /// Longest time for a whole call.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -44,19 +46,30 @@ pub(crate) enum OnlyIf {
 }
 
 impl Client {
-    pub(crate) fn new(url: &str, token: Option<Zeroizing<String>>) -> Result<Self> {
-        if !url.starts_with("http://") {
+    /// `files` are read for `https://` only.
+    pub(crate) fn new(url: &str, token: Option<Zeroizing<String>>, files: &ClientFiles) -> Result<Self> {
+        let tls = if url.starts_with("https://") {
+            secure(files).map_err(|error| Failure::Usage(error.to_string()))?
+        } else if url.starts_with("http://") {
+            TlsConfig::builder().build()
+        } else {
             return Err(Failure::Usage(format!(
-                "{url:?} cannot be called: expected http://host:port (TLS is not supported yet)"
+                "{url:?} cannot be called: expected http://host:port or https://host:port"
             )));
-        }
+        };
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
             .user_agent(concat!("tollgate/", env!("CARGO_PKG_VERSION")))
             .proxy(None)
+            .tls_config(tls)
             .build();
         Ok(Self { agent: config.new_agent(), url: url.trim_end_matches('/').to_owned(), token })
+    }
+
+    /// `http` or `https`.
+    pub(crate) fn scheme(&self) -> &str {
+        self.url.split("://").next().unwrap_or("http")
     }
 
     pub(crate) fn read(&self, path: &str) -> Result<Answer> {
@@ -101,7 +114,13 @@ impl Client {
     }
 
     fn unreachable(&self, error: &ureq::Error) -> Failure {
-        Failure::Failed(format!("call {}: {error}: does a node listen there? (--admin-url says where)", self.url))
+        let hint = match error {
+            ureq::Error::Io(error) if error.kind() == ErrorKind::InvalidData => {
+                "TLS failed; --ca says whom to trust, --client-cert and --client-key what to show"
+            }
+            _ => "does a node listen there? (--admin-url says where)",
+        };
+        Failure::Failed(format!("call {}: {error}: {hint}", self.url))
     }
 
     fn call(&self, method: Method, path: &str, body: Option<&Value>, only_if: &OnlyIf) -> Result<Answer> {
@@ -142,6 +161,22 @@ impl Client {
         };
         if status.is_success() { Ok(Answer { body, etag, date }) } else { Err(refused(status.as_u16(), &body)) }
     }
+}
+
+/// TLS with the algorithms and authorities that the node uses as well.
+fn secure(files: &ClientFiles) -> std::result::Result<TlsConfig, tls::Error> {
+    let roots = Roots::read(files)?;
+    let authorities: Vec<_> = roots.authorities.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
+    let identity = roots.identity.map(|(chain, pem)| {
+        let key = PrivateKey::from_pem(&pem).map_err(|error| tls::Error::Setup(format!("the private key: {error}")))?;
+        let chain: Vec<_> = chain.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
+        Ok::<_, tls::Error>(ClientCert::new_with_certs(&chain, key))
+    });
+    Ok(TlsConfig::builder()
+        .unversioned_rustls_crypto_provider(tls::provider())
+        .root_certs(RootCerts::new_with_certs(&authorities))
+        .client_cert(identity.transpose()?)
+        .build())
 }
 
 /// A problem as people read it: what is wrong, where, and the request's id.

@@ -45,6 +45,15 @@ enum Verb {
         /// File with the admin token
         #[arg(long, value_name = "FILE")]
         admin_token_file: Option<PathBuf>,
+        /// Authorities of an https:// admin API's certificate
+        #[arg(long, value_name = "FILE")]
+        ca: Option<PathBuf>,
+        /// Certificate chain to show it
+        #[arg(long, value_name = "FILE", requires = "client_key")]
+        client_cert: Option<PathBuf>,
+        /// Its private key
+        #[arg(long, value_name = "FILE", requires = "client_cert")]
+        client_key: Option<PathBuf>,
     },
     /// Uses one from now on
     Use {
@@ -67,6 +76,15 @@ pub(crate) struct Context {
     /// File with the admin token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) admin_token_file: Option<PathBuf>,
+    /// Authorities of its certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Certificate chain to show it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client_cert: Option<PathBuf>,
+    /// Its private key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client_key: Option<PathBuf>,
 }
 
 /// All of them.
@@ -120,11 +138,17 @@ impl Contexts {
     fn change(&mut self, verb: Verb) -> Result<()> {
         match verb {
             Verb::List => {}
-            Verb::Set { name, admin_url, admin_token_file } => {
+            Verb::Set { name, admin_url, admin_token_file, ca, client_cert, client_key } => {
                 // A relative path would mean another file in another directory.
                 let absolute = |path: PathBuf| std::path::absolute(path).map_err(Failure::from);
-                let admin_token_file = admin_token_file.map(absolute).transpose()?;
-                self.contexts.insert(name, Context { admin_url, admin_token_file });
+                let context = Context {
+                    admin_url,
+                    admin_token_file: admin_token_file.map(absolute).transpose()?,
+                    ca: ca.map(absolute).transpose()?,
+                    client_cert: client_cert.map(absolute).transpose()?,
+                    client_key: client_key.map(absolute).transpose()?,
+                };
+                self.contexts.insert(name, context);
             }
             Verb::Use { name } => {
                 if !self.contexts.contains_key(&name) {
@@ -149,6 +173,8 @@ impl Contexts {
                 "in_use": self.current.as_ref() == Some(name),
                 "admin_url": context.admin_url,
                 "admin_token_file": context.admin_token_file,
+                "ca": context.ca,
+                "client_cert": context.client_cert,
             })
         });
         json!({ "data": all.collect::<Vec<Value>>() })
@@ -195,6 +221,9 @@ mod tests {
             name: name.into(),
             admin_url: "http://h:1".into(),
             admin_token_file: Some("/t".into()),
+            ca: None,
+            client_cert: None,
+            client_key: None,
         };
         contexts.change(set("staging")).expect("set");
         contexts.change(set("production")).expect("set");

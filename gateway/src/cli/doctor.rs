@@ -10,6 +10,7 @@ use std::{
 
 use clap::Args;
 use serde_json::{Value, json};
+use store::model::Timestamp;
 
 use super::{
     client::Client,
@@ -32,6 +33,9 @@ const LEAST_FREE_BYTES: u64 = 1 << 30;
 const WANTED_FREE_BYTES: u64 = 10 << 30;
 /// Nodes' clocks: rows carry them, and quota periods are read on them.
 const SKEWED: Duration = Duration::from_secs(2);
+/// A certificate that ends sooner should have been replaced already (authorities renew after two thirds of 90 days).
+const WANTED_VALID_S: i64 = 21 * 86_400;
+const LEAST_VALID_S: i64 = 3 * 86_400;
 /// Entries that a follower may be behind.
 const LAGGING: u64 = 10_000;
 
@@ -198,18 +202,48 @@ fn ask(client: &Client, remote: &Remote, findings: &mut Vec<Finding>) {
         Err(failure) => return findings.push(Finding::new("node", Health::Unhealthy, failure.to_string())),
     };
     findings.extend(groups(&status));
+    // All nodes' admin listeners speak TLS, or none.
+    let scheme = client.scheme();
+    let mut certificates = Vec::new();
     for node in status["nodes"].as_array().into_iter().flatten() {
         let name = node["name"].as_str().unwrap_or("-");
-        let answer = node["admin_addr"].as_str().and_then(|addr| remote.client_of(&format!("http://{addr}")).ok());
+        let answer = node["admin_addr"].as_str().and_then(|addr| remote.client_of(&format!("{scheme}://{addr}")).ok());
         let check = format!("node {name}");
         let told = match answer.map(|client| (client.read("/v1/cluster?consistency=stale"), SystemTime::now())) {
-            Some((Ok(answer), now)) => judge_node(&answer.body, answer.date, now),
+            Some((Ok(answer), now)) => {
+                certificates.extend(judge_certificates(name, &answer.body, now));
+                judge_node(&answer.body, answer.date, now)
+            }
             Some((Err(failure), _)) => (Health::Unhealthy, failure.to_string()),
             None => (Health::Unhealthy, "it has no admin address".to_owned()),
         };
         findings.push(Finding::new(check, told.0, told.1));
     }
-    findings.push(Finding::new("certificates", Health::Ok, "none: the listeners have no TLS yet"));
+    if certificates.is_empty() {
+        certificates.push(Finding::new("certificates", Health::Ok, "none: no listener has TLS"));
+    }
+    findings.extend(certificates);
+}
+
+/// How long a node's certificates are still good for.
+fn judge_certificates(node: &str, status: &Value, now: SystemTime) -> Vec<Finding> {
+    let now = Timestamp::from_unix_seconds(
+        now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed()),
+    );
+    let judge = |certificate: &Value| {
+        let (place, name) = (certificate["listener"].as_str()?, certificate["names"][0].as_str().unwrap_or("-"));
+        let not_after: Timestamp = certificate["not_after"].as_str()?.parse().ok()?;
+        let left = not_after.unix_seconds() - now.unix_seconds();
+        let days = left / 86_400;
+        let (health, detail) = match left {
+            ..=0 => (Health::Unhealthy, format!("{name}: expired at {not_after}; others refuse it")),
+            left if left < LEAST_VALID_S => (Health::Unhealthy, format!("{name}: {days} days left, until {not_after}")),
+            left if left < WANTED_VALID_S => (Health::Warning, format!("{name}: {days} days left, until {not_after}")),
+            _ => (Health::Ok, format!("{name}: {days} days left")),
+        };
+        Some(Finding::new(format!("certificate {node} {place}"), health, detail))
+    };
+    status["certificates"].as_array().into_iter().flatten().filter_map(judge).collect()
 }
 
 fn groups(status: &Value) -> Vec<Finding> {
@@ -277,6 +311,22 @@ mod tests {
         ] });
         let health: Vec<Health> = groups(&status).into_iter().map(|finding| finding.health).collect();
         assert_eq!(health, [Health::Unhealthy, Health::Warning]);
+    }
+
+    #[test]
+    fn certificates_that_end_soon_or_have_ended_are_told() {
+        let now = SystemTime::now();
+        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs().cast_signed();
+        let certificate = |days: i64| {
+            let not_after = Timestamp::from_unix_seconds(seconds + days * 86_400 + 60);
+            json!({ "listener": "data", "names": ["api.test"], "not_after": not_after })
+        };
+        let status = json!({ "certificates": [certificate(60), certificate(10), certificate(1), certificate(-2)] });
+        let found = judge_certificates("a", &status, now);
+        let health: Vec<Health> = found.iter().map(|finding| finding.health).collect();
+        assert_eq!(health, [Health::Ok, Health::Warning, Health::Unhealthy, Health::Unhealthy]);
+        assert!(found[1].detail.starts_with("api.test: 10 days left"), "{found:?}");
+        assert!(found[3].detail.contains("expired"), "{found:?}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::{
     failure::{Failure, Result},
     output::Format,
 };
+use crate::tls::ClientFiles;
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8081";
 
@@ -26,6 +27,15 @@ pub(crate) struct Remote {
     /// File with the admin token; else TOLLGATE_ADMIN_TOKEN has the token itself
     #[arg(long, global = true, env = "TOLLGATE_ADMIN_TOKEN_FILE", value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
+    /// Authorities of an https:// admin API's certificate, PEM; the system's when neither this nor a context says
+    #[arg(long, global = true, env = "TOLLGATE_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Certificate chain to show an admin API that asks for one, PEM
+    #[arg(long, global = true, env = "TOLLGATE_CLIENT_CERT", value_name = "FILE", requires = "client_key")]
+    client_cert: Option<PathBuf>,
+    /// Its private key
+    #[arg(long, global = true, env = "TOLLGATE_CLIENT_KEY", value_name = "FILE", requires = "client_cert")]
+    client_key: Option<PathBuf>,
     /// Form of the answer
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORM")]
     pub(crate) output: Format,
@@ -42,7 +52,17 @@ impl Remote {
 
     /// The API of a certain node, with the same token.
     pub(crate) fn client_of(&self, url: &str) -> Result<Client> {
-        Client::new(url, Some(self.token()?))
+        Client::new(url, Some(self.token()?), &self.files()?)
+    }
+
+    /// What https is spoken with: flags and environment, else the context.
+    fn files(&self) -> Result<ClientFiles> {
+        let contexts = Contexts::load()?;
+        let context = contexts.find(self.context.as_deref())?;
+        let said = self.client_cert.clone().zip(self.client_key.clone());
+        let of_context = || context.and_then(|context| context.client_cert.clone().zip(context.client_key.clone()));
+        let ca = self.ca.clone().or_else(|| context.and_then(|context| context.ca.clone()));
+        Ok(ClientFiles { ca, identity: said.or_else(of_context) })
     }
 
     /// The file that a flag names, else the environment's token, else the context's file.

@@ -1,8 +1,8 @@
 //! What must hold of settings together, and what is filled in from the host.
 
-use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive};
+use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive, path::Path};
 
-use super::{Error, Settings, peers};
+use super::{Error, List, Settings, peers};
 
 /// Longest node or region name.
 const MAX_NAME_CHARS: usize = 63;
@@ -14,6 +14,7 @@ pub(super) fn complete(settings: &mut Settings) -> Result<(), Error> {
     }
     let mut reasons = Vec::new();
     listeners(settings, &mut reasons);
+    certificates(settings, &mut reasons);
     names(settings, &mut reasons);
     numbers(settings, &mut reasons);
     lists(settings, &mut reasons);
@@ -43,13 +44,57 @@ fn listeners(settings: &Settings, reasons: &mut Vec<String>) {
             }
         }
     }
-    for (key, addr) in &all[1..] {
-        if !is_loopback(*addr) && !settings.insecure {
+    let protected = [
+        ("admin_addr", settings.admin_addr, has_some(&settings.admin_tls_cert), "--admin-tls-cert and --admin-tls-key"),
+        (
+            "peer_addr",
+            settings.peer_addr,
+            is_given(&settings.peer_tls_cert),
+            "--peer-tls-cert, --peer-tls-key and --peer-tls-ca",
+        ),
+    ];
+    for (key, addr, has_tls, flags) in protected {
+        if !is_loopback(addr) && !has_tls && !settings.insecure {
             reasons.push(format!(
-                "{key} {addr} is reachable from other hosts, and there is no TLS to protect it: listen on 127.0.0.1, or \
-                 say --insecure where the network itself is trusted"
+                "{key} {addr} is reachable from other hosts, and there is no TLS to protect it: give {flags}, listen on \
+                 127.0.0.1, or say --insecure where the network itself is trusted"
             ));
         }
+    }
+}
+
+fn has_some(list: &List) -> bool {
+    !list.0.is_empty()
+}
+
+fn is_given(path: &Path) -> bool {
+    !path.as_os_str().is_empty()
+}
+
+/// Which files of TLS belong together; that they can be read is found out when they are.
+fn certificates(settings: &Settings, reasons: &mut Vec<String>) {
+    for (place, certs, keys, client_ca) in [
+        ("data", &settings.data_tls_cert, &settings.data_tls_key, &settings.data_tls_client_ca),
+        ("admin", &settings.admin_tls_cert, &settings.admin_tls_key, &settings.admin_tls_client_ca),
+    ] {
+        let (certs, keys) = (certs.0.len(), keys.0.len());
+        if certs != keys {
+            reasons.push(format!(
+                "{place}_tls_cert names {certs} files and {place}_tls_key {keys}: give each certificate its key, in the same order"
+            ));
+        }
+        if is_given(client_ca) && certs == 0 {
+            reasons.push(format!(
+                "{place}_tls_client_ca is given and {place}_tls_cert is not: clients show certificates only over TLS"
+            ));
+        }
+    }
+    let peer = [&settings.peer_tls_cert, &settings.peer_tls_key, &settings.peer_tls_ca].map(|path| is_given(path));
+    if peer.contains(&true) && peer.contains(&false) {
+        reasons.push("peer_tls_cert, peer_tls_key and peer_tls_ca belong together: give all three, or none".into());
+    }
+    if is_given(&settings.upstream_tls_cert) != is_given(&settings.upstream_tls_key) {
+        reasons.push("upstream_tls_cert and upstream_tls_key belong together: give both, or none".into());
     }
 }
 
@@ -85,6 +130,7 @@ fn numbers(settings: &Settings, reasons: &mut Vec<String>) {
     within(reasons, "keep_alive_ms", settings.keep_alive_ms, 1..=24 * HOUR_MS);
     within(reasons, "upstream_timeout_ms", settings.upstream_timeout_ms, 1..=HOUR_MS);
     within(reasons, "drain_delay_seconds", settings.drain_delay_seconds, 0..=3_600);
+    within(reasons, "tls_reload_ms", settings.tls_reload_ms, 100..=HOUR_MS);
     within(reasons, "drain_seconds", settings.drain_seconds, 0..=86_400);
 }
 

@@ -34,6 +34,7 @@ plain_entry! {
     SocketAddr: "an IP address and a port";
     String: "text";
     LogFormat: "\"text\" or \"json\"";
+    ClientAuth: "\"required\" or \"optional\"";
     List: "a list of texts (in the environment and in flags: separated by commas)";
 }
 
@@ -89,6 +90,37 @@ impl fmt::Display for LogFormat {
         f.write_str(match self {
             Self::Text => "text",
             Self::Json => "json",
+        })
+    }
+}
+
+/// Whether a client must show a certificate where it is asked for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientAuth {
+    /// One without is refused.
+    #[default]
+    Required,
+    /// One without is let through; one that shows a wrong one is refused.
+    Optional,
+}
+
+impl FromStr for ClientAuth {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "required" => Ok(Self::Required),
+            "optional" => Ok(Self::Optional),
+            _ => Err(format!("expected {}", Self::FORM)),
+        }
+    }
+}
+
+impl fmt::Display for ClientAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Required => "required",
+            Self::Optional => "optional",
         })
     }
 }

@@ -7,7 +7,15 @@ use super::{Entries, Error, table};
 const PREFIX: &str = "TOLLGATE_";
 
 /// Variables that are no settings of `serve`: the file's name, and what the client commands read.
-const OTHERS: [&str; 3] = ["TOLLGATE_CONFIG", "TOLLGATE_ADMIN_TOKEN", "TOLLGATE_ADMIN_URL"];
+const OTHERS: [&str; 7] = [
+    "TOLLGATE_CONFIG",
+    "TOLLGATE_ADMIN_TOKEN",
+    "TOLLGATE_ADMIN_URL",
+    "TOLLGATE_CONTEXT",
+    "TOLLGATE_CA",
+    "TOLLGATE_CLIENT_CERT",
+    "TOLLGATE_CLIENT_KEY",
+];
 
 /// What the environment says.
 #[derive(Debug, Default)]

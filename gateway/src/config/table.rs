@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::Deserialize;
 
-use super::entry::{Entry, List, LogFormat};
+use super::entry::{ClientAuth, Entry, List, LogFormat};
 
 /// One setting, for messages and `--help`.
 #[derive(Debug, Clone)]
@@ -108,6 +108,36 @@ settings! {
     voters, "TOLLGATE_VOTERS": u8 = "3", "COUNT";
     /// File with the first admin token (tga_...)
     admin_token_file, "TOLLGATE_ADMIN_TOKEN_FILE": PathBuf = "", "FILE";
+    /// Certificate chains of the data listener, PEM: the first for clients that name no host, others by SNI; no TLS when empty
+    data_tls_cert, "TOLLGATE_DATA_TLS_CERT": List = "", "FILE,...";
+    /// Their private keys, in the same order
+    data_tls_key, "TOLLGATE_DATA_TLS_KEY": List = "", "FILE,...";
+    /// Authorities of API clients' certificates; they are asked for one when this is set
+    data_tls_client_ca, "TOLLGATE_DATA_TLS_CLIENT_CA": PathBuf = "", "FILE";
+    /// Whether an API client must show one, where they are asked for: required or optional
+    data_tls_client_auth, "TOLLGATE_DATA_TLS_CLIENT_AUTH": ClientAuth = "required", "MODE";
+    /// Certificate chains of the admin listener, PEM: the first for clients that name no host, others by SNI; no TLS when empty
+    admin_tls_cert, "TOLLGATE_ADMIN_TLS_CERT": List = "", "FILE,...";
+    /// Their private keys, in the same order
+    admin_tls_key, "TOLLGATE_ADMIN_TLS_KEY": List = "", "FILE,...";
+    /// Authorities of admin clients' certificates; they are asked for one when this is set
+    admin_tls_client_ca, "TOLLGATE_ADMIN_TLS_CLIENT_CA": PathBuf = "", "FILE";
+    /// Whether an admin client must show one, where they are asked for: required or optional (probes have none)
+    admin_tls_client_auth, "TOLLGATE_ADMIN_TLS_CLIENT_AUTH": ClientAuth = "required", "MODE";
+    /// Certificate chain that this node shows its peers, as server and as client; mutual TLS with peer_tls_key and peer_tls_ca
+    peer_tls_cert, "TOLLGATE_PEER_TLS_CERT": PathBuf = "", "FILE";
+    /// Its private key
+    peer_tls_key, "TOLLGATE_PEER_TLS_KEY": PathBuf = "", "FILE";
+    /// Authorities of peers' certificates; better one that issues nothing else
+    peer_tls_ca, "TOLLGATE_PEER_TLS_CA": PathBuf = "", "FILE";
+    /// Authorities of https:// upstreams; the system's when not said
+    upstream_ca, "TOLLGATE_UPSTREAM_CA": PathBuf = "", "FILE";
+    /// Certificate chain to show https:// upstreams that ask for one
+    upstream_tls_cert, "TOLLGATE_UPSTREAM_TLS_CERT": PathBuf = "", "FILE";
+    /// Its private key
+    upstream_tls_key, "TOLLGATE_UPSTREAM_TLS_KEY": PathBuf = "", "FILE";
+    /// How often the files of certificates are looked at; a change needs no restart (SIGHUP looks at once)
+    tls_reload_ms, "TOLLGATE_TLS_RELOAD_MS": u64 = "5000", "MILLISECONDS";
     /// Lets the admin and peer listeners leave loopback without TLS
     #[arg(num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     insecure, "TOLLGATE_INSECURE": bool = "false", "BOOL";

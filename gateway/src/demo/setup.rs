@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use store::model::Secret;
 use zeroize::Zeroizing;
 
-use crate::cli::{Client, OnlyIf};
+use crate::{
+    cli::{Client, OnlyIf},
+    tls::ClientFiles,
+};
 
 /// What was made.
 #[derive(Debug, Clone)]
@@ -18,7 +21,7 @@ pub(super) struct Made {
 
 /// Puts upstream, route, tiers, accounts and keys. Blocks.
 pub(super) fn make(admin_url: &str, token: &Secret, upstream: SocketAddr) -> anyhow::Result<Made> {
-    let client = Client::new(admin_url, Some(Zeroizing::new(token.expose().to_owned())))?;
+    let client = Client::new(admin_url, Some(Zeroizing::new(token.expose().to_owned())), &ClientFiles::default())?;
     let put = |path: &str, body: Value| {
         client.put(path, &body, &OnlyIf::Always).with_context(|| format!("put {path}")).map(drop)
     };

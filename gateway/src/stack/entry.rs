@@ -39,13 +39,20 @@ pub struct Client {
     pub(crate) ip: IpAddr,
     /// As text, made once a connection.
     pub(crate) ip_value: HeaderValue,
+    /// The connection is encrypted.
+    pub(crate) secure: bool,
 }
 
 impl Client {
     /// A client at an address.
     pub fn new(ip: IpAddr) -> Self {
         let ip = ip.to_canonical();
-        Self { ip, ip_value: HeaderValue::from_str(&ip.to_string()).expect("addresses are ASCII") }
+        Self { ip, ip_value: HeaderValue::from_str(&ip.to_string()).expect("addresses are ASCII"), secure: false }
+    }
+
+    /// A client whose connection is encrypted, or not.
+    pub fn secure(self, secure: bool) -> Self {
+        Self { secure, ..self }
     }
 }
 

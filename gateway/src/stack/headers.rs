@@ -79,7 +79,7 @@ pub(crate) fn to_upstream<L: Ledger>(parts: &mut Parts, entry: &Entry<L>, upgrad
     insert_text(headers, X_TOLLGATE_TIER, &account.tier);
     let ours = &entry.client.ip_value;
     append_list(headers, X_FORWARDED_FOR, ours);
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if entry.client.secure { "https" } else { "http" }));
     // HTTP/2 has the host in its URI. The upstream link sets the upstream's own.
     let host = authority.and_then(Result::ok).or_else(|| headers.remove(header::HOST));
     if let Some(host) = host {

@@ -1,9 +1,11 @@
 //! Settings of the data plane, with their defaults.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{HeaderName, header};
 use store::model::Name;
+
+use crate::tls::{Connector, Listener};
 
 /// Largest request body where neither route nor tier says, bytes.
 const DEFAULT_MAX_BODY_BYTES: u64 = 1 << 30;
@@ -29,6 +31,10 @@ pub struct Settings {
     pub compat_headers: CompatHeaders,
     /// Largest request body where neither route nor tier says.
     pub max_body_bytes: u64,
+    /// TLS towards API clients; none for plain connections.
+    pub tls: Option<Arc<Listener>>,
+    /// TLS towards upstreams whose targets are `https://`; without it they cannot be called.
+    pub upstream_tls: Option<Arc<Connector>>,
     /// How long to wait for whom.
     pub timeouts: Timeouts,
 }
@@ -44,6 +50,8 @@ impl Default for Settings {
             key_headers: vec![HeaderName::from_static("x-api-key"), header::AUTHORIZATION],
             compat_headers: CompatHeaders::default(),
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
+            tls: None,
+            upstream_tls: None,
             timeouts: Timeouts::default(),
         }
     }

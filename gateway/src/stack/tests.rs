@@ -8,3 +8,4 @@ mod harness;
 mod measure;
 mod proxying;
 mod streaming;
+mod tls;

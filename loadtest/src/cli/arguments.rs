@@ -110,6 +110,9 @@ pub(crate) struct RunArguments {
     /// Compares every answer with the ledger afterwards; needs --admin
     #[arg(long, requires = "admin", help_heading = "Judgement")]
     pub(super) audit: bool,
+    /// Authorities of https targets and an https admin API, PEM; the system's without
+    #[arg(long, env = "TOLLGATE_CA", value_name = "FILE", help_heading = "Requests and clients")]
+    pub(super) ca: Option<PathBuf>,
     /// Tollgate's admin API, one or more nodes; its token is TOLLGATE_ADMIN_TOKEN
     #[arg(long, value_name = "URL,…", value_delimiter = ',', help_heading = "Judgement")]
     pub(super) admin: Vec<String>,

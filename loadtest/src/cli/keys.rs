@@ -26,6 +26,9 @@ pub(super) struct Make {
     /// Tollgate's admin API; its token is TOLLGATE_ADMIN_TOKEN
     #[arg(long, value_name = "URL,…", value_delimiter = ',', required = true)]
     admin: Vec<String>,
+    /// Authorities of an https admin API, PEM; the system's without
+    #[arg(long, env = "TOLLGATE_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// The admin token. From the environment only
     #[arg(long, env = "TOLLGATE_ADMIN_TOKEN", hide = true, hide_env_values = true)]
     admin_token: Option<String>,
@@ -45,7 +48,7 @@ impl Command {
         let Self::Make(make) = self;
         let token =
             make.admin_token.as_deref().ok_or_else(|| Usage::error("the token is missing: TOLLGATE_ADMIN_TOKEN"))?;
-        let admin = Admin::new(&make.admin, token)?;
+        let admin = Admin::new(&make.admin, token, make.ca.as_deref())?;
         ensure!(
             admin.find(&format!("/v1/tiers/{}", escaped(&make.tier)))?.is_some(),
             Usage(format!("there is no tier {:?}", make.tier))

@@ -20,6 +20,7 @@ use crate::{
     plan::{Amplitude, KeyLine},
     report::{self, About, RunResult, Threshold},
     run::{Ends, Engine, LEAD, Order, RequestLine, RetryName, conduct, dry_run},
+    secure,
     shape::{self, PRESETS, Preset, Process},
 };
 
@@ -108,6 +109,7 @@ fn order(arguments: &RunArguments, scenario: &Scenario) -> Result<Order> {
     // Two runs within a microsecond have the same name; their requests are told apart by their times as well.
     let run = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u32;
     Ok(Order {
+        ca: arguments.ca.as_deref().map(secure::read).transpose()?,
         targets: urls.iter().map(|url| without_path(url)).collect(),
         shape: given,
         rate,
@@ -211,7 +213,7 @@ fn ends(arguments: &RunArguments, scenario: &Scenario, order: &Order) -> Result<
     let chaos = chaos.map(|text| usage("--chaos", chaos::parse(text))).transpose()?.unwrap_or_default();
     let admin = match (&arguments.admin_token, arguments.admin.is_empty()) {
         (_, true) => None,
-        (Some(token), false) => Some(Arc::new(Admin::new(&arguments.admin, token)?)),
+        (Some(token), false) => Some(Arc::new(Admin::new(&arguments.admin, token, arguments.ca.as_deref())?)),
         (None, false) => return Err(Usage::error("--admin needs the token in TOLLGATE_ADMIN_TOKEN")),
     };
     let mut settings = BTreeMap::new();

@@ -27,6 +27,9 @@ pub(super) struct Record {
     /// Tollgate's admin API; its token is TOLLGATE_ADMIN_TOKEN
     #[arg(long, value_name = "URL,…", value_delimiter = ',', required = true)]
     admin: Vec<String>,
+    /// Authorities of an https admin API, PEM; the system's without
+    #[arg(long, env = "TOLLGATE_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// The admin token. From the environment only
     #[arg(long, env = "TOLLGATE_ADMIN_TOKEN", hide = true, hide_env_values = true)]
     admin_token: Option<String>,
@@ -94,7 +97,7 @@ impl Record {
     fn run(self) -> Result<u64> {
         let token =
             self.admin_token.as_deref().ok_or_else(|| Usage::error("the token is missing: TOLLGATE_ADMIN_TOKEN"))?;
-        let admin = Admin::new(&self.admin, token)?;
+        let admin = Admin::new(&self.admin, token, self.ca.as_deref())?;
         let now = jiff::Timestamp::now().as_nanosecond();
         let time = |text: &str| -> Result<i128> {
             if let Ok(ago) = crate::shape::duration(text) {

@@ -5,7 +5,6 @@
 
 use std::{
     future::poll_fn,
-    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -22,8 +21,10 @@ use tokio::net::TcpStream;
 
 use super::{
     answer::{self, Answer},
+    settings::Target,
     throttle::Throttle,
 };
+use crate::secure::{Stream, Tls};
 
 type Driver = http1::Connection<TokioIo<Throttle>, Full<Bytes>>;
 
@@ -44,13 +45,17 @@ pub(crate) enum Failure {
 
 impl Connection {
     /// Connects; `slow` reads at most so many bytes a second.
-    pub(crate) async fn open(addr: SocketAddr, slow: Option<u64>) -> Result<Self, &'static str> {
-        let stream = TcpStream::connect(addr).await.map_err(|error| match error.kind() {
+    pub(crate) async fn open(target: &Target, tls: Option<&Tls>, slow: Option<u64>) -> Result<Self, &'static str> {
+        let stream = TcpStream::connect(target.addr).await.map_err(|error| match error.kind() {
             std::io::ErrorKind::ConnectionRefused => "connection-refused",
             std::io::ErrorKind::AddrNotAvailable => "no-local-port",
             _ => "connect-failed",
         })?;
         let _ = stream.set_nodelay(true);
+        let stream = match (&target.secure, tls) {
+            (Some(name), Some(tls)) => tls.connect(name.clone(), stream).await.map_err(|_| "tls-failed")?,
+            _ => Stream::Plain(stream),
+        };
         let stream = match slow {
             Some(rate) => Throttle::slow(stream, rate),
             None => Throttle::new(stream),

@@ -276,12 +276,13 @@ impl Clients {
     async fn exchange(&self, mut request: Request<Full<Bytes>>, target: usize, behaviour: Behaviour) -> Answer {
         let slow = (behaviour == Behaviour::SlowReader).then_some(SLOW_BYTES_PER_SECOND);
         let keeps = behaviour == Behaviour::KeepAlive;
+        let settings = &self.of.settings;
         loop {
             let pooled = if keeps { self.pool.borrow_mut().take(target) } else { None };
             let is_fresh = pooled.is_none();
             let mut connection = match pooled {
                 Some(connection) => connection,
-                None => match Connection::open(self.of.settings.targets[target].addr, slow).await {
+                None => match Connection::open(&settings.targets[target], settings.tls.as_ref(), slow).await {
                     Ok(connection) => connection,
                     Err(why) => return Answer { refused: true, ..Answer::none(why) },
                 },

@@ -4,8 +4,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use http::{HeaderValue, Uri};
+use rustls::pki_types::ServerName;
 
 use super::{Behaviours, Retry};
+use crate::secure::Tls;
 
 /// Where requests go.
 #[derive(Debug, Clone)]
@@ -16,23 +18,26 @@ pub(crate) struct Target {
     pub(crate) addr: SocketAddr,
     /// The `Host` header.
     pub(crate) host: HeaderValue,
+    /// The name that its certificate must have, over TLS.
+    pub(crate) secure: Option<ServerName<'static>>,
 }
 
 impl Target {
-    /// From `http://host:port/…`; what follows the port is not the target's.
+    /// From `http://host:port/…` or `https://…`; what follows the port is not the target's.
     pub(crate) fn new(uri: &Uri) -> Result<Self> {
-        match uri.scheme_str() {
-            Some("http") | None => {}
-            Some(scheme) => {
-                bail!("{uri}: {scheme} is not spoken here; give http://host:port (end TLS before the target)")
-            }
-        }
+        let is_secure = match uri.scheme_str() {
+            Some("http") | None => false,
+            Some("https") => true,
+            Some(scheme) => bail!("{uri}: {scheme} is not spoken here; give http://host:port or https://host:port"),
+        };
         let authority = uri.authority().with_context(|| format!("{uri}: expected http://host:port/path"))?;
-        let port = authority.port_u16().unwrap_or(80);
+        let port = authority.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let found = std::net::ToSocketAddrs::to_socket_addrs(&(host, port));
         let addr = found.with_context(|| format!("look up {host}"))?.next();
+        let name = || ServerName::try_from(host.to_owned()).with_context(|| format!("{host} is no name for TLS"));
         Ok(Self {
+            secure: is_secure.then(name).transpose()?,
             authority: authority.as_str().to_owned(),
             addr: addr.with_context(|| format!("{host} has no address"))?,
             host: HeaderValue::from_str(authority.as_str()).context("make the host header")?,
@@ -45,6 +50,8 @@ impl Target {
 pub(crate) struct Settings {
     /// In turn.
     pub(crate) targets: Vec<Target>,
+    /// TLS, where a target has it.
+    pub(crate) tls: Option<Tls>,
     /// Longest time from a send to the end of its answer.
     pub(crate) timeout: Duration,
     /// A request that the generator gets to later than this is counted as unsent.

@@ -9,14 +9,15 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Instant, Sleep},
 };
+
+use crate::secure::Stream;
 
 /// A connection; with a rate, at most so many bytes a second are read from it.
 #[derive(Debug)]
 pub(crate) struct Throttle {
-    stream: TcpStream,
+    stream: Stream,
     slow: Option<Slow>,
 }
 
@@ -32,12 +33,12 @@ const SIP_BYTES: usize = 256;
 
 impl Throttle {
     /// Reads as fast as it can.
-    pub(crate) fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new(stream: Stream) -> Self {
         Self { stream, slow: None }
     }
 
     /// Reads at most so much.
-    pub(crate) fn slow(stream: TcpStream, bytes_per_second: u64) -> Self {
+    pub(crate) fn slow(stream: Stream, bytes_per_second: u64) -> Self {
         let wait = Box::pin(tokio::time::sleep(Duration::ZERO));
         Self { stream, slow: Some(Slow { bytes_per_second: bytes_per_second.max(1), wait }) }
     }

@@ -11,6 +11,7 @@ use crate::{
     exit::Usage,
     measure::Labels,
     plan::{Amplitude, KeyLine, Keys, Mix, Principal, Replay, ReplaySettings, Schedule, Spec, Synthetic},
+    secure::Tls,
     shape::{self, Arrivals, Curve, Process, Unit},
     trace,
 };
@@ -42,8 +43,11 @@ fn one() -> f64 {
 /// An order.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Order {
-    /// `http://host:port`, in turn.
+    /// `http://host:port` or `https://host:port`, in turn.
     pub(crate) targets: Vec<String>,
+    /// Authorities of https targets, PEM; the system's without.
+    #[serde(default)]
+    pub(crate) ca: Option<String>,
     /// The shape's text; on a trace its levels are factors.
     pub(crate) shape: Option<String>,
     /// The base rate of a shape's factors.
@@ -111,6 +115,7 @@ impl Default for Order {
     fn default() -> Self {
         Self {
             targets: Vec::new(),
+            ca: None,
             shape: None,
             rate: None,
             poisson: false,
@@ -193,8 +198,12 @@ impl Order {
             let uri = target.parse().with_context(|| format!("{target:?}: expected http://host:port"));
             uri.and_then(|uri| Target::new(&uri)).map_err(|error| Usage::error(format!("{error:#}")))
         });
+        let targets: Vec<Target> = targets.collect::<Result<_>>()?;
+        let is_secure = targets.iter().any(|target| target.secure.is_some());
+        let tls = || Tls::new(self.ca.as_deref()).map_err(|error| Usage::error(format!("{error:#}")));
         Ok(Settings {
-            targets: targets.collect::<Result<_>>()?,
+            tls: is_secure.then(tls).transpose()?,
+            targets,
             timeout: Duration::from_millis(self.timeout_ms),
             send_within: Duration::from_millis(self.send_within_ms),
             max_in_flight: self.max_in_flight,

@@ -112,7 +112,7 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
-    /// `http://host:port`, without a path.
+    /// `http://host:port` or `https://host:port`, without a path.
     #[n(0)]
     pub url: String,
     /// Its share of the requests; 1 when not said, 0 takes it out.

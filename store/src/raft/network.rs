@@ -30,8 +30,9 @@ use tokio::io::AsyncWriteExt;
 
 use super::{
     codec,
+    lane::{ReadHalf, WriteHalf},
     machine::SnapshotData,
-    peer::{self, CallError, Peer},
+    peer::{CallError, Peer},
     peers::Peers,
     snapshot,
     types::{TypeConfig, Vote, log_id, raft_log_id},
@@ -45,6 +46,8 @@ use crate::{
 /// Silence on an append lane with requests open: longer means the follower is stuck, and the lane is made anew.
 /// Far above a slow disk's flush, so that slowness alone costs no reconnection.
 const APPEND_SILENCE: Duration = Duration::from_secs(3);
+/// Pause after a connection for appends that was not made.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// A vote or heartbeat is answered within this, or counts as lost.
 const CALL_DEADLINE: Duration = Duration::from_secs(1);
 /// Buffer that an append lane keeps between requests.
@@ -62,8 +65,6 @@ pub(super) struct Connection {
     /// Heartbeats are calls: one is sent each time, so a lane of its own would be a connection each time.
     heartbeat: bool,
     group: GroupId,
-    me: NodeId,
-    target: u64,
     peer: Peer,
     state: Arc<State>,
 }
@@ -79,8 +80,6 @@ impl RaftNetworkFactory<TypeConfig> for Network {
         Connection {
             heartbeat: false,
             group: self.group,
-            me: self.peers.me(),
-            target,
             peer: self.peers.peer(NodeId(target), &node.peer_addr),
             state: Arc::clone(&self.state),
         }
@@ -182,9 +181,15 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         }
         Box::pin(async move {
             let lane = Lane::Append(self.group);
-            let stream = peer::connect(self.me, Some(NodeId(self.target)), self.peer.addr(), lane)
-                .await
-                .map_err(|error| unreachable(&error))?;
+            let stream = match self.peer.open(lane).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    // Raft's own backoff waits only once a request is taken from `input`: without this pause a peer that
+                    // refuses at once would be asked again at once.
+                    tokio::time::sleep(RECONNECT_PAUSE).await;
+                    return Err(unreachable(&error));
+                }
+            };
             let (reader, writer) = stream.into_split();
             let open = Arc::new(AtomicU64::new(0));
             let sender = AbortOnDrop(tokio::spawn(send_appends(self.group, writer, input, Arc::clone(&open))));
@@ -222,9 +227,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let lane = Lane::Snapshot(self.group);
         let sending = async {
-            let stream = peer::connect(self.me, Some(NodeId(self.target)), self.peer.addr(), lane)
-                .await
-                .map_err(|error| unreachable(&error))?;
+            let stream = self.peer.open(lane).await.map_err(|error| unreachable(&error))?;
             snapshot::send(stream, &vote, Arc::clone(&self.state)).await.map_err(|error| network_error(&error))
         };
         tokio::select! {
@@ -255,7 +258,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
 
 /// The follower's answers, in the order of the requests.
 struct Answers {
-    reader: tokio::net::tcp::OwnedReadHalf,
+    reader: ReadHalf,
     buffer: BytesMut,
     /// Requests sent and not answered.
     open: Arc<AtomicU64>,
@@ -291,12 +294,7 @@ impl Answers {
 }
 
 /// Writes requests as they come.
-async fn send_appends<S>(
-    group: GroupId,
-    mut writer: tokio::net::tcp::OwnedWriteHalf,
-    mut input: S,
-    open: Arc<AtomicU64>,
-) -> io::Result<()>
+async fn send_appends<S>(group: GroupId, mut writer: WriteHalf, mut input: S, open: Arc<AtomicU64>) -> io::Result<()>
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
 {
@@ -306,6 +304,7 @@ where
         open.fetch_add(1, Ordering::AcqRel);
         wire::put_frame(&mut out, Kind::Append as u8, number, |out| put_append(out, group, &request));
         writer.write_all(&out).await?;
+        writer.flush().await?;
         out.clear();
         // A burst's large buffer is not kept for ever.
         if out.capacity() > KEEP_BYTES {

@@ -19,6 +19,7 @@ use super::{
     bootstrap, checkpointer,
     group::Group,
     identity::Identity,
+    lane::PeerTls,
     log::QUEUE_BYTES,
     machine::WaitDurable,
     peers::Peers,
@@ -40,6 +41,7 @@ pub(crate) struct NodeSettings {
     pub(crate) data_dir: PathBuf,
     pub(crate) info: NodeInfo,
     pub(crate) listen: SocketAddr,
+    pub(crate) tls: Option<Arc<PeerTls>>,
     pub(crate) join: Vec<String>,
     pub(crate) voters: usize,
     pub(crate) retention_days: u16,
@@ -128,7 +130,7 @@ impl Node {
         let wal = tokio::task::spawn_blocking(move || Wal::open(&wal_dir, options))
             .await
             .map_err(|error| StartError::Raft { group: GroupId::META, error: io::Error::other(error) })??;
-        let peers = Peers::new(identity.id);
+        let peers = Peers::new(identity.id, settings.tls);
         let stopping = Arc::new(AtomicBool::new(false));
         let (mut groups, mut threads) = (Vec::new(), Vec::new());
         for id in [GroupId::META, GroupId::LEDGER] {

@@ -13,11 +13,13 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::{
     io::AsyncWriteExt,
-    net::TcpStream,
     sync::{mpsc, oneshot},
 };
 
-use super::wire::{self, Fault, Frame, Greeting, Kind, Lane};
+use super::{
+    lane::{self, PeerTls, Stream},
+    wire::{self, Fault, Frame, Greeting, Kind, Lane},
+};
 use crate::model::NodeId;
 
 /// Calls that may be open on a connection.
@@ -49,10 +51,9 @@ impl CallError {
 }
 
 /// Connects a lane to a peer and exchanges greetings.
-pub(super) async fn connect(me: NodeId, to: Option<NodeId>, addr: &str, lane: Lane) -> io::Result<TcpStream> {
+async fn connect(me: NodeId, to: Option<NodeId>, addr: &str, lane: Lane, tls: Option<&PeerTls>) -> io::Result<Stream> {
     let connecting = async {
-        let mut stream = TcpStream::connect(addr).await?;
-        stream.set_nodelay(true)?;
+        let mut stream = lane::connect(addr, tls).await?;
         wire::write_greeting(&mut stream, &Greeting { from: me, to, lane, refused: None }).await?;
         let answer = wire::read_greeting(&mut stream).await?;
         match answer.refused {
@@ -79,6 +80,7 @@ struct Inner {
     me: NodeId,
     to: Option<NodeId>,
     addr: String,
+    tls: Option<Arc<PeerTls>>,
     /// The live connection, if any.
     lane: Mutex<Option<mpsc::Sender<Question>>>,
     /// One attempt to connect at a time.
@@ -86,12 +88,13 @@ struct Inner {
 }
 
 impl Peer {
-    pub(super) fn new(me: NodeId, to: Option<NodeId>, addr: String) -> Self {
-        Self(Arc::new(Inner { me, to, addr, lane: Mutex::default(), connecting: tokio::sync::Mutex::default() }))
+    pub(super) fn new(me: NodeId, to: Option<NodeId>, addr: String, tls: Option<Arc<PeerTls>>) -> Self {
+        Self(Arc::new(Inner { me, to, addr, tls, lane: Mutex::default(), connecting: tokio::sync::Mutex::default() }))
     }
 
-    pub(super) fn addr(&self) -> &str {
-        &self.0.addr
+    /// A connection of its own to this peer, for a lane that is not for calls.
+    pub(super) async fn open(&self, lane: Lane) -> io::Result<Stream> {
+        connect(self.0.me, self.0.to, &self.0.addr, lane, self.0.tls.as_deref()).await
     }
 
     /// Asks, and waits at most until the deadline.
@@ -143,9 +146,7 @@ impl Peer {
         if let Some(lane) = self.live() {
             return Ok(lane);
         }
-        let stream = connect(self.0.me, self.0.to, &self.0.addr, Lane::Call)
-            .await
-            .map_err(|error| self.unreachable(&error.to_string()))?;
+        let stream = self.open(Lane::Call).await.map_err(|error| self.unreachable(&error.to_string()))?;
         let (lane, questions) = mpsc::channel(MAX_OPEN_CALLS);
         tokio::spawn(converse(stream, questions, self.0.addr.clone()));
         *self.0.lane.lock().expect("no holder of this lock panics") = Some(lane.clone());
@@ -154,7 +155,7 @@ impl Peer {
 }
 
 /// Carries questions out and answers back until either side ends.
-async fn converse(stream: TcpStream, mut questions: mpsc::Receiver<Question>, addr: String) {
+async fn converse(stream: Stream, mut questions: mpsc::Receiver<Question>, addr: String) {
     let (mut reader, mut writer) = stream.into_split();
     let open: Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>> = Arc::default();
     let asked = Arc::clone(&open);
@@ -181,6 +182,7 @@ async fn converse(stream: TcpStream, mut questions: mpsc::Receiver<Question>, ad
                 }
             }
             writer.write_all(&out).await?;
+            writer.flush().await?;
             out.clear();
         }
         io::Result::Ok(())

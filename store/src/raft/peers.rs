@@ -5,22 +5,24 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::peer::Peer;
+use super::{lane::PeerTls, peer::Peer};
 use crate::model::NodeId;
 
 /// Peers by id (and by address, where no id is known yet).
 pub(super) struct Peers {
     me: NodeId,
+    tls: Option<Arc<PeerTls>>,
     known: Mutex<HashMap<(Option<NodeId>, String), Peer>>,
 }
 
 impl Peers {
-    pub(super) fn new(me: NodeId) -> Arc<Self> {
-        Arc::new(Self { me, known: Mutex::default() })
+    pub(super) fn new(me: NodeId, tls: Option<Arc<PeerTls>>) -> Arc<Self> {
+        Arc::new(Self { me, tls, known: Mutex::default() })
     }
 
-    pub(super) fn me(&self) -> NodeId {
-        self.me
+    /// The certificates of this node's connections; none where they are plain.
+    pub(super) fn tls(&self) -> Option<&PeerTls> {
+        self.tls.as_deref()
     }
 
     /// The connection to a member. An address that answers with another id is refused.
@@ -35,6 +37,7 @@ impl Peers {
 
     fn find(&self, id: Option<NodeId>, addr: &str) -> Peer {
         let mut known = self.known.lock().expect("no holder of this lock panics");
-        known.entry((id, addr.to_owned())).or_insert_with(|| Peer::new(self.me, id, addr.to_owned())).clone()
+        let peer = || Peer::new(self.me, id, addr.to_owned(), self.tls.clone());
+        known.entry((id, addr.to_owned())).or_insert_with(peer).clone()
     }
 }

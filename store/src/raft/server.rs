@@ -1,6 +1,6 @@
 //! The peer listener: greets, then serves one lane a connection.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -10,10 +10,7 @@ use openraft::raft::{
 };
 use tokio::{
     io::AsyncWriteExt,
-    net::{
-        TcpListener, TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
     task::JoinSet,
 };
@@ -21,6 +18,7 @@ use tokio::{
 use super::{
     codec,
     group::Group,
+    lane::{self, ReadHalf, Stream, WriteHalf},
     node::Node,
     snapshot,
     types::{TypeConfig, log_id, raft_log_id},
@@ -52,7 +50,7 @@ pub(super) async fn serve(listener: TcpListener, node: Arc<Node>) {
                 let node = Arc::clone(&node);
                 connections.spawn(async move {
                     let _place = place;
-                    if let Err(error) = connection(stream, node).await {
+                    if let Err(error) = connection(stream, from, node).await {
                         tracing::debug!(%from, %error, "peer connection ended");
                     }
                 });
@@ -66,8 +64,8 @@ pub(super) async fn serve(listener: TcpListener, node: Arc<Node>) {
     }
 }
 
-async fn connection(mut stream: TcpStream, node: Arc<Node>) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+async fn connection(stream: TcpStream, from: SocketAddr, node: Arc<Node>) -> io::Result<()> {
+    let mut stream = lane::accept(stream, from, node.peers().tls()).await?;
     let greeting = wire::read_greeting(&mut stream).await?;
     let refused = match greeting.to {
         Some(to) if to != node.me() => Some(format!("node {} is not here; this is node {}", to, node.me())),
@@ -89,7 +87,7 @@ async fn connection(mut stream: TcpStream, node: Arc<Node>) -> io::Result<()> {
     }
 }
 
-async fn calls(stream: TcpStream, node: Arc<Node>) -> io::Result<()> {
+async fn calls(stream: Stream, node: Arc<Node>) -> io::Result<()> {
     let (mut reader, mut writer) = stream.into_split();
     let (answers, mut answered) = mpsc::channel::<(u8, u64, Bytes)>(MAX_OPEN_QUESTIONS);
     let writing = tokio::spawn(async move {
@@ -102,7 +100,7 @@ async fn calls(stream: TcpStream, node: Arc<Node>) -> io::Result<()> {
                     next = answered.try_recv().ok();
                 }
             }
-            if writer.write_all(&out).await.is_err() {
+            if writer.write_all(&out).await.is_err() || writer.flush().await.is_err() {
                 return;
             }
             out.clear();
@@ -241,7 +239,7 @@ fn take_append(body: &mut Bytes) -> Result<(GroupId, AppendEntriesRequest<TypeCo
 }
 
 /// Feeds a leader's appends to Raft in order and answers in order; ends after the first that is not a success.
-async fn appends(mut reader: OwnedReadHalf, mut writer: OwnedWriteHalf, group: Arc<Group>) -> io::Result<()> {
+async fn appends(mut reader: ReadHalf, mut writer: WriteHalf, group: Arc<Group>) -> io::Result<()> {
     let (requests, mut queue) = mpsc::channel(APPENDS_AHEAD);
     let input = futures_util::stream::poll_fn(move |context| queue.poll_recv(context));
     let mut results = Box::pin(group.raft().stream_append(input));
@@ -269,6 +267,7 @@ async fn appends(mut reader: OwnedReadHalf, mut writer: OwnedWriteHalf, group: A
         number += 1;
         wire::put_frame(&mut out, Kind::Append as u8, number, |out| out.extend_from_slice(&wire::cbor(&answer)));
         writer.write_all(&out).await?;
+        writer.flush().await?;
         out.clear();
         if result.is_err() {
             break;
@@ -282,7 +281,7 @@ async fn appends(mut reader: OwnedReadHalf, mut writer: OwnedWriteHalf, group: A
     }
 }
 
-async fn take_snapshot(mut stream: TcpStream, node: &Node, group: GroupId) -> io::Result<()> {
+async fn take_snapshot(mut stream: Stream, node: &Node, group: GroupId) -> io::Result<()> {
     let group = node.group(group).map_err(io::Error::other)?;
     let (vote, snapshot) = snapshot::receive(&mut stream, node.data_dir(), group.id()).await?;
     let response = group.raft().install_full_snapshot(vote, snapshot).await.map_err(io::Error::other)?;

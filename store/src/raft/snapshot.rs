@@ -13,10 +13,11 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use openraft::{alias::SnapshotOf, storage::Snapshot};
-use tokio::{io::AsyncWriteExt, net::TcpStream, sync::mpsc};
+use tokio::{io::AsyncWriteExt, sync::mpsc};
 
 use super::{
     codec,
+    lane::Stream,
     machine::SnapshotData,
     types::{SnapshotMeta, StoredMembership, TypeConfig, Vote, raft_log_id},
     wire,
@@ -35,7 +36,7 @@ const CHUNKS_AHEAD: usize = 8;
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// Sends the group's state, and answers with the follower's vote.
-pub(super) async fn send(mut stream: TcpStream, vote: &Vote, state: Arc<State>) -> io::Result<Vote> {
+pub(super) async fn send(mut stream: Stream, vote: &Vote, state: Arc<State>) -> io::Result<Vote> {
     let mut out = BytesMut::new();
     wire::put_frame(&mut out, VOTE, 0, |out| out.put_slice(&codec::encode_vote(vote)));
     stream.write_all(&out).await?;
@@ -59,6 +60,7 @@ pub(super) async fn send(mut stream: TcpStream, vote: &Vote, state: Arc<State>) 
         wire::put_part(out, |out| out.put_slice(&applied.membership.unwrap_or_default()));
     });
     stream.write_all(&out).await?;
+    stream.flush().await?;
     let mut buffer = BytesMut::new();
     let answer = tokio::time::timeout(SILENCE, wire::read_frame(&mut stream, &mut buffer)).await??;
     match answer {
@@ -84,7 +86,7 @@ impl Write for Chunks {
 
 /// Receives a whole snapshot into a file below `dir`. It is answered with [`answer`] once it is installed.
 pub(super) async fn receive(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     dir: &Path,
     group: GroupId,
 ) -> io::Result<(Vote, SnapshotOf<TypeConfig, SnapshotData>)> {
@@ -119,8 +121,9 @@ pub(super) async fn receive(
 }
 
 /// Tells the leader that the snapshot is installed, and our vote.
-pub(super) async fn answer(stream: &mut TcpStream, vote: &Vote) -> io::Result<()> {
+pub(super) async fn answer(stream: &mut Stream, vote: &Vote) -> io::Result<()> {
     let mut out = BytesMut::new();
     wire::put_frame(&mut out, ANSWER, 0, |out| out.put_slice(&codec::encode_vote(vote)));
-    stream.write_all(&out).await
+    stream.write_all(&out).await?;
+    stream.flush().await
 }

@@ -39,6 +39,7 @@ async fn start_with(
 ) -> Arc<Node> {
     let listen: SocketAddr = addr.parse().expect("an address");
     let settings = NodeSettings {
+        tls: None,
         data_dir: dir.join(name),
         info: NodeInfo { name: name.into(), peer_addr: addr.into(), ..NodeInfo::default() },
         listen,

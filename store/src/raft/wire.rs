@@ -301,7 +301,8 @@ pub(super) async fn write_greeting(stream: &mut (impl AsyncWrite + Unpin), greet
     out.put_u16_le(WIRE_VERSION);
     out.put_u16_le(u16::try_from(body.len()).map_err(io::Error::other)?);
     out.put_slice(&body);
-    stream.write_all(&out).await
+    stream.write_all(&out).await?;
+    stream.flush().await
 }
 
 /// Hears who they are.

@@ -215,6 +215,7 @@ async fn open(dir: &Path, addr: &str, join: &[String]) -> Result<Store> {
         data_dir: dir.to_owned(),
         node: NodeInfo { name: Name::from(addr), peer_addr: addr.to_owned(), ..NodeInfo::default() },
         peer_listen: addr.parse()?,
+        peer_tls: None,
         join: join.to_vec(),
         voters: 3,
         commit_deadline: Duration::from_secs(2),

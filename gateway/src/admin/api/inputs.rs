@@ -185,7 +185,7 @@ fn route() -> Value {
 
 fn upstream() -> Value {
     let target = object(vec![
-        ("url", pattern("^http://[a-z0-9][a-z0-9.-]{0,60}:[1-9][0-9]{0,3}$")),
+        ("url", pattern("^https?://[a-z0-9][a-z0-9.-]{0,60}:[1-9][0-9]{0,3}$")),
         ("weight?", or_null(whole(0, 10_000))),
     ]);
     let mut targets = list_of(target, 64);

@@ -360,6 +360,18 @@ fn cluster() -> Value {
         ("reason", or_null(text())),
         ("nodes", list(open(vec![("id", text()), ("name", text()), ("voter", boolean()), ("this", boolean())]))),
         ("groups", list(open(vec![("group", count()), ("kind", one_of(&["meta", "ledger"])), ("term", count())]))),
+        (
+            "certificates",
+            about(
+                list(open(vec![
+                    ("listener", one_of(&["data", "admin", "peer", "upstream"])),
+                    ("names", list(text())),
+                    ("not_before", time()),
+                    ("not_after", time()),
+                ])),
+                "What the node that answers uses for TLS.",
+            ),
+        ),
     ])
 }
 

@@ -121,7 +121,10 @@ impl<L: Ledger> Core<L> {
     fn accepted(&self, stream: TcpStream, peer: SocketAddr, registry: &Arc<Registry>) {
         if self.open.load(Ordering::Relaxed) >= self.stack.settings().max_connections {
             self.stack.telemetry().connections_refused.increment(1);
-            refuse(stream);
+            // Over TLS it could not read a word before its handshake: it is closed.
+            if self.stack.settings().tls.is_none() {
+                refuse(stream);
+            }
             return;
         }
         // The kernel shares connections out by a hash of the addresses, unevenly when they are few.

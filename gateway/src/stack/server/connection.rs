@@ -1,4 +1,4 @@
-//! One client's connection: HTTP/1.1 or HTTP/2 by prior knowledge, served until it ends, is drained or is overdue.
+//! One client's connection: HTTP/1.1, or HTTP/2 by ALPN or prior knowledge, served until it ends, is drained or is overdue.
 
 use std::{
     convert::Infallible,
@@ -32,6 +32,7 @@ use super::{
 use crate::{
     stack::{BoxError, Client, Download, Ledger, Stack},
     telemetry::Telemetry,
+    tls::{HTTP2, Listener, Stream},
 };
 
 /// Header fields of a request; hyper answers more with 431.
@@ -63,17 +64,19 @@ pub(super) fn spawn<L: Ledger>(
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        // A connection that is dropped here is a client's that said nothing.
-        let http2 = tokio::select! {
-            http2 = tokio::time::timeout(patience, speaks_http2(&stream)) => match http2 {
-                Ok(Ok(http2)) => http2,
+        // A connection that is dropped here is a client's that said nothing, or whose handshake failed.
+        let tls = stack.settings().tls.clone();
+        let secure = tls.is_some();
+        let (stream, http2) = tokio::select! {
+            begun = tokio::time::timeout(patience, begin(stream, tls)) => match begun {
+                Ok(Ok(begun)) => begun,
                 Ok(Err(_)) | Err(_) => return,
             },
             () = watch.member.told_to_end() => return,
         };
         let io = TokioIo::new(Watched::new(stream, watch.clone()));
         let service = {
-            let (watch, client) = (watch.clone(), Client::new(peer.ip()));
+            let (watch, client) = (watch.clone(), Client::new(peer.ip()).secure(secure));
             service_fn(move |request| serve(stack.clone(), watch.clone(), client.clone(), request))
         };
         if http2 {
@@ -101,6 +104,18 @@ pub(super) fn spawn<L: Ledger>(
             drive(connection, &watch, http1::UpgradeableConnection::graceful_shutdown).await;
         }
     });
+}
+
+/// The connection as HTTP is spoken on it, and whether that is HTTP/2.
+async fn begin(stream: TcpStream, tls: Option<Arc<Listener>>) -> std::io::Result<(Stream, bool)> {
+    let Some(tls) = tls else {
+        let http2 = speaks_http2(&stream).await?;
+        return Ok((Stream::Plain(stream), http2));
+    };
+    // Boxed: the handshake's state is large, and connections without TLS share this task's size.
+    let stream = Box::pin(tls.accept(stream)).await?;
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
+    Ok((Stream::Tls(Box::new(stream.into())), http2))
 }
 
 /// Whether the first bytes are an HTTP/2 preface; `PRI` begins no method (RFC 9113 §11.6). They stay where they are.

@@ -12,12 +12,10 @@ use std::{
 };
 
 use http::Method;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{connection::Counted, registry::Member};
+use crate::tls::Stream;
 
 /// Longest head, bytes: hyper answers a longer one with 431.
 pub(super) const MAX_HEAD_BYTES: usize = 32 * 1024;
@@ -103,12 +101,12 @@ impl Watch {
 /// The socket.
 #[derive(Debug)]
 pub(super) struct Watched {
-    stream: TcpStream,
+    stream: Stream,
     watch: Arc<Watch>,
 }
 
 impl Watched {
-    pub(super) fn new(stream: TcpStream, watch: Arc<Watch>) -> Self {
+    pub(super) fn new(stream: Stream, watch: Arc<Watch>) -> Self {
         Self { stream, watch }
     }
 

@@ -18,6 +18,7 @@ use super::connect::{self, Address};
 use crate::{
     error::Fault,
     stack::{Inbound, Upload, deadline::Deadline},
+    tls::Connector,
 };
 
 /// Time to connect where the upstream does not say.
@@ -39,6 +40,7 @@ const MAX_TURNS: u64 = 1_024;
 #[derive(Debug)]
 pub(crate) struct Pools<B: Inbound> {
     cores: u32,
+    tls: Option<Arc<Connector>>,
     pools: Mutex<HashMap<Name, Arc<Pool<B>>>>,
 }
 
@@ -46,6 +48,7 @@ pub(crate) struct Pools<B: Inbound> {
 #[derive(Debug)]
 pub(crate) struct Pool<B: Inbound> {
     view: Arc<UpstreamView>,
+    tls: Option<Arc<Connector>>,
     targets: Vec<Target<B>>,
     /// Indexes of targets, each as often as its weight, evenly mixed.
     turns: Vec<usize>,
@@ -78,8 +81,8 @@ impl<B: Inbound> Connection<B> {
 }
 
 impl<B: Inbound> Pools<B> {
-    pub(crate) fn new(cores: usize) -> Self {
-        Self { cores: u32::try_from(cores).unwrap_or(u32::MAX).max(1), pools: Mutex::default() }
+    pub(crate) fn new(cores: usize, tls: Option<Arc<Connector>>) -> Self {
+        Self { cores: u32::try_from(cores).unwrap_or(u32::MAX).max(1), tls, pools: Mutex::default() }
     }
 
     /// The pool of an upstream as it is configured now.
@@ -91,7 +94,7 @@ impl<B: Inbound> Pools<B> {
             return pool.clone();
         }
         // New, or changed: requests under way keep the old pool until they end.
-        let pool = Arc::new(Pool::new(view.clone(), self.cores));
+        let pool = Arc::new(Pool::new(view.clone(), self.cores, self.tls.clone()));
         pools.insert(view.upstream.name.clone(), pool.clone());
         pool
     }
@@ -115,7 +118,7 @@ impl<B: Inbound> Connection<B> {
 }
 
 impl<B: Inbound> Pool<B> {
-    fn new(view: Arc<UpstreamView>, cores: u32) -> Self {
+    fn new(view: Arc<UpstreamView>, cores: u32, tls: Option<Arc<Connector>>) -> Self {
         let upstream = &view.upstream;
         let max_slots = upstream.max_connections.unwrap_or(MAX_CONNECTIONS).div_ceil(cores).max(1) as usize;
         let (mut targets, mut weights) = (Vec::new(), Vec::new());
@@ -129,7 +132,7 @@ impl<B: Inbound> Pool<B> {
         // Each core starts its round elsewhere.
         let next = AtomicUsize::new(getrandom::u32().unwrap_or_default() as usize);
         let slots = Arc::new(Semaphore::new(max_slots));
-        Self { targets, turns, next, slots, max_slots, born: Instant::now(), view }
+        Self { targets, turns, next, slots, max_slots, born: Instant::now(), tls, view }
     }
 
     /// A place among the upstream's connections; waits for one as long as a connection may take.
@@ -195,7 +198,7 @@ impl<B: Inbound> Pool<B> {
 
     pub(super) async fn connect(&self, target: usize) -> Result<Connection<B>, Fault> {
         let target = &self.targets[target];
-        let connected = tokio::time::timeout(self.connect_timeout(), target.address.connect()).await;
+        let connected = tokio::time::timeout(self.connect_timeout(), target.address.connect(self.tls.as_ref())).await;
         let why = match connected {
             Ok(Ok(stream)) => match connect::handshake(stream).await {
                 Ok(sender) => {
@@ -210,6 +213,8 @@ impl<B: Inbound> Pool<B> {
             },
             Ok(Err(error)) => match error.kind() {
                 std::io::ErrorKind::ConnectionRefused => "the upstream refused the connection",
+                // What rustls says of certificates.
+                std::io::ErrorKind::InvalidData => "TLS with the upstream failed",
                 _ => "the upstream could not be connected to",
             },
             Err(_) => "the upstream could not be connected to in time",
