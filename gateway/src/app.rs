@@ -144,7 +144,7 @@ impl Node {
     }
 
     /// Goes on to serve for `delay`, while `/readyz` says 503 and other nodes lead: what routes clients here (a load
-    /// balancer, a Service) finds out before the listeners close. Ends early when the store fails.
+    /// balancer, a Service) finds out before the listeners close, and connections that clients keep end between two requests. Ends early when the store fails.
     pub async fn step_back(&self, delay: Duration) {
         if delay.is_zero() {
             return;
@@ -152,6 +152,7 @@ impl Node {
         self.admin.drain();
         tracing::info!(delay_seconds = delay.as_secs(), "not ready any more, serving on");
         self.store.drain().await;
+        self.data_plane.leave();
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
             _ = self.store.failed() => {}

@@ -6,6 +6,7 @@ be upgraded, scaled out and in, and to come back with an empty volume, without a
 a client that repeats what was not executed.
 """
 
+import collections
 import http.client
 import http.server
 import json
@@ -14,8 +15,8 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -33,25 +34,35 @@ REPEAT_SECONDS = 30
 CLIENTS = 8
 PAUSE_SECONDS = 0.02
 NONROOT = 65532
+# Listeners with a certificate, by the names of the chart's values.
+PLACES = {"peers": 8082, "admin": 8081, "data": 8080}
 
 
 def run(tools, binary):
-    with tempfile.TemporaryDirectory(prefix="tollgate-pods-") as work:
-        os.chmod(work, 0o755)
-        shutil.copy(binary, f"{work}/tollgate")
-        os.chmod(f"{work}/tollgate", 0o755)
-        cluster = Cluster(tools, Path(work))
-        try:
-            cluster.prove()
-        except (chart.Failed, Exception) as error:
-            cluster.show()
-            print(f"FAILED   {type(error).__name__}: {error}")
-            if not isinstance(error, chart.Failed):
-                raise
-            return 1
-        finally:
-            cluster.end()
-    print(f"pods: {cluster.passed} passed, 0 failed")
+    passed = skipped = 0
+    settings = subprocess.run([str(binary), "serve", "--help"], capture_output=True, text=True, check=True).stdout
+    for proof in (Cluster.prove, Cluster.prove_tls):
+        if proof is Cluster.prove_tls and not (shutil.which("openssl") and "--peer-tls-cert" in settings):
+            print("skipped  the same with TLS (openssl, or a binary with TLS, is not there)")
+            skipped += 1
+            continue
+        with tempfile.TemporaryDirectory(prefix="tollgate-pods-") as work:
+            os.chmod(work, 0o755)
+            shutil.copy(binary, f"{work}/tollgate")
+            os.chmod(f"{work}/tollgate", 0o755)
+            cluster = Cluster(tools, Path(work))
+            try:
+                proof(cluster)
+            except Exception as error:
+                cluster.show()
+                print(f"FAILED   {type(error).__name__}: {error}")
+                if not isinstance(error, chart.Failed):
+                    raise
+                return 1
+            finally:
+                cluster.end()
+            passed += cluster.passed
+    print(f"pods: {passed} passed, 0 failed, {skipped} skipped")
     return 0
 
 
@@ -76,11 +87,10 @@ class Cluster:
         self.net = f"127.{100 + os.getpid() // 250 % 100}.{os.getpid() % 250 + 1}"
         self.pods, self.objects, self.template = {}, {}, {}
         self.upstream = Upstream(f"{self.net}.2")
-        self.secret = work / "secret"
-        self.secret.mkdir()
+        self.values, self.trust = [], None
         token = subprocess.run([str(work / "tollgate"), "token", "generate"], capture_output=True, text=True, check=True).stdout
         self.token = token.strip()
-        (self.secret / "token").write_text(token)
+        self.secret("tollgate-admin", {"token": token})
 
     # --- The proof ---
 
@@ -93,9 +103,84 @@ class Cluster:
             self.step("rolling restart in the StatefulSet's order", lambda: self.roll(load))
             self.step("upgrade with changed settings", lambda: self.upgrade(load))
             self.step("a pod with an empty volume takes its own place", lambda: self.empty_volume(load))
+            self.step("a gateway comes, does not vote, serves; comes again with an empty disk", lambda: self.gateway(load))
         self.step("each answered request has its row, once", lambda: self.audit(load))
         self.step("helm test again", self.helm_test)
         self.step("all pods end by themselves when they are told to", self.stop_all)
+
+    def prove_tls(self):
+        self.issue()
+        self.values = ["--set", "tls.mode=existingSecrets,tls.data.enabled=true",
+                       "--set", ",".join(f"tls.{place}.existingSecret=tls-{place}" for place in PLACES)]
+        self.render()
+        self.trust = ssl.create_default_context(cafile=str(self.work / "ca.crt"))
+        self.step("TLS on all listeners: three pods form a cluster, all at once", self.form)
+        self.step("TLS: helm test's script makes a key, calls and finds the row", self.helm_test)
+        self.step("TLS: a peer without a certificate of the authority is refused", self.strangers)
+        self.step("TLS: every metric of the rules and dashboards is there", self.metrics)
+        with Load(self) as load:
+            self.step("TLS: certificates change under load", lambda: self.rotate(load))
+            self.step("TLS: rolling restart in the StatefulSet's order", lambda: self.roll(load))
+        self.step("TLS: each answered request has its row, once", lambda: self.audit(load))
+        self.step("TLS: all pods end by themselves when they are told to", self.stop_all)
+
+    def issue(self):
+        """A certificate for each listener, by one authority; anew at each call."""
+        def openssl(*arguments):
+            done = subprocess.run(["openssl", *arguments], cwd=self.work, capture_output=True, text=True)
+            chart.demand(done.returncode == 0, f"openssl {' '.join(arguments)}: {done.stderr}")
+
+        key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        for name in ("ca", "other-ca"):
+            if not (self.work / f"{name}.crt").exists():
+                openssl("req", "-x509", *key, "-keyout", f"{name}.key", "-out", f"{name}.crt", "-days", "30", "-subj", f"/CN={name}",
+                        "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign")
+        # Pods have addresses here instead of names.
+        names = ",".join(f"IP:{self.net}.{number}" for number in (*range(10, 16), 110))
+        (self.work / "leaf.ext").write_text(f"subjectAltName={names},DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth\n")
+        for place, authority in [(place, "ca") for place in PLACES] + [("stranger", "other-ca")]:
+            openssl("req", "-new", *key, "-keyout", f"{place}.key", "-out", f"{place}.csr", "-subj", f"/CN={place}")
+            openssl("x509", "-req", "-in", f"{place}.csr", "-CA", f"{authority}.crt", "-CAkey", f"{authority}.key", "-CAcreateserial",
+                    "-out", f"{place}.crt", "-days", "30", "-extfile", "leaf.ext")
+            self.secret(f"tls-{place}", {"tls.crt": (self.work / f"{place}.crt").read_text(),
+                                         "tls.key": (self.work / f"{place}.key").read_text(),
+                                         "ca.crt": (self.work / "ca.crt").read_text()})
+
+    def shown(self, pod, port):
+        """The certificate that a listener shows, DER."""
+        context = ssl.create_default_context(cafile=str(self.work / "ca.crt"))
+        context.load_cert_chain(self.work / "peers.crt", self.work / "peers.key")
+        with socket.create_connection((pod.address, port), timeout=20) as plain:
+            with context.wrap_socket(plain, server_hostname=pod.address) as stream:
+                return stream.getpeercert(binary_form=True)
+
+    def strangers(self):
+        for pod in self.ready():
+            for chain in (None, "stranger"):
+                context = ssl.create_default_context(cafile=str(self.work / "ca.crt"))
+                if chain:
+                    context.load_cert_chain(self.work / f"{chain}.crt", self.work / f"{chain}.key")
+                try:
+                    with socket.create_connection((pod.address, 8082), timeout=20) as plain:
+                        with context.wrap_socket(plain, server_hostname=pod.address) as stream:
+                            # In TLS 1.3 the refusal comes after the client's part of the handshake.
+                            stream.send(b"tollgate")
+                            chart.demand(not stream.recv(1), f"{pod.name} talks with a peer that showed {chain}")
+                except (ssl.SSLError, ConnectionError):
+                    pass
+            self.shown(pod, 8082)
+
+    def rotate(self, load):
+        before, running = load.count(), {pod.name: pod.process.pid for pod in self.pods.values()}
+        self.issue()
+        for place, port in PLACES.items():
+            now = ssl.PEM_cert_to_DER_cert((self.work / f"{place}.crt").read_text())
+            for pod in self.pods.values():
+                eventually(f"{pod.name} shows its new certificate to {place}", lambda: self.shown(pod, port) == now)
+        time.sleep(2)
+        self.all_ready()
+        chart.demand(running == {pod.name: pod.process.pid for pod in self.pods.values() if pod.process.poll() is None}, "a node was restarted")
+        return load.since(before)
 
     def step(self, headline, what):
         start = time.monotonic()
@@ -119,12 +204,14 @@ class Cluster:
         for name, service, port in (("ADMIN_URL", "tg-tollgate-admin", 8081), ("DATA_URL", "tg-tollgate", 8080)):
             # What kube-proxy does: the Service's port leads to a ready pod's.
             of = self.objects[("Service", service)]["spec"]["ports"][0]
-            url = f"http://{service}.{NAMESPACE}.svc:{of['port']}"
+            url = f"{self.scheme(port)}://{service}.{NAMESPACE}.svc:{of['port']}"
             chart.demand(env[name] == url, f"{name} is {env[name]}, the Service is at {url}")
             target = self.container(of["targetPort"])
             chart.demand(target == port, f"{service} leads to {target}")
-            env[name] = f"http://{ready[0].address}:{target}"
-        env["TOKEN_FILE"] = self.mounted(container, pod["spec"], env["TOKEN_FILE"], None)
+            env[name] = f"{self.scheme(port)}://{ready[0].address}:{target}"
+        for name, value in env.items():
+            if value.startswith("/"):
+                env[name] = self.mounted(container, pod["spec"], value, None)
         done = subprocess.run(container["command"], env={"PATH": os.environ["PATH"], **env}, capture_output=True, text=True, timeout=120)
         chart.demand(done.returncode == 0, f"helm test: {done.stdout}{done.stderr}")
         for path in ("/v1/accounts/helm-test", "/v1/tiers/helm-test"):
@@ -137,7 +224,7 @@ class Cluster:
         recorded = {rule["record"] for group in chart.rules() for rule in group["rules"] if "record" in rule}
         # A name in the rules that no node says is a name that the source has and nobody registers.
         missing = {name for name in chart.metrics_named() if chart.base_of(name, names) not in names and name not in recorded
-                   and not chart.PENDING.search(name)}
+                   and (self.trust or "_tls_" not in name)}
         chart.demand(not missing, f"/metrics has no {sorted(missing)} among its {len(text.splitlines())} lines")
         return f"{len(names)} metrics"
 
@@ -179,6 +266,26 @@ class Cluster:
         eventually(f"{pod.name} has taken its own place as a voter", replaced)
         return load.since(before)
 
+    def gateway(self, load):
+        before = load.count()
+        self.render("--set", "gateways.replicas=1")
+        ids, own = set(), []
+        for _ in range(2):
+            pod = self.wanted("tg-tollgate-gateway")[0]
+            pod.start()
+            eventually(f"{pod.name} is ready", lambda: pod.ready or pod.check())
+            nodes = self.api("GET", "/v1/cluster")["nodes"]
+            own = [node for node in nodes if node["name"] == pod.name]
+            chart.demand(len(own) == 1 and not own[0]["voter"], f"{pod.name} is there as {own}")
+            ids.add(own[0]["id"])
+            status, _ = pod.call("GET", "/scan", 8080, headers={"x-api-key": load.key})
+            chart.demand(status == 200, f"{pod.name} answers {status}")
+            pod.stop_gracefully()
+            shutil.rmtree(pod.volume)
+            del self.pods[pod.name]
+        chart.demand(len(ids) == 2, "a node with an empty disk has its predecessor's identity")
+        return load.since(before)
+
     def audit(self, load):
         load.demand_clean()
         rows, cursor = {}, ""
@@ -206,6 +313,7 @@ class Cluster:
 
     def render(self, *values):
         scenario = str(chart.CHART / "scenarios/dev.yaml")
+        values = (*self.values, *values)
         done = subprocess.run([str(self.tools.helms[-1]), "template", RELEASE, str(chart.CHART), "--namespace", NAMESPACE,
                                "-f", scenario, *values], capture_output=True, text=True)
         chart.demand(done.returncode == 0, done.stderr)
@@ -215,6 +323,24 @@ class Cluster:
         """A StatefulSet's pods by ordinal, as it is rendered now; none of them runs yet."""
         spec = self.objects[("StatefulSet", name)]["spec"]
         return [Pod(self, name, ordinal, spec["template"]["spec"]) for ordinal in range(spec["replicas"])]
+
+    def secret(self, name, files):
+        """A Secret as the kubelet mounts it: a change swaps one link, so that all files change together."""
+        directory = self.work / "secrets" / name
+        version = directory / f"..{time.monotonic_ns()}"
+        version.mkdir(parents=True)
+        for file, text in files.items():
+            (version / file).write_text(text)
+            if os.getuid() == 0:
+                os.chown(version / file, 0, NONROOT)
+            os.chmod(version / file, 0o440)
+            if not (directory / file).is_symlink():
+                (directory / file).symlink_to(f"..data/{file}")
+        (directory / "..new").symlink_to(version.name)
+        (directory / "..new").rename(directory / "..data")
+
+    def scheme(self, port):
+        return "https" if self.trust else "http"
 
     def address(self, pod):
         name, ordinal = pod.rsplit("-", 1)
@@ -231,7 +357,7 @@ class Cluster:
             if path == mount["mountPath"] or path.startswith(mount["mountPath"] + "/"):
                 volume = next((one for one in spec.get("volumes", []) if one["name"] == mount["name"]), None)
                 if volume and "secret" in volume:
-                    directory = self.secret
+                    directory = self.work / "secrets" / volume["secret"]["secretName"]
                 else:
                     chart.demand(not mount.get("readOnly"), f"{path} is to be written and mounted read-only")
                     directory = pod.volume
@@ -307,7 +433,7 @@ class Pod:
         if os.getuid() == 0:
             security = self.spec["securityContext"]
             os.chown(self.volume, security["runAsUser"], security["fsGroup"])
-            os.chown(self.cluster.secret / "token", security["runAsUser"], security["fsGroup"])
+            chart.demand(security["fsGroup"] == NONROOT, "Secrets are mounted for another group")
             user = {"user": security["runAsUser"], "group": security["runAsGroup"], "extra_groups": [security["fsGroup"]]}
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen([str(self.cluster.work / "tollgate"), *self.container["args"]], env=self.environment(),
@@ -327,7 +453,8 @@ class Pod:
                 if (kind == "startup") == started or now < due[kind] or self.stopping and kind != "readiness":
                     continue
                 due[kind] = now + probe["periodSeconds"]
-                chart.demand(probe["httpGet"]["port"] == "admin", f"{kind} asks another port")
+                wanted = (probe["httpGet"]["port"], probe["httpGet"]["scheme"].lower())
+                chart.demand(wanted == ("admin", self.cluster.scheme(8081)), f"{kind} asks {wanted}")
                 well = self.get(probe["httpGet"]["path"], 8081, probe["timeoutSeconds"])[0] in range(200, 400)
                 failures[kind] = 0 if well else failures[kind] + 1
                 if kind == "startup":
@@ -350,10 +477,10 @@ class Pod:
     def get(self, path, port, timeout=5):
         return self.call("GET", path, port, timeout=timeout)
 
-    def call(self, method, path, port, body=None, token=None, timeout=20):
+    def call(self, method, path, port, body=None, token=None, timeout=20, headers=None):
         """Status and text; 0 when there is no answer."""
-        connection = http.client.HTTPConnection(self.address, port, timeout=timeout)
-        headers = {"authorization": f"Bearer {token}"} if token else {}
+        connection = self.connection(port, timeout)
+        headers = {"authorization": f"Bearer {token}"} if token else headers or {}
         try:
             connection.request(method, path, body and json.dumps(body), headers)
             answer = connection.getresponse()
@@ -362,6 +489,11 @@ class Pod:
             return 0, str(error)
         finally:
             connection.close()
+
+    def connection(self, port, timeout=20):
+        if self.cluster.trust:
+            return http.client.HTTPSConnection(self.address, port, timeout=timeout, context=self.cluster.trust)
+        return http.client.HTTPConnection(self.address, port, timeout=timeout)
 
     def stop_gracefully(self):
         """SIGTERM, as the kubelet sends it; /readyz says 503 and the data plane answers on before it ends with 0."""
@@ -420,7 +552,7 @@ class Load:
 
     def __init__(self, cluster):
         self.cluster, self.answered, self.failures = cluster, {}, []
-        self.repeated, self.longest, self.requests = 0, 0.0, 0
+        self.repeated, self.longest, self.requests = collections.Counter(), 0.0, 0
         self.lock, self.end = threading.Lock(), threading.Event()
 
     def __enter__(self):
@@ -452,7 +584,7 @@ class Load:
                     ready = self.cluster.ready()
                     turn += 1
                     pod = ready[turn % len(ready)] if ready else None
-                    connection = pod and http.client.HTTPConnection(pod.address, 8080, timeout=20)
+                    connection = pod and pod.connection(8080)
                 status, why = 0, "no pod is ready"
                 if connection:
                     try:
@@ -478,7 +610,7 @@ class Load:
                     connection.close()
                     connection = None
                 with self.lock:
-                    self.repeated += 1
+                    self.repeated["503" if status else "broken connections"] += 1
                 time.sleep(0.05)
             with self.lock:
                 self.requests += 1
@@ -490,13 +622,14 @@ class Load:
     def count(self):
         with self.lock:
             self.longest = 0.0
-            return self.requests, self.repeated
+            return self.requests, self.repeated.copy()
 
     def since(self, before):
         self.demand_clean()
         with self.lock:
             requests, repeated = self.requests - before[0], self.repeated - before[1]
-            return f"{requests} requests, none failed, {repeated} repeated, longest {self.longest:.1f} s"
+            kinds = ", ".join(f"{count} for {kind}" for kind, count in sorted(repeated.items())) or "none"
+            return f"{requests} requests, none failed; repeated: {kinds}; longest {self.longest:.1f} s"
 
     def demand_clean(self):
         with self.lock:

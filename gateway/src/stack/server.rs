@@ -26,6 +26,8 @@ use super::{Ledger, Rejections, Settings, Stack};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Serving,
+    /// Serves on, and tells each client with its next answer to connect elsewhere.
+    Leaving,
     /// No new connections; those that are open end when what is in flight ends, at the latest then.
     Draining(Instant),
 }
@@ -108,6 +110,12 @@ impl Handle {
     /// Where it listens; the port as the system chose it when 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Serves on, and asks clients to go: HTTP/1 answers say `Connection: close`, HTTP/2 connections that carry a request get
+    /// a GOAWAY. So a connection ends after an answer, never under a request that is on its way here.
+    pub fn leave(&self) {
+        let _ = self.phase.send(Phase::Leaving);
     }
 
     /// Stops accepting, lets what is in flight end, at most `deadline`, and returns when all threads have ended. Blocks.

@@ -170,7 +170,8 @@ async fn serve<L: Ledger>(
     }
     watch.request_begins(!request.body().is_end_stream());
     let in_flight = InFlight(watch);
-    let response = stack.serve(client, request).await;
+    let mut response = stack.serve(client, request).await;
+    in_flight.0.turn_away(&mut response);
     Ok(response.map(|body| Watching { body, _in_flight: in_flight }))
 }
 

@@ -45,6 +45,7 @@ pub(super) struct Registry {
     /// Seconds since the start, from 1: 0 is "never".
     now: AtomicU32,
     timeouts: Timeouts,
+    leaving: AtomicBool,
     draining: AtomicBool,
     changed: Notify,
 }
@@ -55,6 +56,7 @@ impl Registry {
             connections: Mutex::default(),
             now: AtomicU32::new(1),
             timeouts,
+            leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             changed: Notify::new(),
         }
@@ -77,6 +79,11 @@ impl Registry {
                 state.order(KILL);
             }
         }
+    }
+
+    /// From now on connections end with their next answer.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
     }
 
     pub(super) fn drain(&self) {
@@ -165,6 +172,16 @@ impl Member {
             DRAIN => Order::Drain,
             _ => Order::Close,
         }
+    }
+
+    /// Whether the connection shall end with the answer that is given now.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.registry.leaving.load(Ordering::Acquire)
+    }
+
+    /// What is in flight is the last of this connection.
+    pub(super) fn leave(&self) {
+        self.state.order(DRAIN);
     }
 
     /// A request's head is complete.

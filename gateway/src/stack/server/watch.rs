@@ -11,11 +11,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::Method;
+use http::{HeaderValue, Method, Response, header};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{connection::Counted, registry::Member};
-use crate::tls::Stream;
+use crate::{error::SWITCHING_PROTOCOLS, tls::Stream};
 
 /// Longest head, bytes: hyper answers a longer one with 431.
 pub(super) const MAX_HEAD_BYTES: usize = 32 * 1024;
@@ -46,6 +46,19 @@ impl Watch {
     pub(super) fn is_http2(&self) {
         let mut head = self.head();
         (head.http2, head.paused) = (true, true);
+    }
+
+    /// The client shall send its next request elsewhere. An upgraded connection is no HTTP connection any more.
+    pub(super) fn turn_away<B>(&self, response: &mut Response<B>) {
+        if !self.member.is_leaving() || response.status() == SWITCHING_PROTOCOLS {
+            return;
+        }
+        if self.head().http2 {
+            // A GOAWAY; `Connection` has no place there.
+            self.member.leave();
+        } else {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
     }
 
     /// Whether the head that was just read declares a length; asked only for a request that is chunked.

@@ -5,6 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use store::model::{Completion, Outcome};
 use tokio::io::AsyncWriteExt;
 
@@ -73,6 +77,62 @@ async fn upstream_that_resets_before_its_answer_is_502_and_charged() {
     assert_eq!((row.outcome, row.completion), (Outcome::UpstreamUnreachable, Completion::UpstreamAbort));
     assert_eq!((row.bytes_in, row.charges.len()), (2, 2));
     assert_eq!(rig.accepted(), 1, "a request that may have been executed was sent again");
+}
+
+#[tokio::test]
+async fn a_server_that_leaves_ends_connections_after_an_answer_and_takes_new_ones() {
+    let rig = rig(ok("hi")).await;
+    let mut kept = rig.connect().await;
+    kept.write_all(request("GET", "/", &rig.key, "", "").as_bytes()).await.expect("write");
+    read_until(&mut kept, "hi").await;
+    rig.handle.as_ref().expect("running").leave();
+    // Its cores hear of it a moment later; until then a connection serves on as before.
+    let last_answer = async |stream: &mut tokio::net::TcpStream| {
+        let told = async {
+            loop {
+                stream.write_all(request("GET", "/", &rig.key, "", "").as_bytes()).await.expect("write");
+                let answer = read_until(stream, "hi").await;
+                assert_eq!(status(&answer), 200, "{answer}");
+                if header(&answer, "connection") == Some("close") {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), told).await.expect("it is asked to go");
+        assert_eq!(read_all(stream).await, "");
+    };
+    // The one that was kept is not cut off before it is used, and new ones are let in.
+    last_answer(&mut kept).await;
+    last_answer(&mut rig.connect().await).await;
+}
+
+#[tokio::test]
+async fn an_http2_connection_of_a_server_that_leaves_ends_without_a_failed_request() {
+    let rig = rig(ok("found")).await;
+    let stream = rig.connect().await;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("h2");
+    let connection = tokio::spawn(connection);
+    rig.handle.as_ref().expect("running").leave();
+    let until_it_ends = async {
+        while sender.ready().await.is_ok() {
+            let call = Request::get("http://api.test/").header("x-api-key", &rig.key);
+            let call = call.body(Full::new(Bytes::new())).expect("a request");
+            let answer = match sender.try_send_request(call).await {
+                Ok(answer) => answer,
+                Err(mut error) => {
+                    // Only what was never sent, after the GOAWAY, can be sent elsewhere.
+                    let unsent = error.take_message().is_some();
+                    assert!(unsent, "a request that was sent has failed: {:?}", error.into_error());
+                    break;
+                }
+            };
+            assert_eq!(answer.status(), 200);
+            answer.into_body().collect().await.expect("a body");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), until_it_ends).await.expect("it is told to go");
+    connection.await.expect("no panic").expect("ended by a GOAWAY, not by an error");
 }
 
 #[tokio::test]
