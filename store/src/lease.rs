@@ -15,11 +15,16 @@ mod answer;
 mod ask;
 mod authority;
 mod bucket;
+mod debt;
 mod few;
 mod grant;
 mod group;
+mod handle;
 mod held;
+mod lend;
 mod levels;
+mod peek;
+mod purse;
 mod reserve;
 mod slice;
 mod standing;
@@ -41,7 +46,7 @@ pub use authority::{Authority, Granted, Holder, Leadership};
 pub use grant::{Demand, Denied, Grant, Policy, Refusal, Standing};
 pub use levels::{Level, Levels};
 
-use crate::{Unavailable, model::GroupId};
+use crate::model::{GroupId, Unavailable};
 use group::Group;
 use stats::Counters;
 
@@ -100,6 +105,8 @@ impl Leases {
     pub fn stats(&self) -> Vec<(&'static str, &'static str, f64)> {
         let mut stats = self.inner.counters.list();
         let buckets: usize = self.inner.groups.load().iter().map(|group| group.buckets()).sum();
+        let held: u64 = self.inner.groups.load().iter().map(|group| group.purses.units()).sum();
+        stats.push(("tollgate_lease_units_held", "Rate units that this node holds on lease, unspent.", held as f64));
         stats.push(("tollgate_lease_buckets", "Rate buckets in the memory of this node as a leader.", buckets as f64));
         stats
     }
@@ -140,9 +147,9 @@ async fn tend(inner: Weak<Inner>) {
         }
         let now_ns = inner.authority.now_ns();
         for group in inner.groups.load().iter() {
+            group.refresh_debts(now_ns);
             for want in group.idle_slices(now_ns, false) {
-                // Fails only when the group is going away.
-                let _ = group.reserves.send(want);
+                group.reserve(want, false);
             }
         }
         drop(inner);
@@ -157,7 +164,7 @@ impl fmt::Debug for Leases {
 }
 
 fn unavailable(reason: &str) -> Unavailable {
-    Unavailable { reason: reason.into(), retry_after: Duration::from_secs(1) }
+    Unavailable::new(reason)
 }
 
 #[cfg(test)]

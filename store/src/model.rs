@@ -19,6 +19,7 @@ mod secret;
 mod tier;
 mod time;
 mod token;
+mod unavailable;
 mod usage;
 mod write;
 
@@ -37,5 +38,6 @@ pub use secret::{KeyHash, Secret, SecretError, SecretKind};
 pub use tier::{Dimension, Tier};
 pub use time::Timestamp;
 pub use token::{Role, Token};
+pub use unavailable::Unavailable;
 pub use usage::UsageCounters;
 pub use write::{Expect, Happened, MetaOp, MetaWrite, Once};

@@ -12,12 +12,13 @@ mod upkeep;
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 pub use self::{
-    error::{CommitError, OpenError, ReadError, Unavailable, WriteError},
+    error::{CommitError, OpenError, ReadError, WriteError},
     ledger::{LimitsNow, PolicyNow},
     meta::Written,
     rows::{RowPermit, View},
     status::{ClusterStatus, GroupStatus, MemberStatus, Readiness},
 };
+pub use crate::model::Unavailable;
 pub use crate::state::{Followed, RowPage, RowQuery, UsageBy, UsagePoint, UsageQuery, UsageStep};
 use crate::{
     lease::Leases,

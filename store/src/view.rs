@@ -3,6 +3,7 @@
 //! One writer (apply of group 0) changes it, the request path reads it without a lock: a look-up reads an index of
 //! atomics, one 64-byte record and the account. It never waits for the writer, who may be in the middle of a snapshot.
 
+mod attachment;
 mod directory;
 mod edit;
 mod index;
@@ -13,6 +14,7 @@ mod routing;
 mod slots;
 mod tables;
 
+pub use attachment::Attachment;
 pub use directory::{AccountView, Directory, FoundKey};
 pub use edit::Edit;
 pub use policy::{LimitPolicy, Policies, QuotaPolicy};

@@ -248,3 +248,29 @@ fn a_limit_that_is_lowered_or_raised_is_in_force_at_once() {
     admin.put_tier("limited", &tier(100));
     assert_eq!([ask(0), ask(1), ask(2)], [200; 3]);
 }
+
+#[test]
+fn an_even_client_at_80_percent_of_a_small_limit_sees_no_429_over_three_nodes() {
+    let upstream = Upstream::start();
+    let cluster = Cluster::start(3);
+    let admin = cluster.nodes[0].admin();
+    let tier = json!({ "limits": [{ "name": "all", "per": ["account"], "rate": "5/s", "burst": 1 }] });
+    let key = account(&admin, &upstream, &tier);
+    let agents: Vec<_> = cluster.nodes.iter().map(|_| client()).collect();
+    let urls: Vec<String> = cluster.nodes.iter().map(|node| node.url("/")).collect();
+    // Each from a thread of its own at its own time, so that a slow answer moves no other.
+    let start = Instant::now() + Duration::from_millis(200);
+    let statuses: Vec<u16> = thread::scope(|scope| {
+        let send = |n: usize| {
+            let (agent, url, key) = (&agents[n % 3], &urls[n % 3], &key);
+            scope.spawn(move || {
+                let at = start + Duration::from_millis(250) * u32::try_from(n).expect("few");
+                thread::sleep(at.saturating_duration_since(Instant::now()));
+                get(agent, url, key).expect("an answer").status
+            })
+        };
+        let sent: Vec<_> = (0..60).map(send).collect();
+        sent.into_iter().map(|sent| sent.join().expect("joins")).collect()
+    });
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+}

@@ -5,6 +5,7 @@
 //! without a row, whatever drops its future.
 
 use std::{
+    borrow::Cow,
     net::{IpAddr, Ipv4Addr},
     sync::{
         Arc,
@@ -17,7 +18,7 @@ use http::{HeaderMap, HeaderValue, Method, Request};
 use hyper::upgrade::OnUpgrade;
 use store::{
     View,
-    lease::Standing,
+    lease::{Demand, Standing},
     model::{Charge, Completion, KeyHash, Name, Outcome, RequestId, Row, Timestamp},
     view::{FoundKey, RouteView},
 };
@@ -173,11 +174,18 @@ impl<L: Ledger> Entry<L> {
     }
 
     /// Where the client stands, if units were taken.
-    pub(crate) fn standings(&self) -> Option<&[Standing]> {
+    pub(crate) fn standings(&self) -> Option<Cow<'_, [Standing]>> {
         match &self.grant {
-            Some(grant) => Some(grant.standings()),
-            None => (!self.stood.is_empty()).then_some(&*self.stood),
+            Some(grant) => Some(grant.standings().into()),
+            None => (!self.stood.is_empty()).then_some(self.stood.as_slice().into()),
         }
+    }
+
+    /// Where the client stands as this node's memory knows, when no units were asked for.
+    pub(crate) fn stands(&self) -> Option<Vec<Standing>> {
+        let (known, route) = (self.known.as_ref()?, self.route.as_ref()?);
+        let cost = self.cost();
+        Some(self.shared.ledger.standings(Demand { key: &known.key, route, content_bytes: 0, cost, now: self.ts }))
     }
 
     /// Turns the grant into charges with what the request came to; once.
@@ -192,7 +200,7 @@ impl<L: Ledger> Entry<L> {
     /// Gives the units back: the upstream was never called.
     pub(crate) fn refund(&mut self) {
         if let Some(grant) = self.grant.take() {
-            self.stood = grant.standings().to_vec();
+            self.stood = grant.standings();
             grant.refund();
         }
     }

@@ -38,6 +38,8 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     fn permit(&self, account: &AccountId, view: View) -> Result<Self::Permit, Unavailable>;
     /// Takes what the request needs of every policy, all or none.
     fn acquire(&self, demand: Demand<'_>) -> impl Future<Output = Result<Self::Grant, Denied>> + Send;
+    /// Where a client stands, for an answer that takes nothing; memory only.
+    fn standings(&self, demand: Demand<'_>) -> Vec<Standing>;
     /// Hands in a row that nobody waits for.
     fn record(&self, row: Row);
 }
@@ -51,7 +53,7 @@ pub trait Permit: fmt::Debug + Send + Sync + 'static {
 /// See [`lease::Grant`].
 pub trait Grant: fmt::Debug + Send + Sync + 'static {
     /// Where the client stands with every policy.
-    fn standings(&self) -> &[Standing];
+    fn standings(&self) -> Vec<Standing>;
     /// The charges, with the true numbers.
     fn settle(&mut self, content_bytes: u64, cost: u64) -> Vec<Charge>;
     /// The upstream was never called.
@@ -92,6 +94,10 @@ impl Ledger for Store {
         self.leases().acquire(demand)
     }
 
+    fn standings(&self, demand: Demand<'_>) -> Vec<Standing> {
+        self.leases().standings(demand)
+    }
+
     fn record(&self, row: Row) {
         Store::record(self, row);
     }
@@ -104,8 +110,8 @@ impl Permit for RowPermit {
 }
 
 impl Grant for lease::Grant {
-    fn standings(&self) -> &[Standing] {
-        &self.standings
+    fn standings(&self) -> Vec<Standing> {
+        lease::Grant::standings(self)
     }
 
     fn settle(&mut self, content_bytes: u64, cost: u64) -> Vec<Charge> {

@@ -1,6 +1,6 @@
 //! First link: the request's id and entry, its row on a quorum, and only then its answer (P1).
 
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use http::{HeaderMap, Request, Response};
 use store::model::{Completion, Outcome};
@@ -168,9 +168,14 @@ fn stamp<L: Ledger>(headers: &mut HeaderMap, entry: &Entry<L>, fault: Option<&Fa
     headers.insert(X_REQUEST_ID, entry.id_value.clone());
     if let Some(known) = &entry.known {
         let standings = match fault {
-            Some(Fault::Refused(refusal)) => Some(refusal.standings.as_slice()),
-            _ => entry.standings(),
+            Some(Fault::Refused(refusal)) => Some(refusal.standings.as_slice().into()),
+            _ => entry.standings().or_else(|| entry.stands().map(Cow::Owned)),
         };
-        rate_headers::insert(headers, standings, &known.key.account.policies, entry.shared.settings.compat_headers);
+        rate_headers::insert(
+            headers,
+            standings.as_deref(),
+            &known.key.account.policies,
+            entry.shared.settings.compat_headers,
+        );
     }
 }

@@ -1,122 +1,85 @@
 //! One request's way through concurrency, rates and quotas.
+//!
+//! In rounds: a round decides from memory, at one reading of the lease clock, or says what it lacks (the leader's word, a
+//! reservation); nothing of a rate is held while a request waits, so what is spent is spent at the instant of admission.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc::error::TrySendError, oneshot},
-    time::{Instant, timeout},
+    time::{Instant, timeout_at},
 };
 
 use super::{
     Leases,
     ask::{AskError, Asked, Told},
-    bucket::Wanted,
-    grant::{Demand, Denied, Grant, Standing},
-    group::{Group, NoUnits, Wants},
-    held::Held,
-    slice::{QuotaTake, Short, Step},
+    bucket::{Short, Wanted},
+    few::Few,
+    grant::{Decided, Demand, Denied, Grant},
+    group::{Group, Reign, Wants},
+    handle::Handle,
+    held::{Held, Promises},
+    purse::Found,
+    reserve::Want,
+    slice::{self, QuotaTake, Step},
     standing, unavailable,
-    wire::{Decision, RateLevel, Verdict, WireDemand},
+    wire::{Decision, Verdict, WireDemand},
 };
-use crate::{Unavailable, view::QuotaPolicy};
+use crate::model::Unavailable;
 
-/// How long a request waits for somebody who may decide (an election, a new leader that has not heard of all nodes).
-const DECIDE_WITHIN: Duration = Duration::from_secs(2);
-/// Between two looks for a leader.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
-/// How long a request waits for a reservation.
-const RESERVE_WITHIN: Duration = Duration::from_secs(2);
+/// How long a request waits for somebody who may decide (an election, a new leader that has not heard of all nodes), or
+/// for a reservation.
+pub(super) const DECIDE_WITHIN: Duration = Duration::from_secs(2);
+/// Between two looks for a leader: the first, and the longest.
+pub(super) const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(10));
 
-/// A decision over concurrency and rates, and the deciding clock.
-struct Ruling {
-    clock_ns: u64,
-    outcome: Outcome,
+type Reservation = oneshot::Receiver<Result<QuotaTake, slice::Short>>;
+
+/// What a round came to.
+enum Round {
+    Granted(Decided),
+    /// The units of a request without this right are given back.
+    Refused(Denied),
+    /// The leader's word is needed.
+    Ask(Wants),
+    /// This node leads and may not decide yet.
+    NotYet,
+    /// A quota's slice is empty.
+    Reserve(Reservation),
 }
 
-enum Outcome {
-    /// Units taken, and the account's requests under way.
-    Granted(Box<Held>, u64),
-    /// Nothing taken: refused, or only looked at.
-    Seen(Verdict),
+/// A decision over rates, and how to take it back.
+enum Rates {
+    Leading(u64),
+    Asked,
 }
 
 impl Leases {
     /// Takes one unit of every rate limit and of the concurrency, and the demanded units of every quota; all or none.
     ///
-    /// Answers from memory when this node leads the account's group and holds quota units; else it waits for the leader.
+    /// Answers from memory when this node leads the account's group or has units on lease, and quota units; else it waits
+    /// for the leader.
     ///
     /// # Errors
     /// [`Denied::Refused`] by a policy, or [`Denied::Unavailable`] without a leader within the commit deadline.
     pub async fn acquire(&self, demand: Demand<'_>) -> Result<Grant, Denied> {
         let group = self.inner.group(self.inner.authority.group(&demand.key.account.id));
-        let wants = wants(&demand);
-        let (ruling, group) = match lead(group, &wants) {
-            Ok(ruling) => ruling,
-            Err(group) => Box::pin(find_ruling(group, Some(&demand), &wants)).await?,
-        };
-        let Ruling { clock_ns, outcome } = ruling;
-        let (mut held, in_use) = match outcome {
-            Outcome::Granted(held, in_use) => (held, in_use),
-            Outcome::Seen(verdict) => {
-                let group = group.expect("a refusal holds nothing");
-                return Err(Denied::Refused(Box::new(standing::refusal(&group, &demand, &verdict, clock_ns))));
+        let handle = Handle::of(&group, &demand.key.account);
+        let mut held = Held { group, handle, unit: false, asked: false, quotas: Few::default() };
+        let (mut promises, mut has_quotas) = (None, false);
+        match round(&mut held, &mut promises, &mut has_quotas, &demand) {
+            Round::Granted(decided) => {
+                held.group.counters.decided.add(1);
+                Ok(Grant::new(held, decided))
             }
-        };
-        for policy in demand.key.account.policies.quotas_at(demand.now) {
-            let now_ns = if held.by_this_node() { clock_ns } else { held.group.authority.now_ns() };
-            match take_quota(&held.group, &demand, policy, now_ns) {
-                Ok(take) => held.quotas.push(take),
-                Err(None) => return Err(no_quota(held, &demand, policy, in_use, clock_ns)),
-                Err(Some(wait)) => match timeout(RESERVE_WITHIN, wait).await {
-                    Ok(Ok(Ok(take))) => held.quotas.push(take),
-                    Ok(Ok(Err(Short::Exhausted))) => return Err(no_quota(held, &demand, policy, in_use, clock_ns)),
-                    Ok(Ok(Err(Short::Unavailable(error)))) => return Err(nobody(&held.group, error)),
-                    _ => return Err(nobody(&held.group, unavailable("no quota reservation within the deadline"))),
-                },
-            }
+            Round::Refused(denied) => Err(denied),
+            lacking => Box::pin(wait(held, has_quotas, lacking, demand)).await,
         }
-        Ok(Grant::new(standing::granted(&demand, &held, in_use, clock_ns), held))
-    }
-
-    /// The decision that [`Leases::acquire`] would take, consuming nothing: where the client stands, or the refusal. Over
-    /// quotas it is this node's knowledge, which is none before the account's first request here.
-    ///
-    /// # Errors
-    /// As `acquire`.
-    pub async fn peek(&self, demand: Demand<'_>) -> Result<Vec<Standing>, Denied> {
-        let group = self.inner.group(self.inner.authority.group(&demand.key.account.id));
-        let (verdict, clock_ns) =
-            Box::pin(look(&group, &wants(&demand))).await.map_err(|error| nobody(&group, error))?;
-        if verdict.decision != Decision::Granted {
-            return Err(Denied::Refused(Box::new(standing::refusal(&group, &demand, &verdict, clock_ns))));
-        }
-        let refused = standing::refusing(&group, &demand, group.authority.now_ns());
-        if refused.is_empty() {
-            return Ok(standing::standings(&group, &demand, &verdict, clock_ns));
-        }
-        let refusal = standing::quota_refusal(&group, &demand, &refused, &verdict, clock_ns);
-        Err(Denied::Refused(Box::new(refusal)))
-    }
-}
-
-/// What a demand would meet, and the clock of it.
-///
-/// # Errors
-/// Nobody can say.
-pub(super) async fn look(group: &Arc<Group>, wants: &Wants) -> Result<(Verdict, u64), Unavailable> {
-    let now_ns = group.authority.now_ns();
-    if let Some(leadership) = group.authority.leading(group.id, now_ns) {
-        return Ok((group.with_reign(leadership, |reign| group.look(reign, wants, now_ns)), now_ns));
-    }
-    match find_ruling(group.clone(), None, wants).await {
-        Ok((Ruling { clock_ns, outcome: Outcome::Seen(verdict) }, _)) => Ok((verdict, clock_ns)),
-        Ok(_) | Err(Denied::Refused(_)) => unreachable!("looking takes nothing and asks no memory of a demand"),
-        Err(Denied::Unavailable(error)) => Err(error),
     }
 }
 
 /// What the leader needs to know of a demand.
-fn wants(demand: &Demand<'_>) -> Wants {
+pub(super) fn wants(demand: &Demand<'_>) -> Wants {
     let account = &*demand.key.account;
     let revision = account.policy_revision();
     let rates = account.policies.limits_at(demand.now).map(|policy| Wanted {
@@ -128,165 +91,344 @@ fn wants(demand: &Demand<'_>) -> Wants {
     Wants { account: account.number, concurrency: account.policies.concurrency, rates: rates.collect() }
 }
 
-/// The ruling of this node, if it leads the group and may decide; else the group again. With a refusal too: a grant has it.
-fn lead(group: Arc<Group>, wants: &Wants) -> Result<(Ruling, Option<Arc<Group>>), Arc<Group>> {
+/// Decides from memory and from what was granted before, or says what is lacking. Whatever is not granted is given back,
+/// but for what lies in `held`.
+fn round(held: &mut Held, promises: &mut Option<Promises>, has_quotas: &mut bool, demand: &Demand<'_>) -> Round {
+    let wants = wants(demand);
+    let group = held.group.clone();
     let now_ns = group.authority.now_ns();
-    let Some(leadership) = group.authority.leading(group.id, now_ns) else { return Err(group) };
-    let taken = group.with_reign(leadership, |reign| {
-        group.take(reign, wants, now_ns).map(|granted| (granted, reign.term())).map_err(|no| match no {
-            NoUnits { decision: Decision::NotYet, .. } => None,
-            NoUnits { decision, in_use } => Some(reign.refusal(wants, decision, in_use, now_ns)),
-        })
-    });
-    match taken {
-        Ok((granted, term)) => {
-            let held = Box::new(Held::new(group, granted.unit, term, true, granted.rates));
-            Ok((Ruling { clock_ns: now_ns, outcome: Outcome::Granted(held, granted.in_use) }, None))
+    let taken = match group.authority.leading(group.id, now_ns) {
+        Some(leadership) => {
+            *promises = None;
+            group.with_reign(leadership, |reign| lead(held, reign, &wants, demand, now_ns))
         }
-        Err(Some(verdict)) => Ok((Ruling { clock_ns: now_ns, outcome: Outcome::Seen(verdict) }, Some(group))),
-        Err(None) => Err(group),
+        None => spend(held, promises.take(), &wants, demand, now_ns),
+    };
+    let (decided, rates) = match taken {
+        Ok(taken) => taken,
+        Err(round) => return round,
+    };
+    if *has_quotas {
+        return Round::Granted(decided);
+    }
+    let short = quotas(held, demand, now_ns);
+    *has_quotas = short.is_none();
+    let Some(short) = short else { return Round::Granted(decided) };
+    // Nobody lets this request through now: its rates are unspent.
+    match rates {
+        Rates::Leading(term) => {
+            group.with_reign_of(term, |reign| {
+                let now_ns = group.authority.now_ns();
+                wants.rates.iter().for_each(|wanted| reign.buckets.give_back(wanted.name, decided.clock_ns, now_ns));
+            });
+        }
+        Rates::Asked => group.purses.give_back(wants.rates.iter()),
+    }
+    match short {
+        Lacking::Wait(wait) => Round::Reserve(wait),
+        Lacking::Exhausted => {
+            held.release_unit();
+            group.counters.from_memory.add(1);
+            Round::Refused(no_quota(held, &wants, demand))
+        }
     }
 }
 
-/// Asks the leader, or becomes it, until somebody has decided. With a demand, what memory refuses is not asked; without
-/// one it only looks.
-async fn find_ruling(
-    mut group: Arc<Group>,
-    demand: Option<&Demand<'_>>,
+/// Why a quota gave nothing.
+enum Lacking {
+    Wait(Reservation),
+    Exhausted,
+}
+
+/// As the leader: a unit of the concurrency, then one of each rate.
+fn lead(
+    held: &mut Held,
+    reign: &Reign,
     wants: &Wants,
-) -> Result<(Ruling, Option<Arc<Group>>), Denied> {
-    let give_up = Instant::now() + DECIDE_WITHIN;
-    loop {
-        if demand.is_some() {
-            match lead(group, wants) {
-                Ok(ruling) => return Ok(ruling),
-                Err(again) => group = again,
+    demand: &Demand<'_>,
+    now_ns: u64,
+) -> Result<(Decided, Rates), Round> {
+    let group = held.group.clone();
+    if !wants.rates.is_empty() && !reign.is_open(now_ns) {
+        return Err(Round::NotYet);
+    }
+    let refused = |held: &Held, decision, in_use| {
+        let verdict = reign.refusal(wants, decision, in_use, now_ns);
+        Err(Round::Refused(Denied::Refused(Box::new(standing::refusal(&held.handle, demand, &verdict, now_ns)))))
+    };
+    let mut in_use = 0;
+    match wants.concurrency {
+        Some(_) if held.unit => in_use = held.handle.units.in_use(),
+        Some(limit) => {
+            if !group.is_settled(reign, now_ns) {
+                return Err(Round::NotYet);
             }
+            let units = &held.handle.units;
+            let taken = units.take_own(limit).or_else(|in_use| match group.expire(now_ns) {
+                true => units.take_own(limit),
+                false => Err(in_use),
+            });
+            match taken {
+                Ok(total) => in_use = total,
+                Err(in_use) => return refused(held, Decision::Concurrency, in_use),
+            }
+            (held.unit, held.asked) = (true, false);
         }
-        let now_ns = group.authority.now_ns();
-        if let Some(leadership) = group.authority.leading(group.id, now_ns) {
-            if demand.is_none() {
-                let verdict = group.with_reign(leadership, |reign| group.look(reign, wants, now_ns));
-                return Ok((Ruling { clock_ns: now_ns, outcome: Outcome::Seen(verdict) }, Some(group)));
+        None => {}
+    }
+    let mut taken = reign.buckets.take_all(wants.rates.iter(), now_ns);
+    if matches!(taken, Err(Short::Refused)) && group.end_leases(reign, now_ns) {
+        taken = reign.buckets.take_all(wants.rates.iter(), now_ns);
+    }
+    match taken {
+        Ok(rates) => {
+            if wants.rates.iter().any(|wanted| super::debt::is_slow(wanted.gcra())) {
+                group.raise_debts(reign, &wants.rates, now_ns, false);
             }
-        } else {
-            if let Some(demand) = demand
-                && let Some(verdict) = from_memory(&group, demand, wants, now_ns)?
-            {
-                return Ok((Ruling { clock_ns: now_ns, outcome: Outcome::Seen(verdict) }, Some(group)));
-            }
-            match ask(&group, wants, demand.is_none(), give_up).await {
-                Ok(Told { verdict, leader_ns, held }) if verdict.decision != Decision::NotYet => {
-                    let outcome = match held {
-                        Some(held) => Outcome::Granted(held, verdict.in_use),
-                        None => Outcome::Seen(verdict),
-                    };
-                    return Ok((Ruling { clock_ns: leader_ns, outcome }, Some(group)));
-                }
-                Ok(_) | Err(AskError::Moved) => {}
-                Err(AskError::Unavailable(error)) => return Err(nobody(&group, error)),
-            }
+            Ok((Decided { rates, in_use, clock_ns: now_ns, now: demand.now }, Rates::Leading(reign.term())))
         }
-        if Instant::now() + LOOK_AGAIN > give_up {
-            return Err(nobody(&group, unavailable("no leader can decide yet")));
+        Err(Short::Refused) => {
+            held.release_unit();
+            refused(held, Decision::Rate, in_use.saturating_sub(1))
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        Err(Short::Bound) => {
+            held.release_unit();
+            group.raise_debts(reign, &wants.rates, now_ns, true);
+            Err(Round::NotYet)
+        }
     }
 }
 
-async fn ask(group: &Arc<Group>, wants: &Wants, look: bool, give_up: Instant) -> Result<Told, AskError> {
+/// As a node that does not lead: units on lease, those that were promised to this request first.
+fn spend(
+    held: &mut Held,
+    promises: Option<Promises>,
+    wants: &Wants,
+    demand: &Demand<'_>,
+    now_ns: u64,
+) -> Result<(Decided, Rates), Round> {
+    let group = held.group.clone();
+    let units = held.handle.units.clone();
+    let from_memory = |held: &Held, decision, in_use| {
+        group.counters.from_memory.add(1);
+        let verdict = remembered(&group, wants, decision, in_use, now_ns);
+        Round::Refused(Denied::Refused(Box::new(standing::refusal(&held.handle, demand, &verdict, now_ns))))
+    };
+    let mut lacking = Wants { concurrency: None, rates: Few::default(), ..*wants };
+    let mut in_use = 0;
+    if let Some(limit) = wants.concurrency {
+        if !held.unit && group.holds_renewed_units(now_ns) && units.take_spare().is_some() {
+            (held.unit, held.asked) = (true, true);
+        }
+        if held.unit {
+            in_use = units.in_use();
+        } else if group.is_crowded(wants.account, now_ns) {
+            return Err(from_memory(held, Decision::Concurrency, u64::from(limit)));
+        } else {
+            lacking.concurrency = Some(limit);
+        }
+    }
+    let (found, soon) = match (promises, lacking.concurrency) {
+        (Some(mut promises), None) if !promises.all.is_empty() => keep(&group, &mut promises, now_ns),
+        (_, None) => group.purses.take_all(&wants.rates, now_ns),
+        (_, Some(_)) => match group.purses.has_all(&wants.rates, now_ns) {
+            Some(true) => (Found::Spent(Few::default()), false),
+            Some(false) => (Found::None, false),
+            None => (Found::Ask, false),
+        },
+    };
+    if soon {
+        group.nudge.notify_one();
+    }
+    match found {
+        Found::None => {
+            held.release_unit();
+            Err(from_memory(held, Decision::Rate, in_use.saturating_sub(1)))
+        }
+        Found::Ask => {
+            // Refused later for a quota that is known to be exhausted, it would have asked in vain.
+            let exhausted = standing::exhausted(&held.handle, demand, now_ns);
+            if !exhausted.is_empty() && held.quotas.is_empty() {
+                held.release_unit();
+                group.counters.from_memory.add(1);
+                return Err(Round::Refused(no_quota(held, wants, demand)));
+            }
+            lacking.rates = wants.rates.clone();
+            Err(Round::Ask(lacking))
+        }
+        Found::Spent(_) if lacking.concurrency.is_some() => Err(Round::Ask(lacking)),
+        Found::Spent(rates) => Ok((Decided { rates, in_use, clock_ns: now_ns, now: demand.now }, Rates::Asked)),
+    }
+}
+
+/// Spends what was promised. A lease that has ended meanwhile, or another's that was begun since, is asked for again.
+fn keep(group: &Group, promises: &mut Promises, now_ns: u64) -> (Found, bool) {
+    let (mut levels, mut soon, mut spent) = (Few::default(), false, Vec::new());
+    for promise in promises.all.drain(..) {
+        let (level, then) = group.purses.keep_promise(&promise, now_ns);
+        soon |= then;
+        if let Some(level) = level {
+            levels.push(level);
+            spent.push((promise, true));
+        } else {
+            spent.push((promise, false));
+        }
+    }
+    if spent.iter().all(|(_, kept)| *kept) {
+        return (Found::Spent(levels), soon);
+    }
+    for (promise, _) in spent.iter().filter(|(_, kept)| *kept) {
+        group.purses.give_back_to(promise);
+    }
+    (Found::Ask, soon)
+}
+
+/// Takes what the demand needs of every quota; else none, and why.
+fn quotas(held: &mut Held, demand: &Demand<'_>, now_ns: u64) -> Option<Lacking> {
+    let Held { group, handle, quotas: taken, .. } = held;
+    // What an earlier round has taken stays.
+    let had = taken.iter().count();
+    for (policy, slice) in handle.quotas(demand.now).skip(had) {
+        let units = standing::units_of(demand, policy.unit);
+        let (step, wants) = slice.take(policy, policy.bounds(demand.now), units, now_ns);
+        let urgent = matches!(step, Step::Wait(_));
+        for want in wants {
+            group.reserve(Want::Quota(want), urgent);
+        }
+        match step {
+            Step::Taken(take) => taken.push(take),
+            Step::Wait(wait) => return Some(Lacking::Wait(wait)),
+            Step::Exhausted => return Some(Lacking::Exhausted),
+        }
+    }
+    None
+}
+
+/// Rounds, with what each lacked waited for in between.
+async fn wait(mut held: Held, mut has_quotas: bool, mut lacking: Round, demand: Demand<'_>) -> Result<Grant, Denied> {
+    let until = Instant::now() + DECIDE_WITHIN;
+    let mut pause = LOOK_AGAIN.0;
+    let group = held.group.clone();
+    group.counters.waited.add(1);
+    loop {
+        let mut promises = None;
+        match lacking {
+            Round::Granted(decided) => {
+                group.counters.decided.add(1);
+                return Ok(Grant::new(held, decided));
+            }
+            Round::Refused(denied) => return Err(denied),
+            Round::NotYet => again(&mut pause, until).await.map_err(|error| nobody(&group, error))?,
+            Round::Reserve(wait) => match timeout_at(until, wait).await {
+                Ok(Ok(Ok(take))) => held.quotas.push(take),
+                Ok(Ok(Err(slice::Short::Exhausted))) => {
+                    return Err(no_quota(&mut held, &wants(&demand), &demand));
+                }
+                Ok(Ok(Err(slice::Short::Unavailable(error)))) => return Err(nobody(&group, error)),
+                _ => return Err(nobody(&group, unavailable("no quota reservation within the deadline"))),
+            },
+            Round::Ask(lacks) => {
+                let spare = Held::new(&group, &held.handle);
+                match ask(&group, &lacks, Some(spare), until).await {
+                    Ok(Told { verdict, leader_ns, .. })
+                        if matches!(verdict.decision, Decision::Concurrency | Decision::Rate) =>
+                    {
+                        held.release_unit();
+                        let wants = wants(&demand);
+                        let verdict = with_all_rates(&group, &wants, &lacks, verdict, leader_ns);
+                        let refusal = standing::refusal(&held.handle, &demand, &verdict, leader_ns);
+                        return Err(Denied::Refused(Box::new(refusal)));
+                    }
+                    Ok(Told { verdict, held: granted, promises: promised, .. })
+                        if verdict.decision == Decision::Granted =>
+                    {
+                        if let Some(mut granted) = granted.filter(|granted| granted.unit) {
+                            granted.unit = false;
+                            (held.unit, held.asked) = (true, true);
+                        }
+                        promises = promised;
+                    }
+                    Ok(_) | Err(AskError::Moved) => {
+                        again(&mut pause, until).await.map_err(|error| nobody(&group, error))?;
+                    }
+                    Err(AskError::Unavailable(error)) => return Err(nobody(&group, error)),
+                }
+            }
+        }
+        if Instant::now() >= until {
+            return Err(nobody(&group, unavailable("no decision within the deadline")));
+        }
+        lacking = round(&mut held, &mut promises, &mut has_quotas, &demand);
+    }
+}
+
+/// A refusal by the concurrency alone was asked without the rates: they are as memory knows.
+fn with_all_rates(group: &Group, wants: &Wants, lacks: &Wants, verdict: Verdict, leader_ns: u64) -> Verdict {
+    if lacks.rates.iter().count() == wants.rates.iter().count() {
+        return verdict;
+    }
+    let now_ns = group.authority.now_ns();
+    let rates = wants.rates.iter().map(|wanted| {
+        let mut level = group.purses.look(wanted, now_ns);
+        level.tat_ns = leader_ns.saturating_add(level.tat_ns.saturating_sub(now_ns));
+        level
+    });
+    Verdict { rates: rates.collect(), ..verdict }
+}
+
+pub(super) async fn again(pause: &mut Duration, until: Instant) -> Result<(), Unavailable> {
+    if Instant::now() + *pause > until {
+        return Err(unavailable("no leader can decide yet"));
+    }
+    tokio::time::sleep(*pause).await;
+    *pause = (*pause * 2).min(LOOK_AGAIN.1);
+    Ok(())
+}
+
+pub(super) async fn ask(
+    group: &Arc<Group>,
+    wants: &Wants,
+    held: Option<Held>,
+    until: Instant,
+) -> Result<Told, AskError> {
     let (answer, told) = oneshot::channel();
     let rates = wants.rates.iter().copied().collect();
-    let demand = WireDemand { account: wants.account, concurrency: wants.concurrency, rates, look };
-    group.asks.try_send(Asked { demand, answer }).map_err(|error| {
+    let demand = WireDemand { account: wants.account, concurrency: wants.concurrency, rates, look: held.is_none() };
+    group.asks.try_send(Asked { demand, held, answer }).map_err(|error| {
         AskError::Unavailable(match error {
             TrySendError::Full(_) => unavailable("too many requests wait for the leader"),
             TrySendError::Closed(_) => unavailable("the node is stopping"),
         })
     })?;
-    match tokio::time::timeout_at(give_up, told).await {
+    match timeout_at(until, told).await {
         Ok(Ok(told)) => told,
         _ => Err(AskError::Unavailable(unavailable("no answer from the leader within the deadline"))),
     }
 }
 
-/// What this node knows to be refused without asking: the leader's last word on the concurrency and the rates, and its own
-/// exhausted quotas. A quota comes last, as in the decision.
-///
-/// # Errors
-/// The refusal by a quota.
-fn from_memory(group: &Group, demand: &Demand<'_>, wants: &Wants, now_ns: u64) -> Result<Option<Verdict>, Denied> {
-    let crowded = wants.concurrency.is_some()
-        && group.crowded.lock().expect("no holder panics").get(&wants.account).is_some_and(|until| now_ns < *until);
-    let level = |wanted: &Wanted| {
-        let (tat_ns, refused) = group.hints.look(wanted, now_ns);
-        RateLevel { tat_ns, retry_after_ns: refused.map(|refused| refused.retry_after_ns), taken: None }
+/// A verdict with the levels as this node remembers them.
+pub(super) fn remembered(group: &Group, wants: &Wants, decision: Decision, in_use: u64, now_ns: u64) -> Verdict {
+    let rates = wants.rates.iter().map(|wanted| group.purses.look(wanted, now_ns)).collect();
+    Verdict { decision, in_use, rates }
+}
+
+/// The refusal by a quota; everything that was taken is given back.
+fn no_quota(held: &mut Held, wants: &Wants, demand: &Demand<'_>) -> Denied {
+    let taken = held.quotas.take().count();
+    held.release_unit();
+    let (group, handle) = (&held.group, &held.handle);
+    let now_ns = group.authority.now_ns();
+    let mut refused = standing::refusing(handle, demand, now_ns);
+    let this = handle.quotas(demand.now).nth(taken).map(|(policy, _)| policy);
+    refused.extend(this.filter(|policy| !refused.iter().any(|other| other.name == policy.name)));
+    let verdict = match group.authority.leading(group.id, now_ns) {
+        Some(leadership) => group.with_reign(leadership, |reign| group.look(reign, wants, now_ns)),
+        None => remembered(group, wants, Decision::Granted, handle.units.in_use(), now_ns),
     };
-    let rates: Vec<_> = wants.rates.iter().map(level).collect();
-    let decision = match () {
-        () if crowded => Decision::Concurrency,
-        () if rates.iter().any(|level| level.retry_after_ns.is_some()) => Decision::Rate,
-        () => Decision::Granted,
-    };
-    let in_use = if crowded { u64::from(wants.concurrency.unwrap_or(0)) } else { 0 };
-    let verdict = Verdict { decision, in_use, rates };
-    if decision != Decision::Granted {
-        group.counters.from_memory.add(1);
-        return Ok(Some(verdict));
-    }
-    // Only quotas that are certain to refuse: the others are asked for after the rates.
-    let refused = standing::exhausted(group, demand, now_ns);
-    if refused.is_empty() {
-        return Ok(None);
-    }
-    group.counters.from_memory.add(1);
-    Err(Denied::Refused(Box::new(standing::quota_refusal(group, demand, &refused, &verdict, now_ns))))
+    Denied::Refused(Box::new(standing::quota_refusal(handle, demand, &refused, &verdict, now_ns)))
 }
 
-/// Takes what the demand needs of a quota.
-///
-/// # Errors
-/// None: there is no more. Some: the reservation to wait for.
-fn take_quota(
-    group: &Group,
-    demand: &Demand<'_>,
-    policy: &QuotaPolicy,
-    now_ns: u64,
-) -> Result<QuotaTake, Option<oneshot::Receiver<Result<QuotaTake, Short>>>> {
-    let account = &*demand.key.account;
-    let units = standing::units_of(demand, policy.unit);
-    let (step, wants) = group.with_slice((&account.id, account.number), (&policy.name, policy.number), |slice| {
-        slice.take(policy, policy.bounds(demand.now), units, now_ns)
-    });
-    for want in wants {
-        // Fails only when the group is going away; then nobody answers, which is unavailable.
-        let _ = group.reserves.send(want);
-    }
-    match step {
-        Step::Taken(take) => Ok(take),
-        Step::Wait(wait) => Err(Some(wait)),
-        Step::Exhausted => {
-            group.counters.from_memory.add(1);
-            Err(None)
-        }
-    }
-}
-
-/// The refusal by a quota, after everything that was taken has been given back.
-fn no_quota(held: Box<Held>, demand: &Demand<'_>, policy: &QuotaPolicy, in_use: u64, clock_ns: u64) -> Denied {
-    let group = held.group.clone();
-    let level = |tat_ns| RateLevel { tat_ns, retry_after_ns: None, taken: None };
-    let rates = held.rates.iter().map(|unit| level(unit.after_ns.saturating_sub(unit.cost_ns))).collect();
-    let verdict = Verdict { decision: Decision::Granted, in_use: in_use.saturating_sub(1), rates };
-    drop(held);
-    let mut refused = standing::refusing(&group, demand, group.authority.now_ns());
-    if !refused.iter().any(|other| other.name == policy.name) {
-        refused.push(policy);
-    }
-    Denied::Refused(Box::new(standing::quota_refusal(&group, demand, &refused, &verdict, clock_ns)))
-}
-
-fn nobody(group: &Group, error: Unavailable) -> Denied {
+pub(super) fn nobody(group: &Group, error: Unavailable) -> Denied {
     group.counters.unavailable.add(1);
     Denied::Unavailable(error)
 }

@@ -1,13 +1,19 @@
-//! The leader's side of a message: what a node holds, what it returns, what it asks for.
+//! The leader's side of a message: what a node holds, what it has spent, what it asks for.
 
 use bytes::Bytes;
 
 use super::{
     authority::Authority,
-    bucket::{AnyRefused, NumberMap, Taken},
+    bucket::{NumberMap, Short},
     group::{Group, Reign, Remote, RemoteNode, Wants},
-    wire::{self, Answer, Ask, Decision, RateLevel, Verdict, WireDemand},
+    lend::{self, Lending},
+    wire::{self, Answer, Ask, Decided, Decision, RateLevel, Verdict},
 };
+
+/// An account with a smaller concurrency has no unit kept idle on any node.
+const KEEP_FROM: u64 = 16;
+/// At most this part of a concurrency is idle on all nodes together.
+const IDLE_PART: u64 = 4;
 
 /// Acts on a message and answers it. `group` finds the group that it names.
 pub(super) fn answer(
@@ -47,23 +53,28 @@ fn act_in(group: &Group, reign: &Reign, remote: &mut Remote, ask: &Ask, now_ns: 
     if node.incarnation != holder.incarnation {
         // The process that held them is gone, and its requests with it.
         group.let_go(node);
+        lend::forfeit(reign, node, now_ns);
         *node = RemoteNode { incarnation: holder.incarnation, ..RemoteNode::default() };
     }
     (node.number, node.heard_ns) = (ask.number, now_ns);
     hold(group, node, ask);
-    for returned in ask.returned.iter().filter(|returned| returned.term == reign.term()) {
-        reign.buckets.give_back(&returned.unit, now_ns);
-    }
-    let full = ask.full;
-    if full {
+    lend::hear(reign, remote, ask.node, &ask.reports, ask.full, now_ns);
+    if ask.full {
         group.heard(reign, remote, ask.node);
     }
-    let decide = |demand: &WireDemand| match demand.look {
+    let mut round = Round { group, reign, remote, ask, now_ns, lending: Lending::default() };
+    let verdicts = ask.demands.iter().map(|demand| match demand.look {
         true => group.look(reign, &demand.wants(), now_ns),
-        false => decide(group, reign, remote, ask, &demand.wants(), now_ns),
-    };
-    let verdicts = ask.demands.iter().map(decide).collect();
-    Answer::Decided { term: reign.term(), now_ns, verdicts }
+        false => round.decide(&demand.wants()),
+    });
+    let verdicts = verdicts.collect();
+    round.lend_ahead();
+    let Lending { all: mut lent, .. } = std::mem::take(&mut round.lending);
+    for one in &mut lent {
+        one.prompt = reign.buckets.is_tight(one.name, now_ns);
+    }
+    let keep = round.keep();
+    Answer::Decided(Decided { term: reign.term(), now_ns, verdicts, lent, keep })
 }
 
 /// Takes over what the node says it holds.
@@ -74,6 +85,7 @@ fn hold(group: &Group, node: &mut RemoteNode, ask: &Ask) {
             group.units.entry(*account).adjust_remote(node.held[account], 0);
         }
         node.held.retain(|account, _| said.contains_key(account));
+        node.keeps.clear();
     }
     for (account, count) in &ask.held {
         let before = node.held.get(account).copied().unwrap_or(0);
@@ -86,39 +98,89 @@ fn hold(group: &Group, node: &mut RemoteNode, ask: &Ask) {
     }
 }
 
-fn decide(group: &Group, reign: &Reign, remote: &mut Remote, ask: &Ask, demand: &Wants, now_ns: u64) -> Verdict {
-    let Some(limit) = demand.concurrency else {
-        return rates(reign, demand, 0, now_ns);
-    };
-    let entry = group.units.entry(demand.account);
-    if !group.is_settled(reign, now_ns) {
-        return reign.refusal(demand, Decision::NotYet, 0, now_ns);
-    }
-    let mut taken = entry.take_remote(limit);
-    if taken.is_err() && group.expire_in(remote, now_ns) {
-        taken = entry.take_remote(limit);
-    }
-    match taken {
-        Err(in_use) => reign.refusal(demand, Decision::Concurrency, in_use, now_ns),
-        Ok(in_use) => {
-            let verdict = rates(reign, demand, in_use, now_ns);
-            if verdict.decision == Decision::Granted {
-                let node = remote.nodes.get_mut(&ask.node).expect("it was heard with this message");
-                *node.held.entry(demand.account).or_default() += 1;
-            } else {
-                entry.adjust_remote(1, 0);
-            }
-            verdict
-        }
-    }
+/// One message's demands.
+struct Round<'a> {
+    group: &'a Group,
+    reign: &'a Reign,
+    remote: &'a mut Remote,
+    ask: &'a Ask,
+    now_ns: u64,
+    lending: Lending,
 }
 
-fn rates(reign: &Reign, demand: &Wants, in_use: u64, now_ns: u64) -> Verdict {
-    match reign.buckets.take_all(demand.rates.iter(), now_ns) {
-        Ok(taken) => {
-            let level = |unit: &Taken| RateLevel { tat_ns: unit.after_ns, retry_after_ns: None, taken: Some(*unit) };
-            Verdict { decision: Decision::Granted, in_use, rates: taken.iter().map(level).collect() }
+impl Round<'_> {
+    fn decide(&mut self, demand: &Wants) -> Verdict {
+        let (group, reign, now_ns) = (self.group, self.reign, self.now_ns);
+        let not_yet = !demand.rates.is_empty() && !reign.is_open(now_ns);
+        if not_yet || (demand.concurrency.is_some() && !group.is_settled(reign, now_ns)) {
+            return reign.refusal(demand, Decision::NotYet, 0, now_ns);
         }
-        Err(AnyRefused) => reign.refusal(demand, Decision::Rate, in_use.saturating_sub(1), now_ns),
+        let Some(limit) = demand.concurrency else { return self.rates(demand, 0) };
+        let entry = group.units.entry(demand.account);
+        let mut taken = entry.take_remote(limit);
+        if taken.is_err() && group.expire_in(self.remote, now_ns) {
+            taken = entry.take_remote(limit);
+        }
+        match taken {
+            Err(in_use) => reign.refusal(demand, Decision::Concurrency, in_use, now_ns),
+            Ok(in_use) => {
+                let verdict = self.rates(demand, in_use);
+                if verdict.decision == Decision::Granted {
+                    let node = self.remote.nodes.get_mut(&self.ask.node).expect("it was heard with this message");
+                    *node.held.entry(demand.account).or_default() += 1;
+                    node.keeps.insert(demand.account, limit);
+                } else {
+                    entry.adjust_remote(1, 0);
+                }
+                verdict
+            }
+        }
+    }
+
+    fn rates(&mut self, demand: &Wants, in_use: u64) -> Verdict {
+        let now_ns = self.now_ns;
+        match self.reign.buckets.lend_all(demand.rates.iter(), now_ns) {
+            Ok(levels) => {
+                for wanted in demand.rates.iter() {
+                    lend::lend(self.reign, self.remote, self.ask.node, wanted, 1, &mut self.lending, now_ns);
+                }
+                self.group.raise_debts(self.reign, &demand.rates, now_ns, false);
+                let level = |tat_ns: &u64| RateLevel { tat_ns: *tat_ns, ..RateLevel::default() };
+                Verdict { decision: Decision::Granted, in_use, rates: levels.iter().map(level).collect() }
+            }
+            Err(Short::Refused) => self.reign.refusal(demand, Decision::Rate, in_use.saturating_sub(1), now_ns),
+            Err(Short::Bound) => {
+                self.group.raise_debts(self.reign, &demand.rates, now_ns, true);
+                self.reign.refusal(demand, Decision::NotYet, in_use.saturating_sub(1), now_ns)
+            }
+        }
+    }
+
+    fn lend_ahead(&mut self) {
+        if !self.reign.is_open(self.now_ns) {
+            return;
+        }
+        for wish in &self.ask.ahead {
+            let units = self.reign.buckets.lend_ahead(&wish.wanted, wish.units, self.now_ns);
+            if units > 0 {
+                lend::lend(self.reign, self.remote, self.ask.node, &wish.wanted, units, &mut self.lending, self.now_ns);
+            }
+        }
+    }
+
+    /// How many concurrency units of each account the node may keep idle. None of those that are tight: idle units of one
+    /// node are refusals on another.
+    fn keep(&mut self) -> Vec<(u64, u32)> {
+        let nodes = self.remote.nodes.len() as u64;
+        let Some(node) = self.remote.nodes.get_mut(&self.ask.node) else { return Vec::new() };
+        let held = &node.held;
+        node.keeps.retain(|account, _| held.contains_key(account));
+        let keep = |(account, limit): (&u64, &u32)| {
+            let (in_use, limit) = (self.group.units.entry(*account).in_use(), u64::from(*limit));
+            let tight = limit < KEEP_FROM || in_use.saturating_mul(4) > limit.saturating_mul(3);
+            let most = if tight { 0 } else { limit / (IDLE_PART * nodes.max(1)) };
+            (*account, u32::try_from(most).unwrap_or(u32::MAX))
+        };
+        node.keeps.iter().map(keep).collect()
     }
 }

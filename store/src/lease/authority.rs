@@ -3,10 +3,7 @@
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::{
-    Unavailable,
-    model::{AccountId, GroupId, NodeId, Reservation},
-};
+use crate::model::{AccountId, GroupId, NodeId, Reservation, Unavailable};
 
 /// This node's leadership of a ledger group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +66,13 @@ pub trait Authority: Send + Sync + 'static {
     /// # Errors
     /// [`Unavailable`]: no leader is known, or no answer came. The message may have been acted on.
     fn ask(&self, group: GroupId, body: Bytes) -> BoxFuture<'static, Result<Bytes, Unavailable>>;
+
+    /// What the replicated state has reserved for a made-up account (see `lease::debt`), by the number that stands for a
+    /// period. As this replica has applied; on a leader that is everything from before it led.
+    ///
+    /// # Errors
+    /// The disk: nothing is known.
+    fn reserved(&self, group: GroupId, account: &AccountId) -> Result<Vec<(i64, u64)>, Unavailable>;
 
     /// Replicates reservations (`ColdCommand::Reserve`) and says what each came to, in order. Negative units are returns;
     /// what they come to is not looked at.

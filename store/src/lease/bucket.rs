@@ -1,50 +1,59 @@
-//! Rate buckets in memory: names to theoretical arrival times.
+//! The leader's rate buckets: names to theoretical arrival times, and the units that other nodes hold of each.
+//!
+//! A bucket's TAT counts the units that are known to be spent, each at its instant or a later one; `out` counts those that
+//! nodes may still spend. A unit is spent here, or lent, only while `out` and it fit in what the TAT leaves, so level and
+//! units out never exceed the burst, and each spend, however late, is one that the bucket would have let through then (P2).
 //!
 //! A bucket that is not in the table is in the state that all unknown buckets are in: full when nobody can have taken from
-//! it before this table began, else empty at that instant. So a table can forget a bucket as soon as it is full again.
+//! it before this table began, else empty at that instant; a slow one ([`super::debt`]) as the replicated state says. So a
+//! table can forget a bucket as soon as it is full again.
 
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
-    sync::{
-        RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Mutex, MutexGuard},
 };
 
 use minicbor::{Decode, Encode};
 
-use super::few::Few;
+use super::{
+    debt::{self, Slow},
+    few::Few,
+};
 use crate::model::{Gcra, Refused};
 
 const SHARDS: usize = 64;
 /// A shard is swept for full buckets when it has grown to this, and then when it has doubled.
 const SWEEP_AT: usize = 1_024;
 
-/// Buckets of one reign (or of hints).
-#[derive(Debug)]
+/// Buckets of one reign.
 pub(super) struct Buckets {
-    shards: Box<[RwLock<Shard>]>,
+    shards: Box<[Shard]>,
     /// When they began, empty; none when they began full.
     empty_at_ns: Option<u64>,
+    debts: debt::Source,
 }
 
-#[derive(Debug, Default)]
-struct Shard {
+/// On a cache line of its own.
+#[derive(Default)]
+#[repr(align(64))]
+struct Shard(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
     buckets: NumberMap<Bucket>,
     sweep_at: usize,
 }
 
-#[derive(Debug)]
-struct Bucket {
-    gcra: Gcra,
+pub(super) struct Bucket {
+    pub(super) gcra: Gcra,
     /// Of the policies that set `gcra`.
     revision: u64,
-    /// How often `gcra` changed: a unit taken before cannot be given back after.
-    era: u32,
-    tat_ns: AtomicU64,
-    /// All that was ever given back, in nanoseconds: see [`Taken`].
-    returned_ns: AtomicU64,
+    pub(super) tat_ns: u64,
+    /// Units that other nodes hold.
+    pub(super) out: u64,
+    /// Of one that refills slowly.
+    pub(super) slow: Option<Box<Slow>>,
 }
 
 /// A bucket as a request names it.
@@ -67,179 +76,253 @@ impl Wanted {
     }
 }
 
-/// A unit taken, and what must be known to give it back.
-///
-/// Giving back is `TAT - cost` only while the unit's place in the virtual schedule, `after - cost .. after`, lies ahead: the
-/// part that has passed would have refilled anyway, and returning it would admit twice. Units given back since then have
-/// moved the place forward; `returned_ns` says how far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub(super) struct Taken {
-    #[n(0)]
-    pub(super) name: u64,
-    #[n(1)]
-    pub(super) cost_ns: u64,
-    /// The bucket's TAT right after.
-    #[n(2)]
-    pub(super) after_ns: u64,
-    #[n(3)]
-    pub(super) returned_ns: u64,
-    #[n(4)]
-    pub(super) era: u32,
+/// Why no unit was taken; nothing was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Short {
+    /// At least one of the buckets has none. [`Buckets::look`] says which, and for how long.
+    Refused,
+    /// There may be one once the replicated state has let this reign go on spending: [`Buckets::debt`].
+    Bound,
 }
 
-/// At least one of the buckets has no unit.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct AnyRefused;
+/// A bucket as it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Level {
+    /// Counts the units out as spent.
+    pub(super) tat_ns: u64,
+    /// When one unit would be there, if all units out were spent now; none when it is.
+    pub(super) refused: Option<Refused>,
+    /// So long certainly no unit is there, whatever comes back.
+    pub(super) none_for_ns: u64,
+}
 
 impl Buckets {
-    pub(super) fn new(empty_at_ns: Option<u64>) -> Self {
-        Self { shards: (0..SHARDS).map(|_| RwLock::default()).collect(), empty_at_ns }
+    pub(super) fn new(empty_at_ns: Option<u64>, debts: debt::Source) -> Self {
+        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect(), empty_at_ns, debts }
     }
 
-    /// Takes one unit of each or of none.
+    /// Spends one unit of each now, or of none; the levels after.
     ///
     /// # Errors
-    /// A bucket refused; nothing was taken. [`Buckets::look`] says which, and for how long.
+    /// [`Short`].
     pub(super) fn take_all<'a>(
         &self,
         wanted: impl Iterator<Item = &'a Wanted> + Clone,
         now_ns: u64,
-    ) -> Result<Few<Taken>, AnyRefused> {
-        let mut taken = Few::default();
-        // With several, looking first keeps a refusal by one from showing as a dip in the others.
-        if wanted.clone().nth(1).is_some() && wanted.clone().any(|one| self.look(one, now_ns).1.is_some()) {
-            return Err(AnyRefused);
-        }
-        for one in wanted {
-            match self.take(one, now_ns) {
-                Ok(unit) => taken.push(unit),
-                Err(AnyRefused) => {
-                    taken.iter().for_each(|unit| self.give_back(unit, now_ns));
-                    return Err(AnyRefused);
-                }
-            }
-        }
-        Ok(taken)
+    ) -> Result<Few<u64>, Short> {
+        self.all(wanted, now_ns, |bucket| bucket.spend(1, now_ns), |bucket| bucket.unspend(now_ns, now_ns))
     }
 
-    fn take(&self, wanted: &Wanted, now_ns: u64) -> Result<Taken, AnyRefused> {
-        self.with(wanted, now_ns, |bucket| {
-            // Read before the TAT: a return in between makes this unit worth less, never more.
-            let returned_ns = bucket.returned_ns.load(Ordering::Acquire);
-            let mut tat_ns = bucket.tat_ns.load(Ordering::Acquire);
-            loop {
-                let after_ns = bucket.gcra.take(tat_ns, now_ns, 1).map_err(|_| AnyRefused)?;
-                match bucket.tat_ns.compare_exchange_weak(tat_ns, after_ns, Ordering::AcqRel, Ordering::Acquire) {
-                    Ok(_) => {
-                        let cost_ns = bucket.gcra.emission_ns;
-                        return Ok(Taken { name: wanted.name, cost_ns, after_ns, returned_ns, era: bucket.era });
+    /// Lends one unit of each, or of none; the levels after.
+    ///
+    /// # Errors
+    /// [`Short`].
+    pub(super) fn lend_all<'a>(
+        &self,
+        wanted: impl Iterator<Item = &'a Wanted> + Clone,
+        now_ns: u64,
+    ) -> Result<Few<u64>, Short> {
+        self.all(wanted, now_ns, |bucket| bucket.out += 1, |bucket| bucket.out -= 1)
+    }
+
+    fn all<'a>(
+        &self,
+        wanted: impl Iterator<Item = &'a Wanted> + Clone,
+        now_ns: u64,
+        act: impl Fn(&mut Bucket),
+        undo: impl Fn(&mut Bucket),
+    ) -> Result<Few<u64>, Short> {
+        let mut levels = Few::default();
+        for (taken, one) in wanted.clone().enumerate() {
+            let level = self.with(one, now_ns, |bucket| {
+                bucket.check(1, now_ns).map(|()| {
+                    act(bucket);
+                    bucket.shown_tat_ns(now_ns)
+                })
+            });
+            match level {
+                Ok(level) => levels.push(level),
+                Err(short) => {
+                    for before in wanted.take(taken) {
+                        self.change(before.name, &undo);
                     }
-                    Err(newer) => tat_ns = newer,
+                    return Err(short);
                 }
             }
+        }
+        Ok(levels)
+    }
+
+    /// Lends up to `units` more of a bucket, ahead of demand; never below half of its burst, which is for those who wait.
+    pub(super) fn lend_ahead(&self, wanted: &Wanted, units: u64, now_ns: u64) -> u64 {
+        self.with(wanted, now_ns, |bucket| {
+            let (free, burst) = (bucket.free(now_ns), bucket.gcra.capacity_ns / bucket.gcra.emission_ns);
+            let units = units.min(free.saturating_sub(burst.div_ceil(2)));
+            if units == 0 || bucket.check(units, now_ns).is_err() {
+                return 0;
+            }
+            bucket.out += units;
+            units
         })
     }
 
-    /// A bucket's TAT, and the refusal that one unit would meet; takes nothing and remembers nothing.
-    pub(super) fn look(&self, wanted: &Wanted, now_ns: u64) -> (u64, Option<Refused>) {
+    /// Gives back a unit that was spent here at `taken_ns` by a request that nobody let through. The part of its time that
+    /// has passed since would have refilled anyway and stays spent.
+    pub(super) fn give_back(&self, name: u64, taken_ns: u64, now_ns: u64) {
+        self.change(name, |bucket| bucket.unspend(taken_ns, now_ns));
+    }
+
+    /// Units lent are no longer out: `spent` of them were spent, at `at_ns` or before.
+    pub(super) fn settle(&self, name: u64, spent: u64, returned: u64, at_ns: u64) {
+        self.change(name, |bucket| {
+            bucket.out = bucket.out.saturating_sub(spent.saturating_add(returned));
+            if spent > 0 {
+                let cost_ns = bucket.gcra.emission_ns.saturating_mul(spent);
+                bucket.tat_ns = bucket.tat_ns.max(at_ns).saturating_add(cost_ns);
+            }
+        });
+    }
+
+    /// A bucket as it stands; takes nothing and remembers nothing.
+    pub(super) fn look(&self, wanted: &Wanted, now_ns: u64) -> Level {
+        let table = self.table(wanted.name);
         let gcra = wanted.gcra();
-        let shard = self.shard(wanted.name).read().expect("no holder panics");
-        let tat_ns = match shard.buckets.get(&wanted.name) {
+        let (tat_ns, out, gcra) = match table.buckets.get(&wanted.name) {
             Some(bucket) if bucket.gcra == gcra || bucket.revision > wanted.revision => {
-                bucket.tat_ns.load(Ordering::Acquire)
+                (bucket.tat_ns, bucket.out, bucket.gcra)
             }
-            Some(bucket) => converted(bucket, gcra, now_ns),
-            None => self.unknown_tat(gcra),
+            Some(bucket) => (converted(bucket, gcra, now_ns), bucket.out, gcra),
+            None => (self.unknown(wanted).0, 0, gcra),
         };
-        (tat_ns, gcra.take(tat_ns, now_ns, 1).err())
+        drop(table);
+        let shown_ns = tat_ns.max(now_ns).saturating_add(out.saturating_mul(gcra.emission_ns));
+        Level {
+            tat_ns: if out == 0 { tat_ns } else { shown_ns },
+            refused: gcra.take(shown_ns, now_ns, 1).err(),
+            none_for_ns: gcra.take(tat_ns, now_ns, 1).map_or_else(|refused| refused.retry_after_ns, |_| 0),
+        }
     }
 
-    /// Gives a unit back, as far as its place in the schedule still lies ahead.
-    pub(super) fn give_back(&self, unit: &Taken, now_ns: u64) {
-        let shard = self.shard(unit.name).read().expect("no holder panics");
-        let Some(bucket) = shard.buckets.get(&unit.name).filter(|bucket| bucket.era == unit.era) else { return };
-        let mut returned_ns = bucket.returned_ns.load(Ordering::Acquire);
-        let give_ns = loop {
-            let place_ns = unit.after_ns.saturating_sub(returned_ns.saturating_sub(unit.returned_ns));
-            let give_ns = place_ns.saturating_sub(now_ns).min(unit.cost_ns);
-            if give_ns == 0 {
-                return;
-            }
-            let next = returned_ns.saturating_add(give_ns);
-            match bucket.returned_ns.compare_exchange_weak(returned_ns, next, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => break give_ns,
-                Err(newer) => returned_ns = newer,
-            }
-        };
-        bucket.tat_ns.fetch_sub(give_ns, Ordering::AcqRel);
+    /// Units that nobody has taken and nobody holds are fewer than half of the burst: who holds some reports soon.
+    pub(super) fn is_tight(&self, name: u64, now_ns: u64) -> bool {
+        let table = self.table(name);
+        table.buckets.get(&name).is_some_and(|bucket| {
+            bucket.free(now_ns).saturating_mul(2) < bucket.gcra.capacity_ns / bucket.gcra.emission_ns
+        })
     }
 
-    /// Sets what a bucket is known to be (hints).
-    pub(super) fn learn(&self, wanted: &Wanted, tat_ns: u64, now_ns: u64) {
-        self.with(wanted, now_ns, |bucket| bucket.tat_ns.store(tat_ns, Ordering::Release));
+    /// Acts on a bucket that is known.
+    pub(super) fn change<T>(&self, name: u64, act: impl FnOnce(&mut Bucket) -> T) -> Option<T> {
+        self.table(name).buckets.get_mut(&name).map(act)
     }
 
-    /// Forgets a bucket (hints).
-    pub(super) fn forget(&self, name: u64) {
-        self.shard(name).write().expect("no holder panics").buckets.remove(&name);
+    /// Acts on all buckets, a shard at a time.
+    pub(super) fn each(&self, mut act: impl FnMut(u64, &mut Bucket)) {
+        for shard in &self.shards {
+            let mut table = shard.0.lock().expect("no holder panics");
+            table.buckets.iter_mut().for_each(|(name, bucket)| act(*name, bucket));
+        }
     }
 
     /// Buckets remembered.
     pub(super) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.read().expect("no holder panics").buckets.len()).sum()
+        self.shards.iter().map(|shard| shard.0.lock().expect("no holder panics").buckets.len()).sum()
     }
 
-    /// Calls `act` with the bucket, made or converted if need be. The shard's lock is held: no sweep can take it away.
-    fn with<T>(&self, wanted: &Wanted, now_ns: u64, act: impl FnOnce(&Bucket) -> T) -> T {
-        let (gcra, lock) = (wanted.gcra(), self.shard(wanted.name));
-        {
-            let shard = lock.read().expect("no holder panics");
-            if let Some(bucket) = shard.buckets.get(&wanted.name)
-                && (bucket.gcra == gcra || bucket.revision > wanted.revision)
-            {
-                return act(bucket);
+    /// Calls `act` with the bucket, made or converted if need be.
+    fn with<T>(&self, wanted: &Wanted, now_ns: u64, act: impl FnOnce(&mut Bucket) -> T) -> T {
+        let gcra = wanted.gcra();
+        let mut table = self.table(wanted.name);
+        if let Some(bucket) = table.buckets.get_mut(&wanted.name) {
+            if bucket.gcra != gcra && wanted.revision >= bucket.revision {
+                bucket.tat_ns = converted(bucket, gcra, now_ns);
+                bucket.gcra = gcra;
+                // A bound in units of the old rate says nothing: the state is asked anew.
+                let changed = || Slow::changed(bucket.slow.as_deref(), &self.debts, wanted.name);
+                bucket.slow = debt::is_slow(gcra).then(|| Box::new(changed()));
             }
+            bucket.revision = bucket.revision.max(wanted.revision);
+            return act(bucket);
         }
-        let mut shard = lock.write().expect("no holder panics");
-        if shard.buckets.len() >= shard.sweep_at.max(SWEEP_AT) {
-            shard.buckets.retain(|_, bucket| !self.may_be_forgotten(bucket, now_ns));
-            shard.sweep_at = shard.buckets.len() * 2;
+        if table.buckets.len() >= table.sweep_at.max(SWEEP_AT) {
+            table.buckets.retain(|_, bucket| !self.may_be_forgotten(bucket, now_ns));
+            table.sweep_at = table.buckets.len() * 2;
         }
-        let unknown = self.unknown_tat(gcra);
-        let bucket = shard.buckets.entry(wanted.name).or_insert_with(|| Bucket {
-            gcra,
-            revision: wanted.revision,
-            era: 0,
-            tat_ns: AtomicU64::new(unknown),
-            returned_ns: AtomicU64::new(0),
-        });
-        if bucket.gcra != gcra && wanted.revision >= bucket.revision {
-            *bucket.tat_ns.get_mut() = converted(bucket, gcra, now_ns);
-            bucket.era += 1;
-            bucket.gcra = gcra;
-        }
-        bucket.revision = bucket.revision.max(wanted.revision);
-        act(bucket)
+        let (tat_ns, slow) = self.unknown(wanted);
+        let new = Bucket { gcra, revision: wanted.revision, tat_ns, out: 0, slow };
+        act(table.buckets.entry(wanted.name).or_insert(new))
     }
 
-    fn shard(&self, name: u64) -> &RwLock<Shard> {
+    fn table(&self, name: u64) -> MutexGuard<'_, Table> {
         // Names are hashes; the map inside uses the other bits.
-        &self.shards[(name >> 56) as usize % SHARDS]
+        self.shards[(name >> 56) as usize % SHARDS].0.lock().expect("no holder panics")
     }
 
-    fn unknown_tat(&self, gcra: Gcra) -> u64 {
-        self.empty_at_ns.map_or(0, |at| gcra.empty_at(at))
+    /// The TAT of a bucket that is not in the table, and what a slow one may spend.
+    fn unknown(&self, wanted: &Wanted) -> (u64, Option<Box<Slow>>) {
+        let gcra = wanted.gcra();
+        if debt::is_slow(gcra) {
+            let slow = Slow::read(&self.debts, wanted.name);
+            let tat_ns = match slow.written_ns {
+                0 => 0,
+                debt_ns => self.empty_at_ns.unwrap_or(0).saturating_add(debt_ns),
+            };
+            return (tat_ns, Some(Box::new(slow)));
+        }
+        (self.empty_at_ns.map_or(0, |at| gcra.empty_at(at)), None)
     }
 
     /// Full, and an unknown bucket would be full too.
     fn may_be_forgotten(&self, bucket: &Bucket, now_ns: u64) -> bool {
-        bucket.tat_ns.load(Ordering::Acquire) <= now_ns && self.unknown_tat(bucket.gcra) <= now_ns
+        bucket.out == 0
+            && bucket.tat_ns <= now_ns
+            && match &bucket.slow {
+                Some(slow) => slow.written_ns == 0 && !slow.asking,
+                None => self.empty_at_ns.map_or(0, |at| bucket.gcra.empty_at(at)) <= now_ns,
+            }
+    }
+}
+
+impl Bucket {
+    /// Whether so many units are there that nobody holds, and may be spent.
+    fn check(&self, units: u64, now_ns: u64) -> Result<(), Short> {
+        let cost_ns = self.gcra.emission_ns.saturating_mul(self.out.saturating_add(units));
+        let after_ns = self.tat_ns.max(now_ns).saturating_add(cost_ns);
+        if after_ns > now_ns.saturating_add(self.gcra.capacity_ns) {
+            return Err(Short::Refused);
+        }
+        match &self.slow {
+            // As if all were spent at the end of a lease that begins now.
+            Some(slow) if debt::latest_tat_ns(self, units, now_ns) > slow.bound_ns => Err(Short::Bound),
+            _ => Ok(()),
+        }
+    }
+
+    fn spend(&mut self, units: u64, now_ns: u64) {
+        self.tat_ns = self.tat_ns.max(now_ns).saturating_add(self.gcra.emission_ns.saturating_mul(units));
+    }
+
+    fn unspend(&mut self, taken_ns: u64, now_ns: u64) {
+        let passed_ns = now_ns.saturating_sub(taken_ns);
+        self.tat_ns = self.tat_ns.saturating_sub(self.gcra.emission_ns.saturating_sub(passed_ns));
+    }
+
+    /// Units that nobody has taken and nobody holds.
+    fn free(&self, now_ns: u64) -> u64 {
+        self.gcra.remaining(self.tat_ns, now_ns).saturating_sub(self.out)
+    }
+
+    fn shown_tat_ns(&self, now_ns: u64) -> u64 {
+        match self.out {
+            0 => self.tat_ns,
+            out => self.tat_ns.max(now_ns).saturating_add(self.gcra.emission_ns.saturating_mul(out)),
+        }
     }
 }
 
 /// The TAT of a bucket under another rate and burst: as many units stay taken, at most all of the new burst.
 fn converted(bucket: &Bucket, gcra: Gcra, now_ns: u64) -> u64 {
-    let ahead_ns = bucket.tat_ns.load(Ordering::Acquire).saturating_sub(now_ns);
+    let ahead_ns = bucket.tat_ns.saturating_sub(now_ns);
     let scaled = (u128::from(ahead_ns) * u128::from(gcra.emission_ns)).div_ceil(u128::from(bucket.gcra.emission_ns));
     now_ns.saturating_add(u64::try_from(scaled).unwrap_or(u64::MAX).min(gcra.capacity_ns))
 }

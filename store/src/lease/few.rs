@@ -6,12 +6,14 @@ const IN_PLACE: usize = 2;
 #[derive(Debug, Clone)]
 pub(super) struct Few<T> {
     in_place: [Option<T>; IN_PLACE],
-    more: Vec<T>,
+    /// Boxed, so that an empty one costs a word.
+    #[allow(clippy::box_collection, reason = "nearly always none")]
+    more: Option<Box<Vec<T>>>,
 }
 
 impl<T> Default for Few<T> {
     fn default() -> Self {
-        Self { in_place: [const { None }; IN_PLACE], more: Vec::new() }
+        Self { in_place: [const { None }; IN_PLACE], more: None }
     }
 }
 
@@ -19,16 +21,16 @@ impl<T> Few<T> {
     pub(super) fn push(&mut self, item: T) {
         match self.in_place.iter_mut().find(|place| place.is_none()) {
             Some(place) => *place = Some(item),
-            None => self.more.push(item),
+            None => self.more.get_or_insert_default().push(item),
         }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> + Clone {
-        self.in_place.iter().flatten().chain(&self.more)
+        self.in_place.iter().flatten().chain(self.more.iter().flat_map(|more| more.iter()))
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.in_place.iter_mut().flatten().chain(&mut self.more)
+        self.in_place.iter_mut().flatten().chain(self.more.iter_mut().flat_map(|more| more.iter_mut()))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -37,7 +39,7 @@ impl<T> Few<T> {
 
     pub(super) fn take(&mut self) -> impl Iterator<Item = T> {
         let all = std::mem::take(self);
-        all.in_place.into_iter().flatten().chain(all.more)
+        all.in_place.into_iter().flatten().chain(all.more.into_iter().flat_map(|more| *more))
     }
 }
 

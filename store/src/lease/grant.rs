@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::held::Held;
+use super::{few::Few, held::Held, standing};
 use crate::{
     model::{Charge, Name, Timestamp, Unit},
     view::{FoundKey, RouteView},
@@ -79,22 +79,39 @@ pub enum Denied {
     /// A policy said no.
     Refused(Box<Refusal>),
     /// Nobody could say: no leader, or no quorum for a reservation.
-    Unavailable(crate::Unavailable),
+    Unavailable(crate::model::Unavailable),
+}
+
+/// A request that is let through.
+#[derive(Debug)]
+pub(super) struct Decided {
+    /// Each rate's TAT after it.
+    pub(super) rates: Few<u64>,
+    /// The account's concurrency units that somebody holds, with this one.
+    pub(super) in_use: u64,
+    /// The lease clock at that instant.
+    pub(super) clock_ns: u64,
+    /// The request's own time.
+    pub(super) now: Timestamp,
 }
 
 /// Units taken. Dropping it gives the concurrency unit back and leaves everything else spent.
 #[derive(Debug)]
 pub struct Grant {
-    /// Where the client stands with every policy, after this request.
-    pub standings: Vec<Standing>,
-    held: Box<Held>,
+    held: Held,
+    decided: Decided,
     settled: bool,
     refunded: bool,
 }
 
 impl Grant {
-    pub(super) fn new(standings: Vec<Standing>, held: Box<Held>) -> Self {
-        Self { standings, held, settled: false, refunded: false }
+    pub(super) fn new(held: Held, decided: Decided) -> Self {
+        Self { held, decided, settled: false, refunded: false }
+    }
+
+    /// Where the client stands with every policy, after this request.
+    pub fn standings(&self) -> Vec<Standing> {
+        standing::granted(&self.held, &self.decided)
     }
 
     /// The charges for the request's row, with the true numbers. More than was reserved is charged too (and counted);
@@ -123,8 +140,9 @@ impl Grant {
         charges
     }
 
-    /// The upstream was never called: rates and quotas are given back, nothing is charged. (What a row has been charged by
-    /// [`Grant::settle`] stays charged.)
+    /// The upstream was never called: quotas are given back, nothing is charged. (What a row has been charged by
+    /// [`Grant::settle`] stays charged.) Rates stay spent: the request was admitted, whether or not an answer followed, and
+    /// a unit that came back would let a window have one more.
     pub fn refund(mut self) {
         if self.settled {
             self.held.keep_quotas();
@@ -135,7 +153,7 @@ impl Grant {
     /// Whether this node could not renew its concurrency units with the leader for so long that the leader counts them as
     /// free. A request that still runs must be ended then: look at each lease time (half a second) of a long answer.
     pub fn has_lapsed(&self) -> bool {
-        self.held.has_unit() && !self.held.group.holds_units(self.held.group.authority.now_ns())
+        self.held.unit && !self.held.group.holds_units(self.held.group.authority.now_ns())
     }
 }
 
@@ -143,7 +161,7 @@ impl Drop for Grant {
     fn drop(&mut self) {
         // What is not spent goes back as `held` is dropped.
         if !self.refunded {
-            self.held.spend();
+            self.held.keep_quotas();
         }
     }
 }

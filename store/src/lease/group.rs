@@ -1,7 +1,7 @@
 //! One ledger group as this node takes part in it: as its leader, who decides from memory, or as one who asks.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc, Mutex, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -14,12 +14,16 @@ use tokio::sync::{Notify, mpsc};
 use super::{
     ask::Asked,
     authority::{Authority, Leadership},
-    bucket::{AnyRefused, Buckets, NumberMap, Taken, Wanted},
+    bucket::{Buckets, NumberMap, Wanted},
+    debt,
     few::Few,
-    slice::{Slice, Want},
+    handle, lend,
+    purse::Purses,
+    reserve::Want,
+    slice::Slice,
     stats::Counters,
     units::{Entry, Units},
-    wire::{Decision, RateLevel, Returned, Verdict},
+    wire::{Decision, RateLevel, Verdict},
 };
 use crate::{
     model::{AccountId, GroupId, Name, NodeId},
@@ -29,27 +33,31 @@ use crate::{
 /// A node that the leader has not heard of for so long has ended its requests (see [`super::Grant::has_lapsed`]); its
 /// concurrency units are free again.
 pub(super) const UNITS_LEASE_NS: u64 = 2_000_000_000;
+/// Rate units are lent for so long; unreported, they are spent then.
+pub(super) const LENT_FOR_NS: u64 = 500_000_000;
 /// Two clocks of elapsed time differ by at most one part in so many.
-const DRIFT: u64 = 100;
-/// Returns that wait to be sent; at the bound they stay spent.
-const RETURNS_WAITING: usize = 65_536;
+pub(super) const DRIFT: u64 = 100;
 const SLICE_SHARDS: usize = 64;
 
 pub(super) struct Group {
     pub(super) id: GroupId,
+    /// See [`handle::next_serial`].
+    pub(super) serial: u64,
     pub(super) authority: Arc<dyn Authority>,
     reign: ArcSwapOption<Reign>,
     remote: Mutex<Remote>,
+    /// Lease clock when the first of the units that other nodes hold ends; looked at without the lock.
+    next_end_ns: AtomicU64,
     pub(super) units: Units,
-    /// What the leader's buckets were when it last answered: they can only have less now, so what they refuse is refused
-    /// without asking.
-    pub(super) hints: Buckets,
+    /// What this node holds on lease, while another leads.
+    pub(super) purses: Purses,
     /// Accounts that the leader said are at their concurrency, until when (lease clock).
     pub(super) crowded: Mutex<NumberMap<u64>>,
     slices: Box<[RwLock<NumberMap<Arc<Slice>>>]>,
     pub(super) asks: mpsc::Sender<Asked>,
     pub(super) reserves: mpsc::UnboundedSender<Want>,
-    pub(super) returns: Mutex<Vec<Returned>>,
+    /// A reservation that somebody waits for was sent.
+    pub(super) urgent: Notify,
     pub(super) nudge: Notify,
     /// When this node's concurrency units were last known to be known to the leader.
     pub(super) renewed_ns: AtomicU64,
@@ -57,10 +65,11 @@ pub(super) struct Group {
 }
 
 /// A term of this node's leadership.
-#[derive(Debug)]
 pub(super) struct Reign {
     leadership: Leadership,
     pub(super) buckets: Buckets,
+    /// Rate units lent by an earlier leader may be spent until then.
+    opens_ns: u64,
     /// Every other node has said what it holds, or its units have lapsed.
     settled: AtomicBool,
 }
@@ -73,6 +82,9 @@ pub(super) struct Remote {
     /// Nodes that the reign has not heard of.
     unheard: HashSet<NodeId>,
     expire_ns: u64,
+    /// When leases end, in order; renewed ones stand in it again.
+    pub(super) ends: VecDeque<lend::End>,
+    pub(super) last_lease: u64,
 }
 
 #[derive(Debug, Default)]
@@ -82,11 +94,13 @@ pub(super) struct RemoteNode {
     pub(super) number: u64,
     pub(super) heard_ns: u64,
     pub(super) held: NumberMap<u32>,
+    pub(super) keeps: NumberMap<u32>,
+    pub(super) leases: NumberMap<lend::Lease>,
 }
 
 impl std::fmt::Debug for Group {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Group").field("id", &self.id).field("reign", &self.reign).finish_non_exhaustive()
+        f.debug_struct("Group").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -99,22 +113,6 @@ pub(super) struct Wants {
     pub(super) rates: Few<Wanted>,
 }
 
-/// Units of a request of this node, decided in its memory.
-#[derive(Debug)]
-pub(super) struct Granted {
-    /// The account's requests under way, with this one.
-    pub(super) in_use: u64,
-    pub(super) unit: Option<Arc<Entry>>,
-    pub(super) rates: Few<Taken>,
-}
-
-/// No units.
-#[derive(Debug)]
-pub(super) struct NoUnits {
-    pub(super) decision: Decision,
-    pub(super) in_use: u64,
-}
-
 impl Group {
     pub(super) fn new(
         id: GroupId,
@@ -125,16 +123,18 @@ impl Group {
     ) -> Self {
         Self {
             id,
+            serial: handle::next_serial(),
             authority,
             reign: ArcSwapOption::empty(),
             remote: Mutex::default(),
+            next_end_ns: AtomicU64::new(u64::MAX),
             units: Units::new(),
-            hints: Buckets::new(None),
+            purses: Purses::new(),
             crowded: Mutex::default(),
             slices: (0..SLICE_SHARDS).map(|_| RwLock::default()).collect(),
             asks,
             reserves,
-            returns: Mutex::default(),
+            urgent: Notify::new(),
             nudge: Notify::new(),
             renewed_ns: AtomicU64::new(0),
             counters,
@@ -151,6 +151,12 @@ impl Group {
         act(&self.begin(leadership))
     }
 
+    /// Acts with the reign of this term, if it is the newest.
+    pub(super) fn with_reign_of<T>(&self, term: u64, act: impl FnOnce(&Reign) -> T) -> Option<T> {
+        let reign = self.reign.load();
+        reign.as_ref().filter(|reign| reign.leadership.term == term).map(|reign| act(reign))
+    }
+
     fn begin(&self, leadership: Leadership) -> Arc<Reign> {
         let mut remote = self.remote.lock().expect("no holder panics");
         if let Some(reign) = &*self.reign.load()
@@ -160,52 +166,29 @@ impl Group {
             // began empty after that, is safe.
             return reign.clone();
         }
-        self.units.forget_remote();
+        self.units.begin_reign();
+        // Lent by an earlier leader: the new one counts them as spent.
+        self.purses.clear();
         let unheard: HashSet<_> =
             if leadership.fresh { HashSet::new() } else { self.authority.peers(self.id).into_iter().collect() };
+        let opens_ns = if leadership.fresh { 0 } else { leadership.since_ns.saturating_add(with_drift(LENT_FOR_NS)) };
+        let (authority, id) = (self.authority.clone(), self.id);
         let reign = Arc::new(Reign {
             leadership,
-            buckets: Buckets::new((!leadership.fresh).then_some(leadership.since_ns)),
+            buckets: Buckets::new(
+                (!leadership.fresh).then_some(opens_ns),
+                Arc::new(move |bucket| debt::newest(&*authority, id, bucket)),
+            ),
+            opens_ns,
             settled: AtomicBool::new(unheard.is_empty()),
         });
         *remote = Remote { term: leadership.term, unheard, ..Remote::default() };
+        self.next_end_ns.store(u64::MAX, Ordering::Release);
         self.reign.store(Some(reign.clone()));
         reign
     }
 
-    /// The leader's decision for a request of this node: one unit of the concurrency and of each rate, or none.
-    ///
-    /// # Errors
-    /// Who refused.
-    pub(super) fn take(&self, reign: &Reign, demand: &Wants, now_ns: u64) -> Result<Granted, NoUnits> {
-        let mut in_use = 0;
-        let unit = match demand.concurrency {
-            None => None,
-            Some(limit) => {
-                if !self.is_settled(reign, now_ns) {
-                    return Err(NoUnits { decision: Decision::NotYet, in_use });
-                }
-                let entry = self.units.entry(demand.account);
-                let taken = entry.take_own(limit).or_else(|in_use| match self.expire(now_ns) {
-                    true => entry.take_own(limit),
-                    false => Err(in_use),
-                });
-                in_use = taken.map_err(|in_use| NoUnits { decision: Decision::Concurrency, in_use })?;
-                Some(entry)
-            }
-        };
-        match reign.buckets.take_all(demand.rates.iter(), now_ns) {
-            Ok(rates) => Ok(Granted { in_use, unit, rates }),
-            Err(AnyRefused) => {
-                if let Some(entry) = &unit {
-                    self.units.give_back(entry);
-                }
-                Err(NoUnits { decision: Decision::Rate, in_use: in_use.saturating_sub(1) })
-            }
-        }
-    }
-
-    /// What [`Group::take`] would meet.
+    /// What a demand would meet.
     pub(super) fn look(&self, reign: &Reign, demand: &Wants, now_ns: u64) -> Verdict {
         let in_use = self.units.look(demand.account).map_or(0, |entry| entry.in_use());
         reign.look(demand, in_use, now_ns)
@@ -214,7 +197,17 @@ impl Group {
     /// Holds what other nodes hold: for a whole message, if the reign still stands.
     pub(super) fn with_remote<T>(&self, reign: &Reign, act: impl FnOnce(&mut Remote) -> T) -> Option<T> {
         let mut remote = self.remote.lock().expect("no holder panics");
-        (remote.term == reign.leadership.term).then(|| act(&mut remote))
+        let done = (remote.term == reign.leadership.term).then(|| act(&mut remote));
+        self.next_end_ns.store(remote.ends.front().map_or(u64::MAX, |end| end.end_ns), Ordering::Release);
+        done
+    }
+
+    /// Counts rate units whose lease has ended as spent; whether there may have been any.
+    pub(super) fn end_leases(&self, reign: &Reign, now_ns: u64) -> bool {
+        if now_ns < self.next_end_ns.load(Ordering::Acquire) {
+            return false;
+        }
+        self.with_remote(reign, |remote| lend::end(reign, remote, now_ns)).is_some()
     }
 
     /// A node has said all that it holds.
@@ -248,55 +241,65 @@ impl Group {
             return false;
         }
         remote.expire_ns = now_ns + UNITS_LEASE_NS / 10;
-        let before = remote.nodes.len();
-        remote.nodes.retain(|_, node| {
-            let alive = now_ns < node.heard_ns.saturating_add(with_drift(UNITS_LEASE_NS));
-            if !alive {
+        let mut any = false;
+        for node in remote.nodes.values_mut() {
+            if now_ns >= node.heard_ns.saturating_add(with_drift(UNITS_LEASE_NS)) && !node.held.is_empty() {
                 self.let_go(node);
+                any = true;
             }
-            alive
+        }
+        remote.nodes.retain(|_, node| {
+            now_ns < node.heard_ns.saturating_add(with_drift(UNITS_LEASE_NS)) || !node.leases.is_empty()
         });
-        remote.nodes.len() < before
+        any
     }
 
     /// What a node held is free.
-    pub(super) fn let_go(&self, node: &RemoteNode) {
-        for (account, count) in &node.held {
-            self.units.entry(*account).adjust_remote(*count, 0);
+    pub(super) fn let_go(&self, node: &mut RemoteNode) {
+        for (account, count) in node.held.drain() {
+            self.units.entry(account).adjust_remote(count, 0);
         }
     }
 
-    /// Gives rate units back to whoever decided over them.
-    pub(super) fn give_back_rates(&self, term: u64, by_this_node: bool, units: &Few<Taken>) {
-        if by_this_node {
-            let now_ns = self.authority.now_ns();
-            // Of an older term: that bucket is gone.
-            if let Some(reign) = self.reign.load().as_ref().filter(|reign| reign.leadership.term == term) {
-                units.iter().for_each(|unit| reign.buckets.give_back(unit, now_ns));
-            }
+    /// A request of this node has ended, whose unit this node granted itself as the leader, or asked for.
+    pub(super) fn release(&self, entry: &Arc<Entry>, asked: bool) {
+        let tell = self.units.give_back(entry);
+        if !asked {
             return;
         }
-        let mut returns = self.returns.lock().expect("no holder panics");
-        for unit in units.iter() {
-            // The hint counts the unit as taken, and would refuse what the leader would grant.
-            self.hints.forget(unit.name);
-            if returns.len() < RETURNS_WAITING {
-                returns.push(Returned { term, unit: *unit });
-            }
+        let mut crowded = self.crowded.lock().expect("no holder panics");
+        if !crowded.is_empty() {
+            // The leader's last word is void.
+            crowded.remove(&entry.account());
         }
-        drop(returns);
-        self.nudge.notify_one();
+        drop(crowded);
+        if tell {
+            self.nudge.notify_one();
+        }
     }
 
-    /// A unit of this account has come back: the leader's last word is void.
-    pub(super) fn not_crowded(&self, entry: &Entry) {
-        self.crowded.lock().expect("no holder panics").remove(&entry.account());
+    /// Whether the leader has said a moment ago that an account is at its concurrency.
+    pub(super) fn is_crowded(&self, account: u64, now_ns: u64) -> bool {
+        self.crowded.lock().expect("no holder panics").get(&account).is_some_and(|until_ns| now_ns < *until_ns)
     }
 
-    /// Whether requests of this node that hold concurrency units may go on.
+    /// Whether requests of this node that hold concurrency units may go on, and new ones begin.
     pub(super) fn holds_units(&self, now_ns: u64) -> bool {
-        self.authority.leading(self.id, now_ns).is_some()
-            || now_ns < self.renewed_ns.load(Ordering::Acquire) + (UNITS_LEASE_NS - UNITS_LEASE_NS / DRIFT)
+        self.authority.leading(self.id, now_ns).is_some() || self.holds_renewed_units(now_ns)
+    }
+
+    /// Whether units that the leader has granted are still this node's.
+    pub(super) fn holds_renewed_units(&self, now_ns: u64) -> bool {
+        now_ns < self.renewed_ns.load(Ordering::Acquire) + (UNITS_LEASE_NS - UNITS_LEASE_NS / DRIFT)
+    }
+
+    /// Has a reservation made: at once, or with others a moment later.
+    pub(super) fn reserve(&self, want: Want, urgent: bool) {
+        // Fails only when the group is going away; then nobody answers, which is unavailable.
+        let _ = self.reserves.send(want);
+        if urgent {
+            self.urgent.notify_one();
+        }
     }
 
     /// Rate buckets in memory.
@@ -304,25 +307,34 @@ impl Group {
         self.reign.load().as_ref().map_or(0, |reign| reign.buckets.len())
     }
 
-    /// The slice of an account's quota.
-    pub(super) fn slice(&self, account: (&AccountId, u64), quota: (&Name, u64)) -> Arc<Slice> {
-        self.with_slice(account, quota, Arc::clone)
+    /// Has the debts of slow buckets written anew that have mostly been refilled.
+    pub(super) fn refresh_debts(&self, now_ns: u64) {
+        let Some(leadership) = self.authority.leading(self.id, now_ns) else { return };
+        self.with_reign(leadership, |reign| {
+            for debt in reign.buckets.stale_debts(now_ns) {
+                self.reserve(Want::Debt { term: leadership.term, debt }, false);
+            }
+        });
     }
 
-    /// Acts with the slice of an account's quota.
-    pub(super) fn with_slice<T>(
-        &self,
-        account: (&AccountId, u64),
-        quota: (&Name, u64),
-        act: impl FnOnce(&Arc<Slice>) -> T,
-    ) -> T {
+    /// Has what a slow bucket owes written, so that it may go on spending, if need be.
+    pub(super) fn raise_debts(&self, reign: &Reign, rates: &Few<Wanted>, now_ns: u64, urgent: bool) {
+        for wanted in rates.iter() {
+            if let Some(debt) = reign.buckets.debt(wanted.name, now_ns) {
+                self.reserve(Want::Debt { term: reign.term(), debt }, urgent);
+            }
+        }
+    }
+
+    /// The slice of an account's quota.
+    pub(super) fn slice(&self, account: (&AccountId, u64), quota: (&Name, u64)) -> Arc<Slice> {
         let name = number::join(account.1, quota.1);
         let shard = &self.slices[(name >> 56) as usize % SLICE_SHARDS];
         if let Some(slice) = shard.read().expect("no holder panics").get(&name) {
-            return act(slice);
+            return slice.clone();
         }
         let new = || Arc::new(Slice::new(account.0.clone(), quota.0.clone()));
-        act(shard.write().expect("no holder panics").entry(name).or_insert_with(new))
+        shard.write().expect("no holder panics").entry(name).or_insert_with(new).clone()
     }
 
     /// Reservations that give idle slices back (all of them, at once). Slices that nobody uses are forgotten.
@@ -331,7 +343,7 @@ impl Group {
         for shard in &self.slices {
             let mut shard = shard.write().expect("no holder panics");
             shard.retain(|_, slice| {
-                wants.extend(slice.idle(now_ns, at_once));
+                wants.extend(slice.idle(now_ns, at_once).map(Want::Quota));
                 Arc::strong_count(slice) > 1 || !slice.is_idle(now_ns)
             });
         }
@@ -342,6 +354,11 @@ impl Group {
 impl Reign {
     pub(super) fn term(&self) -> u64 {
         self.leadership.term
+    }
+
+    /// Whether all rate units that an earlier leader has lent have ended.
+    pub(super) fn is_open(&self, now_ns: u64) -> bool {
+        now_ns >= self.opens_ns
     }
 
     /// The verdict that a demand would get, taking nothing.
@@ -358,14 +375,18 @@ impl Reign {
     /// A verdict with the levels as they are.
     pub(super) fn refusal(&self, demand: &Wants, decision: Decision, in_use: u64, now_ns: u64) -> Verdict {
         let level = |wanted| {
-            let (tat_ns, refused) = self.buckets.look(wanted, now_ns);
-            RateLevel { tat_ns, retry_after_ns: refused.map(|refused| refused.retry_after_ns), taken: None }
+            let level = self.buckets.look(wanted, now_ns);
+            RateLevel {
+                tat_ns: level.tat_ns,
+                retry_after_ns: level.refused.map(|refused| refused.retry_after_ns),
+                none_for_ns: level.none_for_ns,
+            }
         };
         Verdict { decision, in_use, rates: demand.rates.iter().map(level).collect() }
     }
 }
 
 /// As long on the fastest clock.
-fn with_drift(ns: u64) -> u64 {
+pub(super) fn with_drift(ns: u64) -> u64 {
     ns + ns / DRIFT
 }

@@ -2,27 +2,27 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{bucket::Taken, few::Few, group::Group, slice::QuotaTake, units::Entry};
+use super::{few::Few, group::Group, handle::Handle, purse::Promise, slice::QuotaTake};
 
 pub(super) struct Held {
     pub(super) group: Arc<Group>,
-    unit: Option<Arc<Entry>>,
-    term: u64,
-    /// Rates were decided in this node's memory.
-    by_this_node: bool,
-    pub(super) rates: Few<Taken>,
+    pub(super) handle: Arc<Handle>,
+    /// It has a unit of the concurrency.
+    pub(super) unit: bool,
+    /// Another node leads, and granted it.
+    pub(super) asked: bool,
     pub(super) quotas: Few<QuotaTake>,
 }
 
+/// Rate units that the leader granted for this request.
+pub(super) struct Promises {
+    pub(super) group: Arc<Group>,
+    pub(super) all: Vec<Promise>,
+}
+
 impl Held {
-    pub(super) fn new(
-        group: Arc<Group>,
-        unit: Option<Arc<Entry>>,
-        term: u64,
-        by_this_node: bool,
-        rates: Few<Taken>,
-    ) -> Self {
-        Self { group, unit, term, by_this_node, rates, quotas: Few::default() }
+    pub(super) fn new(group: &Arc<Group>, handle: &Arc<Handle>) -> Self {
+        Self { group: group.clone(), handle: handle.clone(), unit: false, asked: false, quotas: Few::default() }
     }
 
     /// Leaves the quotas spent.
@@ -30,34 +30,24 @@ impl Held {
         self.quotas.take().for_each(QuotaTake::keep);
     }
 
-    /// Leaves rates and quotas spent; only the concurrency unit still goes back.
-    pub(super) fn spend(&mut self) {
-        self.rates = Few::default();
-        self.keep_quotas();
-    }
-
-    /// Whether the rates were decided in this node's memory, by its clock.
-    pub(super) fn by_this_node(&self) -> bool {
-        self.by_this_node
-    }
-
-    /// Whether it holds a concurrency unit.
-    pub(super) fn has_unit(&self) -> bool {
-        self.unit.is_some()
+    /// Gives the concurrency unit back.
+    pub(super) fn release_unit(&mut self) {
+        if std::mem::take(&mut self.unit) {
+            self.group.release(&self.handle.units, self.asked);
+        }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(entry) = self.unit.take() {
-            self.group.units.give_back(&entry);
-            if !self.by_this_node {
-                self.group.not_crowded(&entry);
-                self.group.nudge.notify_one();
-            }
-        }
-        if !self.rates.is_empty() {
-            self.group.give_back_rates(self.term, self.by_this_node, &self.rates);
+        self.release_unit();
+    }
+}
+
+impl Drop for Promises {
+    fn drop(&mut self) {
+        for promise in &self.all {
+            self.group.purses.break_promise(promise);
         }
     }
 }
@@ -66,9 +56,14 @@ impl fmt::Debug for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Held")
             .field("group", &self.group.id)
-            .field("unit", &self.has_unit())
-            .field("rates", &self.rates)
+            .field("unit", &self.unit)
             .field("quotas", &self.quotas)
             .finish()
+    }
+}
+
+impl fmt::Debug for Promises {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Promises({})", self.all.len())
     }
 }

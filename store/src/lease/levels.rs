@@ -2,10 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Leases, acquire, bucket::Wanted, group::Wants};
+use super::{Leases, bucket::Wanted, group::Wants, peek};
 use crate::{
-    Unavailable,
-    model::{Dimension, KeyId, Name, Timestamp},
+    model::{Dimension, KeyId, Name, Timestamp, Unavailable},
     view::{AccountView, FoundKey, LimitPolicy, RouteView},
 };
 
@@ -74,7 +73,7 @@ impl Leases {
             rates: named.iter().map(wanted).collect(),
         };
         let group = self.inner.group(self.inner.authority.group(&account.id));
-        let (verdict, clock_ns) = Box::pin(acquire::look(&group, &demand)).await?;
+        let (verdict, clock_ns) = Box::pin(peek::look(&group, &demand)).await?;
         let rates = named.iter().zip(&verdict.rates).map(|((policy, key, route), level)| Level {
             limit: policy.limit.name.clone(),
             key: key.map(|key| key.id.clone()),

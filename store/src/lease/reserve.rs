@@ -1,60 +1,109 @@
-//! Reservations and returns of quota units: everything that waits goes into one entry of the group's log.
+//! Reservations and returns of quota units, and the debts of slow rates: everything that waits goes into one entry of the
+//! group's log.
 
-use std::{sync::Weak, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 
-use super::{group::Group, slice::Want};
-use crate::{Unavailable, model::Reservation};
+use super::{
+    authority::Granted,
+    debt::Debt,
+    group::Group,
+    slice::{self},
+};
+use crate::model::{Reservation, Unavailable};
 
-/// Reservations in one entry. A slice has at most one under way, so the queue before it is bounded by their number.
+/// Reservations in one entry. A slice and a bucket have at most one under way, so the queue before it is bounded by their
+/// number.
 const WANTS_AN_ENTRY: usize = 1_024;
+/// What nobody waits for is made together with what comes within this.
+const LINGER: Duration = Duration::from_millis(1);
+
+/// A reservation that must be made.
+#[derive(Debug, Clone)]
+pub(super) enum Want {
+    Quota(slice::Want),
+    /// In a term of this node's leadership.
+    Debt {
+        term: u64,
+        debt: Debt,
+    },
+}
 
 /// Runs until the group is gone.
 pub(super) async fn run(group: Weak<Group>, mut wants: mpsc::UnboundedReceiver<Want>) {
+    let mut batch = Vec::new();
     loop {
-        let mut batch = Vec::new();
         if wants.recv_many(&mut batch, WANTS_AN_ENTRY).await == 0 {
             return;
         }
+        {
+            let Some(group) = group.upgrade() else { return };
+            // Cut short by one that somebody waits for.
+            let _ = tokio::time::timeout(LINGER, group.urgent.notified()).await;
+        }
+        while batch.len() < WANTS_AN_ENTRY
+            && let Ok(want) = wants.try_recv()
+        {
+            batch.push(want);
+        }
         let Some(group) = group.upgrade() else { return };
-        make(&group, batch).await;
+        make(&group, std::mem::take(&mut batch)).await;
     }
 }
 
 /// Makes reservations, and hands out what they came to.
-pub(super) async fn make(group: &Group, batch: Vec<Want>) {
+pub(super) async fn make(group: &Arc<Group>, batch: Vec<Want>) {
     let holder = group.authority.holder();
-    let reservations = batch
+    let reservations: Vec<_> = batch
         .iter()
-        .map(|want| Reservation {
-            node: holder.node,
-            incarnation: holder.incarnation,
-            account: want.slice.account.clone(),
-            quota: want.slice.quota.clone(),
-            period_start: want.period_start,
-            units: want.units,
-            limit: want.limit,
+        .map(|want| match want {
+            Want::Quota(want) => Reservation {
+                node: holder.node,
+                incarnation: holder.incarnation,
+                account: want.slice.account.clone(),
+                quota: want.slice.quota.clone(),
+                period_start: want.period_start,
+                units: want.units,
+                limit: want.limit,
+            },
+            Want::Debt { debt, .. } => Reservation {
+                node: holder.node,
+                incarnation: holder.incarnation,
+                account: Debt::account(debt.bucket),
+                quota: Debt::quota(),
+                period_start: debt.start(),
+                units: debt.units(),
+                limit: u64::MAX,
+            },
         })
         .collect();
     group.counters.reserves.add(batch.len() as u64);
     let granted = match group.authority.reserve(group.id, reservations).await {
         Ok(granted) if granted.len() == batch.len() => Ok(granted),
-        Ok(granted) => Err(Unavailable {
-            reason: format!("{} reservations got {} answers", batch.len(), granted.len()),
-            retry_after: Duration::from_secs(1),
-        }),
+        Ok(granted) => Err(Unavailable::new(format!("{} reservations got {} answers", batch.len(), granted.len()))),
         Err(unavailable) => Err(unavailable),
     };
-    let now_ns = group.authority.now_ns();
     for (at, want) in batch.iter().enumerate() {
-        // A return whose fate is not known is not spent again: it may have been made. Its units are lost to the period.
-        if want.units > 0 {
-            let result = granted.as_ref().map(|granted| granted[at]).map_err(Clone::clone);
-            for next in want.slice.reserved(want, result, now_ns) {
-                // Fails only when the group is going away.
-                let _ = group.reserves.send(next);
+        let result = granted.as_ref().map(|granted| granted[at]).map_err(Clone::clone);
+        match want {
+            Want::Quota(want) => quota(group, want, result),
+            Want::Debt { term, debt } => {
+                let landed = result.is_ok_and(|granted| debt.has_landed(granted));
+                group.with_reign_of(*term, |reign| debt.written(&reign.buckets, landed));
             }
+        }
+    }
+}
+
+fn quota(group: &Group, want: &slice::Want, result: Result<Granted, Unavailable>) {
+    // A return whose fate is not known is not spent again: it may have been made. Its units are lost to the period.
+    if want.units > 0 {
+        for next in want.slice.reserved(want, result, group.authority.now_ns()) {
+            group.reserve(Want::Quota(next), true);
         }
     }
 }

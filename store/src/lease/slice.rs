@@ -13,8 +13,7 @@ use tokio::sync::oneshot;
 
 use super::authority::Granted;
 use crate::{
-    Unavailable,
-    model::{AccountId, Name, Overage, PeriodBounds, Timestamp, Unit},
+    model::{AccountId, Name, Overage, PeriodBounds, Timestamp, Unavailable, Unit},
     view::QuotaPolicy,
 };
 

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::{
-    grant::{Demand, Policy, Refusal, Standing},
-    group::Group,
+    grant::{Decided, Demand, Policy, Refusal, Standing},
+    handle::Handle,
     held::Held,
-    slice::until_ns,
+    slice::{Slice, until_ns},
     wire::{Decision, Verdict},
 };
 use crate::{
-    model::{Gcra, Name, Overage, Unit},
+    model::{Gcra, Name, Overage, Timestamp, Unit},
     view::{LimitPolicy, QuotaPolicy},
 };
 
@@ -20,28 +20,28 @@ pub(super) const CONCURRENCY: &str = "concurrency";
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// Where the client stands with every policy, after its request was granted.
-pub(super) fn granted(demand: &Demand<'_>, held: &Held, in_use: u64, clock_ns: u64) -> Vec<Standing> {
-    let policies = &demand.key.account.policies;
+pub(super) fn granted(held: &Held, decided: &Decided) -> Vec<Standing> {
+    let (handle, now) = (&held.handle, decided.now);
+    let policies = &handle.policies;
     let mut out = Vec::with_capacity(policies.limits.len() + policies.quotas.len() + 1);
-    let rates = policies.limits_at(demand.now).zip(held.rates.iter());
-    out.extend(rates.map(|(policy, unit)| of_rate(policy, unit.after_ns, clock_ns)));
-    let quotas = policies.quotas_at(demand.now).zip(held.quotas.iter());
-    out.extend(quotas.map(|(policy, take)| of_quota(policy, Some(take.remaining), demand)));
-    out.extend(policies.concurrency.map(|limit| of_concurrency(limit, in_use)));
+    let rates = policies.limits_at(now).zip(decided.rates.iter());
+    out.extend(rates.map(|(policy, tat_ns)| of_rate(policy, *tat_ns, decided.clock_ns)));
+    let quotas = policies.quotas_at(now).zip(held.quotas.iter());
+    out.extend(quotas.map(|(policy, take)| of_quota(policy, Some(take.remaining), now)));
+    out.extend(policies.concurrency.map(|limit| of_concurrency(limit, decided.in_use)));
     out
 }
 
 /// Where the client stands with every policy.
-pub(super) fn standings(group: &Group, demand: &Demand<'_>, verdict: &Verdict, clock_ns: u64) -> Vec<Standing> {
-    let account = &demand.key.account;
-    let policies = &account.policies;
+pub(super) fn standings(handle: &Handle, demand: &Demand<'_>, verdict: &Verdict, clock_ns: u64) -> Vec<Standing> {
+    let policies = &handle.policies;
     let mut out = Vec::with_capacity(policies.limits.len() + policies.quotas.len() + 1);
     let rates = policies.limits_at(demand.now).zip(&verdict.rates);
     out.extend(rates.map(|(policy, level)| of_rate(policy, level.tat_ns, clock_ns)));
-    for policy in policies.quotas_at(demand.now) {
-        let slice = group.slice((&account.id, account.number), (&policy.name, policy.number));
-        out.push(of_quota(policy, slice.remaining(policy.bounds(demand.now).start.unix_seconds()), demand));
-    }
+    out.extend(handle.quotas(demand.now).map(|(policy, slice)| {
+        let remaining = slice.remaining(policy.bounds(demand.now).start.unix_seconds());
+        of_quota(policy, remaining, demand.now)
+    }));
     out.extend(policies.concurrency.map(|limit| of_concurrency(limit, verdict.in_use)));
     out
 }
@@ -67,8 +67,8 @@ fn next_unit_ns(gcra: Gcra, tat_ns: u64, now_ns: u64) -> Option<u64> {
     (ahead > ahead_then).then(|| ahead - ahead_then)
 }
 
-fn of_quota(policy: &QuotaPolicy, remaining: Option<u64>, demand: &Demand<'_>) -> Standing {
-    let bounds = policy.bounds(demand.now);
+fn of_quota(policy: &QuotaPolicy, remaining: Option<u64>, now: Timestamp) -> Standing {
+    let bounds = policy.bounds(now);
     Standing {
         name: policy.name.clone(),
         policy: Policy::Quota,
@@ -76,7 +76,7 @@ fn of_quota(policy: &QuotaPolicy, remaining: Option<u64>, demand: &Demand<'_>) -
         quota: policy.limit,
         window_seconds: Some((bounds.end.unix_seconds() - bounds.start.unix_seconds()).unsigned_abs()),
         remaining: remaining.unwrap_or(policy.limit).min(policy.limit),
-        reset_seconds: Some(until_ns(bounds.end, demand.now).div_ceil(SECOND_NS)),
+        reset_seconds: Some(until_ns(bounds.end, now).div_ceil(SECOND_NS)),
         period_end: Some(bounds.end),
     }
 }
@@ -95,8 +95,8 @@ fn of_concurrency(limit: u32, in_use: u64) -> Standing {
 }
 
 /// The refusal that a verdict is.
-pub(super) fn refusal(group: &Group, demand: &Demand<'_>, verdict: &Verdict, clock_ns: u64) -> Refusal {
-    let standings = standings(group, demand, verdict, clock_ns);
+pub(super) fn refusal(handle: &Handle, demand: &Demand<'_>, verdict: &Verdict, clock_ns: u64) -> Refusal {
+    let standings = standings(handle, demand, verdict, clock_ns);
     if verdict.decision == Decision::Concurrency {
         // Nobody knows when a request ends.
         let violated = vec![concurrency_name()];
@@ -117,7 +117,7 @@ pub(super) fn refusal(group: &Group, demand: &Demand<'_>, verdict: &Verdict, clo
 
 /// The refusal by quotas. All that refuse are named; they may pass when the last of their periods ends.
 pub(super) fn quota_refusal(
-    group: &Group,
+    handle: &Handle,
     demand: &Demand<'_>,
     refused: &[&QuotaPolicy],
     verdict: &Verdict,
@@ -128,36 +128,26 @@ pub(super) fn quota_refusal(
         policy: Policy::Quota,
         violated: refused.iter().map(|policy| policy.name.clone()).collect(),
         retry_after: whole_seconds(wait_ns),
-        standings: standings(group, demand, verdict, clock_ns),
+        standings: standings(handle, demand, verdict, clock_ns),
     }
 }
 
 /// Quotas that would refuse the demand, as far as this node's memory knows.
-pub(super) fn refusing<'a>(group: &Group, demand: &Demand<'a>, now_ns: u64) -> Vec<&'a QuotaPolicy> {
-    let account = &demand.key.account;
-    account
-        .policies
-        .quotas_at(demand.now)
-        .filter(|policy| {
-            let units = units_of(demand, policy.unit);
-            let slice = group.slice((&account.id, account.number), (&policy.name, policy.number));
-            let above = units > policy.limit && policy.overage == Overage::Block;
-            above || !slice.would_pass(policy.bounds(demand.now).start.unix_seconds(), units, now_ns)
-        })
-        .collect()
+pub(super) fn refusing<'h>(handle: &'h Handle, demand: &Demand<'_>, now_ns: u64) -> Vec<&'h QuotaPolicy> {
+    let refuses = |policy: &QuotaPolicy, slice: &Slice| {
+        let units = units_of(demand, policy.unit);
+        let above = units > policy.limit && policy.overage == Overage::Block;
+        above || !slice.would_pass(policy.bounds(demand.now).start.unix_seconds(), units, now_ns)
+    };
+    handle.quotas(demand.now).filter(|(policy, slice)| refuses(policy, slice)).map(|(policy, _)| policy).collect()
 }
 
 /// Quotas that this node would refuse without asking the replicated state.
-pub(super) fn exhausted<'a>(group: &Group, demand: &Demand<'a>, now_ns: u64) -> Vec<&'a QuotaPolicy> {
-    let account = &demand.key.account;
-    account
-        .policies
-        .quotas_at(demand.now)
-        .filter(|policy| {
-            let slice = group.slice((&account.id, account.number), (&policy.name, policy.number));
-            slice.refuses(policy, policy.bounds(demand.now), units_of(demand, policy.unit), now_ns)
-        })
-        .collect()
+pub(super) fn exhausted<'h>(handle: &'h Handle, demand: &Demand<'_>, now_ns: u64) -> Vec<&'h QuotaPolicy> {
+    let refuses = |policy: &QuotaPolicy, slice: &Slice| {
+        slice.refuses(policy, policy.bounds(demand.now), units_of(demand, policy.unit), now_ns)
+    };
+    handle.quotas(demand.now).filter(|(policy, slice)| refuses(policy, slice)).map(|(policy, _)| policy).collect()
 }
 
 /// Units that a demand takes from a quota of this unit.

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 #[derive(Debug, Default)]
 pub(super) struct Counters {
+    pub(super) decided: Counter,
+    pub(super) waited: Counter,
     pub(super) asks: Counter,
     pub(super) asked_demands: Counter,
     pub(super) reserves: Counter,
@@ -28,6 +30,12 @@ impl Counter {
 impl Counters {
     pub(super) fn list(&self) -> Vec<(&'static str, &'static str, f64)> {
         [
+            ("tollgate_lease_granted_total", "Requests that were let through.", &self.decided),
+            (
+                "tollgate_lease_waited_total",
+                "Requests that were not decided from memory: they waited for the leader or the replicated state.",
+                &self.waited,
+            ),
             ("tollgate_lease_asks_total", "Messages sent to leaders of ledger groups.", &self.asks),
             ("tollgate_lease_asked_demands_total", "Demands of requests in these messages.", &self.asked_demands),
             ("tollgate_lease_reservations_total", "Quota reservations made or given back.", &self.reserves),

@@ -1,9 +1,12 @@
 //! A cluster of lease rooms in one process: manual clock, messages delivered by call, the replicated state a map.
 
 mod concurrency;
+mod escrow;
+mod lent;
 mod quota;
 mod rate;
 mod remote;
+mod slow;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -22,6 +25,8 @@ use crate::{
 };
 
 pub(super) const SECOND: u64 = 1_000_000_000;
+/// A new leader decides over rates so long after it began.
+pub(super) const OPENS: u64 = SECOND / 2 + SECOND / 200;
 const START_NS: u64 = 1_000 * SECOND;
 /// 2026-01-01T00:00:00Z.
 const START_UNIX: i64 = 1_767_225_600;
@@ -29,6 +34,9 @@ const START_UNIX: i64 = 1_767_225_600;
 /// What the nodes share.
 pub(super) struct World {
     now_ns: AtomicU64,
+    /// The lease clock goes with tokio's, which a test has paused.
+    pub(super) began: Mutex<Option<tokio::time::Instant>>,
+    pub(super) chaos: Mutex<Option<escrow::Chaos>>,
     leader: Mutex<Option<(NodeId, Leadership)>>,
     nodes: Mutex<HashMap<NodeId, Leases>>,
     /// Nodes that reach nobody.
@@ -66,7 +74,7 @@ struct Peer {
 
 impl Authority for Peer {
     fn now_ns(&self) -> u64 {
-        self.world.now_ns.load(Ordering::Acquire)
+        self.world.now_ns()
     }
     fn holder(&self) -> Holder {
         self.holder
@@ -92,11 +100,34 @@ impl Authority for Peer {
                 leader.map(|(leader, _)| leader).filter(|leader| !cut.contains(leader) && !cut.contains(&node));
             let Some(leader) = leader else { return Err(unavailable("no leader")) };
             tokio::task::yield_now().await;
+            let fate = world.chaos.lock().expect("whole").as_mut().map(escrow::Chaos::fate).unwrap_or_default();
+            tokio::time::sleep(fate.there).await;
             let leases = world.nodes.lock().expect("whole")[&leader].clone();
+            if fate.lost {
+                return Err(unavailable("lost"));
+            }
             let answer = leases.answer(&body);
+            if let Some(later) = fate.again {
+                tokio::spawn(async move {
+                    tokio::time::sleep(later).await;
+                    leases.answer(&body);
+                });
+            }
+            tokio::time::sleep(fate.back).await;
+            if fate.answer_lost {
+                return Err(unavailable("lost"));
+            }
             if world.lose_answers.load(Ordering::Relaxed) { Err(unavailable("lost")) } else { Ok(answer) }
         }
         .boxed()
+    }
+    fn reserved(&self, _: GroupId, account: &AccountId) -> Result<Vec<(i64, u64)>, Unavailable> {
+        let ledger = self.world.ledger.lock().expect("whole");
+        Ok(ledger
+            .iter()
+            .filter(|((of, ..), _)| of == account)
+            .map(|((.., start), book)| (*start, book.taken()))
+            .collect())
     }
     fn reserve(&self, _: GroupId, all: Vec<Reservation>) -> BoxFuture<'static, Result<Vec<Granted>, Unavailable>> {
         let world = self.world.clone();
@@ -138,6 +169,8 @@ impl World {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             now_ns: AtomicU64::new(START_NS),
+            began: Mutex::default(),
+            chaos: Mutex::default(),
             leader: Mutex::default(),
             nodes: Mutex::default(),
             cut: Mutex::default(),
@@ -156,6 +189,11 @@ impl World {
         let leases = Leases::new(Arc::new(Peer { world: self.clone(), holder }), &Handle::current());
         self.nodes.lock().expect("whole").insert(holder.node, leases.clone());
         leases
+    }
+
+    /// Whether this is still the node's process.
+    pub(super) fn runs(&self, node: u64, leases: &Leases) -> bool {
+        Arc::ptr_eq(&self.nodes.lock().expect("whole")[&NodeId(node)].inner, &leases.inner)
     }
 
     /// Node 1 leads a fresh group.
@@ -184,7 +222,8 @@ impl World {
     }
 
     pub(super) fn now_ns(&self) -> u64 {
-        self.now_ns.load(Ordering::Acquire)
+        let passed = self.began.lock().expect("whole").map_or(0, |began| began.elapsed().as_nanos() as u64);
+        self.now_ns.load(Ordering::Acquire) + passed
     }
 
     pub(super) fn wait_ns(&self, ns: u64) {

@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use super::Unavailable;
 use crate::{
     lease::{Authority, Granted, Holder, Leadership},
-    model::{AccountId, ColdCommand, Command, GroupId, NodeId, Reply, Reservation},
+    model::{AccountId, ColdCommand, Command, GroupId, NodeId, Reply, Reservation, Unavailable},
     raft::{Node, Wait, lease_clock_ns},
+    state::QuotaNow,
 };
 
 /// An ask is answered from the leader's memory; longer means that the leader is gone.
@@ -55,6 +55,12 @@ impl Authority for RaftAuthority {
     fn ask(&self, group: GroupId, body: Bytes) -> BoxFuture<'static, Result<Bytes, Unavailable>> {
         let node = Arc::clone(&self.node);
         Box::pin(async move { node.ask_lease(group, body, ASK_DEADLINE).await.map_err(Unavailable::new) })
+    }
+
+    fn reserved(&self, _group: GroupId, account: &AccountId) -> Result<Vec<(i64, u64)>, Unavailable> {
+        let all = self.node.ledger().state().quotas(account).map_err(|error| Unavailable::new(error.to_string()))?;
+        let units = |now: &QuotaNow| now.used.saturating_add(now.reserved).saturating_add(now.unsettled);
+        Ok(all.iter().map(|now| (now.period_start, units(now))).collect())
     }
 
     fn reserve(

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::{
-    Edit, Policies, RouteTable,
+    Attachment, Edit, Policies, RouteTable,
     edit::Writer,
     number,
     tables::{self, Seen, Tables},
@@ -62,12 +62,18 @@ pub struct AccountView {
     /// Kept for when the tier changes.
     pub(super) overrides: Option<Box<Overrides>>,
     pub(super) revision: Revision,
+    pub(super) attachment: Attachment,
 }
 
 impl AccountView {
     /// Grows whenever its policies change: by the account, by its tier, or by moving to another tier.
     pub fn policy_revision(&self) -> Revision {
         self.policies.revision.max(self.revision)
+    }
+
+    /// What a room above keeps with this view.
+    pub fn attachment(&self) -> &Attachment {
+        &self.attachment
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
-    AccountView, Policies, RouteTable,
+    AccountView, Attachment, Policies, RouteTable,
     index::Fill,
     number,
     record::Words,
@@ -88,7 +88,18 @@ impl Edit<'_> {
             None => (self.writer.awaited.remove(&id).unwrap_or_else(|| self.new_account_slot()), false),
         };
         let number = number::of_text("account", &id);
-        let view = AccountView { id, state, tier, region, policies, slot, number, overrides, revision };
+        let view = AccountView {
+            id,
+            state,
+            tier,
+            region,
+            policies,
+            slot,
+            number,
+            overrides,
+            revision,
+            attachment: Attachment::default(),
+        };
         self.place_of_account(slot).store(Some(Arc::new(view)));
         if !known
             && let Some(grown) = self.writer.account_fill.insert(&self.tables.account_by_id, index_hash(number), slot)
@@ -240,6 +251,7 @@ impl Edit<'_> {
                     number: old.number,
                     overrides: old.overrides.clone(),
                     revision: old.revision,
+                    attachment: Attachment::default(),
                 })));
             }
         }

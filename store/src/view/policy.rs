@@ -117,28 +117,25 @@ impl Policies {
 
     /// The limits in force at a time.
     pub fn limits_at(&self, now: Timestamp) -> impl Iterator<Item = &LimitPolicy> {
-        self.limits.iter().filter_map(move |policy| {
-            let mut policy = policy;
-            while policy.limit.expires_at.is_some_and(|end| end <= now) {
-                policy = policy.fallback.as_deref()?;
-            }
-            Some(policy)
-        })
+        self.limits.iter().filter_map(move |policy| policy.in_force(now))
     }
 
     /// The quotas in force at a time.
     pub fn quotas_at(&self, now: Timestamp) -> impl Iterator<Item = &QuotaPolicy> {
-        self.quotas.iter().filter_map(move |policy| {
-            let mut policy = policy;
-            while policy.expires_at.is_some_and(|end| end <= now) {
-                policy = policy.fallback.as_deref()?;
-            }
-            Some(policy)
-        })
+        self.quotas.iter().filter_map(move |policy| policy.in_force(now))
     }
 }
 
 impl LimitPolicy {
+    /// Itself, or when it has ended the tier's that it replaced.
+    pub fn in_force(&self, now: Timestamp) -> Option<&Self> {
+        let mut policy = self;
+        while policy.limit.expires_at.is_some_and(|end| end <= now) {
+            policy = policy.fallback.as_deref()?;
+        }
+        Some(policy)
+    }
+
     fn new(limit: &Limit) -> Self {
         let mut per = limit.per.clone();
         per.sort_unstable();
@@ -165,6 +162,15 @@ impl LimitPolicy {
 }
 
 impl QuotaPolicy {
+    /// Itself, or when it has ended the tier's that it replaced.
+    pub fn in_force(&self, now: Timestamp) -> Option<&Self> {
+        let mut policy = self;
+        while policy.expires_at.is_some_and(|end| end <= now) {
+            policy = policy.fallback.as_deref()?;
+        }
+        Some(policy)
+    }
+
     fn new(quota: &Quota) -> Self {
         Self {
             name: quota.name.clone(),

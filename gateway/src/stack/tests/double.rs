@@ -199,6 +199,10 @@ impl Ledger for Double {
         Ok(TestGrant { double: self.clone(), standings: standings(4) })
     }
 
+    fn standings(&self, _demand: Demand<'_>) -> Vec<Standing> {
+        Vec::new()
+    }
+
     fn record(&self, row: Row) {
         self.0.counted.fetch_add(1, Ordering::SeqCst);
         if self.0.only_count.load(Ordering::SeqCst) {
@@ -221,8 +225,8 @@ impl Permit for TestPermit {
 }
 
 impl Grant for TestGrant {
-    fn standings(&self) -> &[Standing] {
-        &self.standings
+    fn standings(&self) -> Vec<Standing> {
+        self.standings.clone()
     }
 
     fn settle(&mut self, content_bytes: u64, cost: u64) -> Vec<Charge> {

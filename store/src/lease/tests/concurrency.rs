@@ -130,7 +130,7 @@ async fn a_node_that_leads_again_forgets_what_it_knew_of_others() {
 async fn a_refusal_by_a_rate_holds_no_unit_for_another_node() {
     let (world, one) = World::alone();
     let two = world.start(2, 1);
-    let client = client(tier(vec![rate("daily", "1/d", 1)], vec![], Some(1)));
+    let client = client(tier(vec![rate("one", "1/s", 1)], vec![], Some(1)));
     client.now(&world, &one).expect("the rate's only unit");
     assert_eq!(refusal(client.ask(&world, &two).await).policy, Policy::Rate);
     assert_eq!(in_use(&world, &one, &client).await, 0);
@@ -157,7 +157,7 @@ async fn a_new_leader_does_not_wait_for_ever_for_a_dead_node() {
 async fn a_request_that_is_given_up_leaves_nothing_behind() {
     let (world, leader) = World::alone();
     let two = world.start(2, 1);
-    let client = client(tier(vec![rate("daily", "1/d", 1)], vec![quota("daily", 10)], Some(1)));
+    let client = client(tier(vec![rate("one", "1/s", 1)], vec![quota("daily", 10)], Some(1)));
     for patience in [0, 1, 2, 3, 5, 8] {
         let mut asking = Box::pin(client.ask(&world, &two));
         for _ in 0..patience {
@@ -169,10 +169,10 @@ async fn a_request_that_is_given_up_leaves_nothing_behind() {
         }
         drop(asking);
         until("the rate's unit is back", || {
+            world.wait_ns(SECOND / 1_000);
             leader.peek(client.demand(&world)).now_or_never().is_some_and(|peeked| peeked.is_ok())
         })
         .await;
-        world.wait_ns(SECOND / 100);
         until("the unit is back", || in_use(&world, &leader, &client).now_or_never() == Some(0)).await;
     }
 }

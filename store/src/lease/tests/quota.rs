@@ -29,7 +29,7 @@ async fn serve_a_period(silent: bool) {
     let client = daily(250);
     for n in 1..=250u64 {
         let mut grant = client.ask(&world, &leases).await.expect("below the limit");
-        assert_eq!(grant.standings[0].remaining, 250 - n);
+        assert_eq!(grant.standings()[0].remaining, 250 - n);
         world.charge(1, 1, &client.key.account.id, &grant.settle(0, 1));
         world.wait_ns(SECOND / 1_000);
     }
@@ -45,7 +45,7 @@ async fn serve_a_period(silent: bool) {
 async fn a_flood_above_the_quota_is_refused_from_memory() {
     let (world, leader) = World::alone();
     let two = world.start(2, 1);
-    let client = client(tier(vec![rate("x", "1000/s", 5_000)], vec![quota("daily", 3)], Some(5)));
+    let client = client(tier(vec![rate("x", "5000/s", 5_000)], vec![quota("daily", 3)], Some(5)));
     for leases in [&leader, &two] {
         while client.ask(&world, leases).await.is_ok() {}
         let (asks, reserves) = (world.asks.load(Ordering::Relaxed), world.reserves.load(Ordering::Relaxed));
@@ -57,8 +57,10 @@ async fn a_flood_above_the_quota_is_refused_from_memory() {
     }
     let levels = leader.levels(&client.key.account, &[], &[], world.wall()).await.expect("it leads");
     until("refusals gave all back", || {
+        // Units lent ahead go back when nobody has asked for a while.
+        world.wait_ns(SECOND / 1_000);
         let levels = leader.levels(&client.key.account, &[], &[], world.wall()).now_or_never();
-        levels.is_some_and(|levels| levels.is_ok_and(|l| l.concurrent == Some(0) && l.rates[0].remaining == 4_997))
+        levels.is_some_and(|levels| levels.is_ok_and(|l| l.concurrent == Some(0) && l.rates[0].remaining >= 4_997))
     })
     .await;
     drop(levels);
@@ -219,7 +221,7 @@ async fn a_lowered_limit_is_in_force_at_once() {
 #[tokio::test]
 async fn without_a_quorum_it_is_unavailable_and_nothing_is_lost() {
     let (world, leases) = World::alone();
-    let client = client(tier(vec![rate("daily", "1/d", 1)], vec![quota("daily", 5)], Some(1)));
+    let client = client(tier(vec![rate("one", "1/s", 1)], vec![quota("daily", 5)], Some(1)));
     world.no_quorum.store(true, Ordering::Relaxed);
     for _ in 0..3 {
         assert!(matches!(client.ask(&world, &leases).await, Err(Denied::Unavailable(_))));

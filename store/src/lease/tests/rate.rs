@@ -1,7 +1,5 @@
 //! Rates on the node that leads.
 
-use proptest::prelude::*;
-
 use super::*;
 
 #[tokio::test]
@@ -9,7 +7,8 @@ async fn the_headers_of_the_contract() {
     let (world, leases) = World::alone();
     let client = client(tier(vec![rate("per-second", "5/s", 5)], vec![], Some(20)));
     let grant = client.now(&world, &leases).expect("the first");
-    let [per_second, concurrency] = &grant.standings[..] else { panic!("{:?}", grant.standings) };
+    let standings = grant.standings();
+    let [per_second, concurrency] = &standings[..] else { panic!("{standings:?}") };
     assert_eq!((per_second.quota, per_second.window_seconds), (5, Some(1)));
     assert_eq!((per_second.remaining, per_second.reset_seconds), (4, Some(1)));
     assert_eq!((&*concurrency.name, concurrency.quota, concurrency.remaining), ("concurrency", 20, 19));
@@ -20,20 +19,20 @@ async fn retry_after_is_whole_seconds_and_keeps_its_word() {
     let (world, leases) = World::alone();
     let client = client(tier(vec![rate("slow", "20/m", 2)], vec![], None));
     for _ in 0..2 {
-        client.now(&world, &leases).expect("the burst");
+        client.ask(&world, &leases).await.expect("the burst");
     }
     world.wait_ns(SECOND / 2);
-    let refusal = refusal(client.now(&world, &leases));
+    let refusal = refusal(client.ask(&world, &leases).await);
     assert_eq!((refusal.policy, &*refusal.violated[0]), (Policy::Rate, "slow"));
     assert_eq!(refusal.retry_after, Duration::from_secs(3));
     world.wait_ns(refusal.retry_after.as_nanos() as u64);
-    client.now(&world, &leases).expect("as was said");
+    client.ask(&world, &leases).await.expect("as was said");
 }
 
 #[tokio::test]
 async fn all_limits_or_none_give_a_unit() {
     let (world, leases) = World::alone();
-    let client = client(tier(vec![rate("wide", "1/d", 5), rate("narrow", "1/d", 2)], vec![], None));
+    let client = client(tier(vec![rate("wide", "5/s", 5), rate("narrow", "2/s", 2)], vec![], None));
     for _ in 0..2 {
         client.now(&world, &leases).expect("both have units");
     }
@@ -47,7 +46,7 @@ async fn all_limits_or_none_give_a_unit() {
 #[tokio::test]
 async fn dimensions_count_apart() {
     let (world, leases) = World::alone();
-    let mut limit = rate("each", "1/d", 1);
+    let mut limit = rate("each", "1/s", 1);
     limit.per = vec![Dimension::Key];
     let mut client = client(tier(vec![limit], vec![], None));
     client.now(&world, &leases).expect("the first key");
@@ -59,41 +58,53 @@ async fn dimensions_count_apart() {
 #[tokio::test]
 async fn a_fresh_group_starts_full_and_every_later_term_empty() {
     let (world, leases) = World::alone();
-    let client = client(tier(vec![rate("per-second", "5/s", 15)], vec![], None));
+    let client = client(tier(vec![rate("per-second", "5/s", 10)], vec![], None));
     client.now(&world, &leases).expect("a fresh group is full");
     world.wait_ns(100 * SECOND);
     world.elect(1, 2, false);
+    world.wait_ns(OPENS);
     refusal(client.now(&world, &leases));
     world.wait_ns(SECOND / 5);
     client.now(&world, &leases).expect("one unit has come back");
     refusal(client.now(&world, &leases));
     world.wait_ns(3 * SECOND);
-    for _ in 0..15 {
+    for _ in 0..10 {
         client.now(&world, &leases).expect("full again after burst / rate");
     }
     refusal(client.now(&world, &leases));
 }
 
 #[tokio::test]
+async fn a_new_leader_waits_for_the_end_of_what_its_predecessor_lent() {
+    let (world, leases) = World::alone();
+    let client = client(tier(vec![rate("per-second", "5/s", 10)], vec![], None));
+    world.elect(1, 2, false);
+    world.wait_ns(OPENS - SECOND / 100);
+    let mut asking = Box::pin(client.ask(&world, &leases));
+    assert!(futures_util::poll!(&mut asking).is_pending(), "it may not decide yet");
+    world.wait_ns(SECOND / 4);
+    asking.await.expect("a unit of its own time");
+}
+
+#[tokio::test]
 async fn a_restarted_node_does_not_start_full() {
     let (world, leases) = World::alone();
-    let client = client(tier(vec![rate("per-second", "5/s", 15)], vec![], None));
-    for _ in 0..15 {
+    let client = client(tier(vec![rate("per-second", "5/s", 10)], vec![], None));
+    for _ in 0..10 {
         client.now(&world, &leases).expect("the burst");
     }
     drop(leases);
     let leases = world.start(1, 2);
     world.elect(1, 2, false);
+    world.wait_ns(OPENS);
     refusal(client.now(&world, &leases));
 }
 
 #[tokio::test]
-async fn a_refund_gives_the_unit_back() {
+async fn a_refund_leaves_the_rate_spent() {
     let (world, leases) = World::alone();
-    let client = client(tier(vec![rate("daily", "1/d", 1)], vec![], None));
+    let client = client(tier(vec![rate("one", "1/s", 1)], vec![], None));
     client.now(&world, &leases).expect("the unit").refund();
-    let grant = client.now(&world, &leases).expect("it came back");
-    drop(grant);
     refusal(client.now(&world, &leases));
 }
 
@@ -103,12 +114,12 @@ async fn a_changed_limit_is_in_force_at_once_and_gives_no_fresh_burst() {
     let with = |per_second: &str, burst, revision| {
         client(Tier { revision, ..tier(vec![rate("per-second", per_second, burst)], vec![], None) })
     };
-    let (old, new) = (with("5/s", 10, 1), with("1/s", 4, 2));
+    let (old, new) = (with("5/s", 10, 1), with("2/s", 4, 2));
     for _ in 0..8 {
         old.now(&world, &leases).expect("within the burst");
     }
     refusal(new.now(&world, &leases));
-    world.wait_ns(SECOND);
+    world.wait_ns(SECOND / 2);
     new.now(&world, &leases).expect("the new rate");
     // A node whose view is older does not bring the old limit back.
     refusal(old.now(&world, &leases));
@@ -122,7 +133,7 @@ async fn a_changed_limit_is_in_force_at_once_and_gives_no_fresh_burst() {
 #[tokio::test]
 async fn peek_takes_nothing_and_says_what_would_be() {
     let (world, leases) = World::alone();
-    let client = client(tier(vec![rate("daily", "1/d", 1)], vec![], Some(1)));
+    let client = client(tier(vec![rate("one", "1/s", 1)], vec![], Some(1)));
     for _ in 0..3 {
         let standings = leases.peek(client.demand(&world)).await.expect("it would pass");
         assert_eq!((standings[0].remaining, standings[0].reset_seconds, standings[1].remaining), (1, None, 1));
@@ -140,22 +151,17 @@ fn threads_that_hammer_one_bucket_get_exactly_what_is_in_it() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let _enter = runtime.enter();
     let (world, leases) = World::alone();
-    let client = client(tier(vec![rate("a", "1/d", 1_000), rate("b", "1/d", 1_500)], vec![], Some(3)));
+    let client = client(tier(vec![rate("a", "1000/s", 1_000), rate("b", "1500/s", 1_500)], vec![], Some(3)));
     let granted = AtomicU64::new(0);
     std::thread::scope(|scope| {
-        for thread in 0..8 {
+        for _ in 0..8 {
             let (world, leases, client, granted) = (&world, &leases, &client, &granted);
             scope.spawn(move || {
                 let mut rounds = 0u64;
                 while granted.load(Ordering::Relaxed) < 1_000 && rounds < 1_000_000 {
                     rounds += 1;
-                    match client.now(world, leases) {
-                        // Every third unit is given back.
-                        Ok(grant) if (rounds + thread).is_multiple_of(3) => grant.refund(),
-                        Ok(_) => {
-                            granted.fetch_add(1, Ordering::Relaxed);
-                        }
-                        Err(_) => {}
+                    if client.now(world, leases).is_ok() {
+                        granted.fetch_add(1, Ordering::Relaxed);
                     }
                 }
             });
@@ -165,48 +171,4 @@ fn threads_that_hammer_one_bucket_get_exactly_what_is_in_it() {
     assert_eq!(refusal(client.now(&world, &leases)).violated, ["a".into()]);
     let levels = runtime.block_on(leases.levels(&client.key.account, &[], &[], world.wall())).expect("it leads");
     assert_eq!((levels.concurrent, levels.rates[1].remaining), (Some(0), 500));
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    /// P2 over takeovers and refunds: what was admitted and kept never exceeds burst + rate * t in any window.
-    #[test]
-    fn no_window_admits_more_than_burst_and_rate(
-        units in 1u64..20,
-        burst in 1u64..8,
-        steps in prop::collection::vec((0u64..300_000_000, 0u8..20), 1..200),
-    ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async {
-            let (world, leases) = World::alone();
-            let client = client(tier(vec![rate("x", &format!("{units}/s"), burst)], vec![], None));
-            let (mut admitted, mut open, mut term) = (Vec::new(), Vec::new(), 1);
-            for (wait, what) in steps {
-                world.wait_ns(wait);
-                match what {
-                    0 => {
-                        term += 1;
-                        world.elect(1, term, false);
-                    }
-                    1..=4 if !open.is_empty() => {
-                        let (_, grant): (u64, Grant) = open.swap_remove(usize::from(what) % open.len());
-                        grant.refund();
-                    }
-                    _ => if let Ok(grant) = client.now(&world, &leases) {
-                        open.push((world.now_ns(), grant));
-                    }
-                }
-            }
-            admitted.extend(open.iter().map(|(at, _)| *at));
-            admitted.sort_unstable();
-            for (i, from) in admitted.iter().enumerate() {
-                for (j, to) in admitted.iter().enumerate().skip(i) {
-                    let most = u128::from(burst) + u128::from(units) * u128::from(to - from) / u128::from(SECOND);
-                    prop_assert!((j - i + 1) as u128 <= most, "{} in {} ns", j - i + 1, to - from);
-                }
-            }
-            Ok(())
-        })?;
-    }
 }

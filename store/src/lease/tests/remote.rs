@@ -6,7 +6,7 @@ use super::*;
 async fn rates_hold_over_all_nodes() {
     let (world, one) = World::alone();
     let two = world.start(2, 1);
-    let client = client(tier(vec![rate("daily", "10/d", 10)], vec![], None));
+    let client = client(tier(vec![rate("all", "10/s", 10)], vec![], None));
     let mut granted = 0;
     for _ in 0..15 {
         for leases in [&one, &two] {
@@ -29,7 +29,7 @@ async fn a_flood_is_refused_from_memory() {
         assert_eq!(refused.standings[0].remaining, 0);
     }
     let asked = world.asks.load(Ordering::Relaxed) - asks;
-    assert!(asked <= 2, "{asked} messages (renewals) for a thousand refusals");
+    assert!(asked <= 3, "{asked} messages (renewals) for a thousand refusals");
     world.wait_ns(SECOND);
     client.ask(&world, &two).await.expect("after Retry-After");
 }
@@ -74,22 +74,8 @@ async fn no_leader_is_unavailable_and_never_a_refusal() {
     world.cut(2);
     assert!(matches!(client.ask(&world, &two).await, Err(Denied::Unavailable(_))));
     world.heal();
-    world.wait_ns(SECOND);
+    world.wait_ns(2 * SECOND);
     client.ask(&world, &two).await.expect("the leader is there again");
-}
-
-#[tokio::test]
-async fn a_remote_refund_reaches_the_bucket() {
-    let (world, one) = World::alone();
-    let two = world.start(2, 1);
-    let client = client(tier(vec![rate("daily", "1/d", 1)], vec![], None));
-    client.ask(&world, &two).await.expect("the unit").refund();
-    until("it came back", || leases_pass(&world, &one, &client)).await;
-    client.ask(&world, &two).await.expect("and this node knows");
-}
-
-fn leases_pass(world: &World, leases: &Leases, client: &Client) -> bool {
-    leases.peek(client.demand(world)).now_or_never().is_some_and(|peeked| peeked.is_ok())
 }
 
 #[tokio::test]
@@ -103,25 +89,26 @@ async fn a_message_that_was_overtaken_is_not_acted_on() {
             number,
             full,
             held,
-            returned: vec![],
             demands: vec![],
+            reports: vec![],
+            ahead: vec![],
         };
         wire::decode::<wire::Answer>(&one.answer(&wire::encode(&ask))).expect("an answer")
     };
     assert_eq!(ask(1, false, vec![]), wire::Answer::SayAll);
-    assert!(matches!(ask(3, true, vec![(7, 1)]), wire::Answer::Decided { .. }));
+    assert!(matches!(ask(3, true, vec![(7, 1)]), wire::Answer::Decided(_)));
     assert_eq!(ask(2, true, vec![(7, 9)]), wire::Answer::Stale);
     assert_eq!(ask(3, true, vec![(7, 9)]), wire::Answer::Stale);
-    assert!(matches!(ask(4, false, vec![]), wire::Answer::Decided { .. }));
+    assert!(matches!(ask(4, false, vec![]), wire::Answer::Decided(_)));
 }
 
 #[tokio::test]
 async fn levels_and_peeks_are_asked_of_the_leader() {
     let (world, one) = World::alone();
     let two = world.start(2, 1);
-    let mut each = rate("each", "1/d", 3);
+    let mut each = rate("each", "3/s", 3);
     each.per = vec![Dimension::Key, Dimension::Route];
-    let client = client(tier(vec![rate("all", "1/d", 5), each], vec![], Some(9)));
+    let client = client(tier(vec![rate("all", "5/s", 5), each], vec![], Some(9)));
     let _grant = client.now(&world, &one).expect("full");
     let route = [client.route.clone()];
     let levels = two.levels(&client.key.account, std::slice::from_ref(&client.key), &route, world.wall()).await;

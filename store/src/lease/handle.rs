@@ -1,0 +1,58 @@
+//! What this room keeps with an account's view: its concurrency and its quotas' slices, found once and not a request.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use super::{group::Group, slice::Slice, units::Entry};
+use crate::{
+    model::Timestamp,
+    view::{AccountView, Policies, QuotaPolicy},
+};
+
+/// An account's, in one group of one node.
+#[derive(Debug)]
+pub(super) struct Handle {
+    group: u64,
+    pub(super) policies: Arc<Policies>,
+    pub(super) units: Arc<Entry>,
+    /// Of each of the policies' quotas, in their order; an override has the slice of what it replaces.
+    slices: Box<[Arc<Slice>]>,
+}
+
+/// Tells groups of one process apart, also those that are gone.
+pub(super) fn next_serial() -> u64 {
+    static SERIAL: AtomicU64 = AtomicU64::new(1);
+    SERIAL.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Handle {
+    /// The account's, from its view or made.
+    pub(super) fn of(group: &Group, account: &AccountView) -> Arc<Self> {
+        let attachment = account.attachment();
+        match attachment.get_or_init(|| Arc::new(Self::new(group, account))) {
+            Some(handle) if handle.group == group.serial => attachment.shared().expect("it is there, of this type"),
+            // A view that several nodes of one process share.
+            _ => Arc::new(Self::new(group, account)),
+        }
+    }
+
+    fn new(group: &Group, account: &AccountView) -> Self {
+        let quotas = account.policies.quotas.iter();
+        Self {
+            group: group.serial,
+            policies: account.policies.clone(),
+            units: group.units.entry(account.number),
+            slices: quotas
+                .map(|policy| group.slice((&account.id, account.number), (&policy.name, policy.number)))
+                .collect(),
+        }
+    }
+
+    /// The quotas in force, with their slices.
+    pub(super) fn quotas(&self, now: Timestamp) -> impl Iterator<Item = (&QuotaPolicy, &Arc<Slice>)> {
+        let all = self.policies.quotas.iter().zip(&self.slices);
+        all.filter_map(move |(policy, slice)| Some((policy.in_force(now)?, slice)))
+    }
+}
