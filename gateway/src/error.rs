@@ -56,6 +56,8 @@ pub enum Fault {
     UpstreamUnreachable(&'static str),
     /// Took the request and broke off before its answer was whole.
     UpstreamBroke,
+    /// What it answered is no HTTP, or more of a head than is read.
+    UpstreamInvalid,
     UpstreamTimeout,
     /// No quorum, overload, drain.
     Unavailable(Unavailable),
@@ -82,7 +84,7 @@ impl Fault {
                 Policy::Quota => Outcome::QuotaExceeded,
                 Policy::Concurrency => Outcome::ConcurrencyExceeded,
             },
-            Self::UpstreamUnreachable(_) | Self::UpstreamBroke => Outcome::UpstreamUnreachable,
+            Self::UpstreamUnreachable(_) | Self::UpstreamBroke | Self::UpstreamInvalid => Outcome::UpstreamUnreachable,
             Self::UpstreamTimeout => Outcome::UpstreamTimeout,
             Self::Unavailable(_) => Outcome::TemporaryReducedCapacity,
             // The request was let through and the client broke it: no code of the contract's table.
@@ -115,7 +117,7 @@ impl Fault {
             Self::BodyStalled => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Refused(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::UpstreamUnreachable(_) | Self::UpstreamBroke => StatusCode::BAD_GATEWAY,
+            Self::UpstreamUnreachable(_) | Self::UpstreamBroke | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -159,6 +161,10 @@ impl Fault {
             }
             Self::UpstreamUnreachable(what) => what,
             Self::UpstreamBroke => "the upstream broke off before its answer was whole",
+            Self::UpstreamInvalid => {
+                "the upstream's answer is not valid HTTP, its head is too large (100 headers, 64 KiB), or it switches \
+                 protocols unasked"
+            }
             Self::UpstreamTimeout => "the upstream did not answer in time",
             Self::Unavailable(unavailable) => return unavailable.reason.clone(),
         };

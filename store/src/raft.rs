@@ -28,6 +28,7 @@ mod tests;
 mod types;
 mod view_lease;
 mod wait;
+mod whole;
 mod wire;
 
 pub(crate) use batcher::{Batcher, Place};

@@ -120,12 +120,19 @@ fn damaged_files_and_those_of_a_newer_version_are_refused_by_name() {
     });
     says(&text, &["newer version", "log format 2", "start that version"]);
 
+    // Without its log, a node would have forgotten its vote, and the rows that its state had not yet kept.
+    let (log, away) = (dir.join("wal"), dir.join("away"));
+    fs::rename(&log, &away).expect("rename");
+    says(&refused(&mut cluster.nodes[0].command()), &["has no log", "from a backup", what_to_do]);
+    fs::remove_dir_all(&log).ok();
+    fs::rename(&away, &log).expect("rename");
+
     let identity = dir.join("node.json");
     let text =
         refused_with(&cluster, &identity, |bytes| *bytes = br#"{"format":2,"node_id":"1","incarnation":1}"#.to_vec());
     says(&text, &["newer version", "format 2", "upgrade"]);
     let text = refused_with(&cluster, &identity, |bytes| bytes.truncate(9));
-    says(&text, &["damaged", "rejoin empty"]);
+    says(&text, &["damaged", "move the whole data directory aside"]);
 
     for group in ["0", "1"] {
         let state = dir.join("groups").join(group).join("state_1");

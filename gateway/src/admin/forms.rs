@@ -185,10 +185,12 @@ fn expires_at(object: &mut Object<'_>, expiry: Expiry) -> Option<Option<Timestam
 
 /// A text that begins with `/`, as paths in routes do.
 pub(crate) fn path(field: Field<'_>) -> Option<String> {
-    field.text("a path that begins with /, without ?, # and spaces, at most 1024 bytes", |text| {
+    field.text("a path that begins with /, without ?, #, spaces and dot segments, at most 1024 bytes", |text| {
         text.starts_with('/')
             && text.len() <= 1_024
             && !text.contains(|c: char| c == '?' || c == '#' || c.is_whitespace() || c.is_control())
+            // Requests with them are refused, so none could ever match.
+            && !text.split('/').any(|segment| segment == "." || segment == "..")
     })
 }
 

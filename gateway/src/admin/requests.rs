@@ -117,9 +117,9 @@ fn query(params: &mut Params) -> RowQuery {
 
 fn filter(params: &mut Params) -> RowQuery {
     let outcomes = Outcome::ALL.map(|outcome| (outcome.as_str(), outcome));
-    let status = params.parsed("status", "an HTTP status from 100 to 599");
-    if status.is_some_and(|status| !(100..=599).contains(&status)) {
-        params.refuse("status", "does not fit; expected an HTTP status from 100 to 599");
+    let status = params.parsed("status", "an HTTP status from 100 to 999");
+    if status.is_some_and(|status| !(100..=999).contains(&status)) {
+        params.refuse("status", "does not fit; expected an HTTP status from 100 to 999");
     }
     RowQuery {
         account: params.slug("account").map(AccountId::from),

@@ -4,6 +4,18 @@ use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive, path::Path};
 
 use super::{Error, List, Settings, peers};
 
+/// Headers that no key may be in: HTTP itself, or what upstreams are told, needs them.
+const NOT_FOR_KEYS: [&str; 9] = [
+    "host",
+    "connection",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+    "te",
+    "upgrade",
+    "expect",
+    "x-request-id",
+];
 /// Longest node or region name.
 const MAX_NAME_CHARS: usize = 63;
 
@@ -158,6 +170,11 @@ fn lists(settings: &Settings, reasons: &mut Vec<String>) {
     for header in &settings.key_headers.0 {
         if header.parse::<http::HeaderName>().is_err() {
             reasons.push(format!("key_headers: {header:?} is not a header's name: expected one like x-api-key"));
+        }
+        if NOT_FOR_KEYS.iter().any(|other| header.eq_ignore_ascii_case(other)) {
+            reasons.push(format!(
+                "key_headers: {header} has a meaning of its own and would be taken out of every request: choose another"
+            ));
         }
     }
     for set in &settings.compat_headers.0 {

@@ -1,6 +1,6 @@
 //! What an entry can be: how its text is read and what is said when it cannot be.
 
-use std::{convert::Infallible, fmt, net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use serde::Deserialize;
 
@@ -51,9 +51,17 @@ impl Entry for PathBuf {
 pub struct List(pub Vec<String>);
 
 impl FromStr for List {
-    type Err = Infallible;
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Self(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()))
+    type Err = String;
+    /// Nothing at all is an empty list; an item that is empty is a mistake (a variable that was not set, mostly).
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        let items: Vec<_> = text.split(',').map(|item| item.trim().to_owned()).collect();
+        if items.iter().any(String::is_empty) {
+            return Err(format!("an item of {text:?} is empty; expected {}", Self::FORM));
+        }
+        Ok(Self(items))
     }
 }
 

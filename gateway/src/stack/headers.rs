@@ -23,6 +23,11 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Fault> {
     if headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH) {
         return Err(Fault::BadRequest("both Content-Length and Transfer-Encoding"));
     }
+    // Any other coding would end here with its header and reach the upstream as if there had been none.
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if codings.any(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")) {
+        return Err(Fault::BadRequest("a Transfer-Encoding other than chunked"));
+    }
     if request.version() <= Version::HTTP_11 {
         let mut hosts = headers.get_all(header::HOST).iter();
         let first = hosts.next();
@@ -32,11 +37,19 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Fault> {
         if first.is_none() && request.version() == Version::HTTP_11 {
             return Err(Fault::BadRequest("no Host"));
         }
+        if first.is_some_and(|host| !host.as_bytes().iter().all(|byte| is_host(*byte))) {
+            return Err(Fault::BadRequest("a Host that is no host and port"));
+        }
     }
     if has_dot_segment(request.uri().path()) {
         return Err(Fault::BadRequest("dot segments in the path"));
     }
     Ok(())
+}
+
+/// Whether a byte may stand in `uri-host [ ":" port ]` (RFC 3986 §3.2.2).
+fn is_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(&byte)
 }
 
 /// Whether a path has a `.` or `..` segment, also one in percent-encoding: an upstream that resolves it would serve what no
@@ -86,6 +99,14 @@ pub(crate) fn to_upstream<L: Ledger>(parts: &mut Parts, entry: &Entry<L>, upgrad
         headers.insert(X_FORWARDED_HOST, host);
     }
     append_list(headers, header::VIA, &VIA_US);
+}
+
+/// Has a body of unknown length sent in chunks. The HTTP/1 client does so by itself for most methods, and for `GET`, `HEAD`
+/// and `CONNECT`, which nearly always come without a body, would leave it out.
+pub(crate) fn frame(headers: &mut HeaderMap, body: &impl http_body::Body) {
+    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
 }
 
 /// Makes the upstream's headers the client's, in place.

@@ -30,7 +30,11 @@ impl<L: Ledger, B: Inbound, S: Link<L, Request<Upload<B>>>> Link<L, Request<B>> 
         let upgrade = entry.upgrade.is_some() && headers::wants_upgrade(&parts.headers);
         let (trace_id, traceparent) = trace::continue_or_start(&parts.headers, &entry.shared.ids);
         entry.trace_id = trace_id;
+        if !upgrade {
+            entry.upgrade = None;
+        }
         headers::to_upstream(&mut parts, entry, upgrade);
+        headers::frame(&mut parts.headers, &body);
         trace::insert(&mut parts.headers, traceparent);
         parts.uri = origin_form(&parts.uri, entry.route().route.strip_prefix.as_deref());
         parts.version = Version::HTTP_11;

@@ -27,6 +27,10 @@ pub(crate) fn insert(
     policies: &Policies,
     compat: CompatHeaders,
 ) {
+    // What an upstream says of limits of its own is not what this client has with us.
+    for name in [RATELIMIT_POLICY, RATELIMIT, X_RATE_LIMIT_REMAINING, X_QUOTA_REMAINING, X_QUOTA_PERIOD_END] {
+        headers.remove(name);
+    }
     let Some(standings) = standings.filter(|standings| !standings.is_empty()) else {
         let policy = from_policies(policies);
         if !policy.is_empty() {

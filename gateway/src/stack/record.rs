@@ -106,7 +106,7 @@ async fn refuse<L: Ledger, B: Inbound>(mut entry: Entry<L>, fault: Fault) -> Res
     };
     if place == Place::OwnRow {
         let completion = match fault {
-            Fault::UpstreamBroke => Completion::UpstreamAbort,
+            Fault::UpstreamBroke | Fault::UpstreamInvalid => Completion::UpstreamAbort,
             Fault::BodyBroken | Fault::BodyStalled => Completion::ClientAbort,
             _ => Completion::Complete,
         };

@@ -30,7 +30,7 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// Bytes so far.
+    /// Bytes so far that may go up; never more than the limit.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -107,11 +107,12 @@ impl<B: Inbound> Running<B> {
         match frame {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                let sum = self.meter.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-                if sum > self.meter.limit {
+                // What is too much goes nowhere and is not counted: a quota was reserved up to the limit, and no further.
+                if bytes > self.meter.limit - self.meter.bytes() {
                     self.end(TOO_LARGE);
                     return Poll::Ready(Some(Err(UploadError)));
                 }
+                self.meter.bytes.fetch_add(bytes, Ordering::Relaxed);
                 if self.inner.is_end_stream() {
                     self.end(FINISHED);
                 }

@@ -25,7 +25,7 @@ use super::{
     entry::{Entry, micros},
     link::Link,
 };
-use crate::error::Fault;
+use crate::error::{Fault, SWITCHING_PROTOCOLS};
 
 /// A pooled connection that was idle for longer may have been closed by the upstream at this very moment: a request
 /// without a body is kept in copy, to be sent again on a fresh one.
@@ -79,6 +79,11 @@ impl<L: Ledger, B: Inbound> Link<L, Request<Upload<B>>> for Upstream<B> {
             let called = Instant::now();
             let before = entry.called.replace(called);
             match send(&mut connection, request, entry, timeout).await {
+                // Another protocol, for which nobody asked.
+                Sent::Answered(response) if response.status() == SWITCHING_PROTOCOLS && entry.upgrade.is_none() => {
+                    entry.upstream_us = micros(called);
+                    return Err(Fault::UpstreamInvalid);
+                }
                 Sent::Answered(response) => {
                     entry.upstream_us = micros(called);
                     entry.shared.telemetry.upstream.record(called.elapsed());
@@ -107,6 +112,10 @@ impl<L: Ledger, B: Inbound> Link<L, Request<Upload<B>>> for Upstream<B> {
                         None => return Err(Fault::UpstreamBroke),
                     }
                 }
+                Sent::Invalid => {
+                    entry.upstream_us = micros(called);
+                    return Err(Fault::UpstreamInvalid);
+                }
                 Sent::Lapsed => {
                     entry.upstream_us = micros(called);
                     return Err(Fault::Unavailable(Unavailable {
@@ -128,6 +137,7 @@ enum Sent<B: Inbound> {
     Answered(Response<Incoming>),
     Unsent(Request<Upload<B>>),
     Broke,
+    Invalid,
     TimedOut,
     Lapsed,
 }
@@ -150,6 +160,7 @@ async fn send<L: Ledger, B: Inbound>(
                 Ok(response) => Sent::Answered(response),
                 Err(mut error) => match error.take_message() {
                     Some(request) => Sent::Unsent(request),
+                    None if error.error().is_parse() || error.error().is_parse_too_large() => Sent::Invalid,
                     None => Sent::Broke,
                 },
             });

@@ -43,7 +43,7 @@ pub(crate) enum IdentityError {
     #[error("{path} was written by a newer version (format {found}, this build knows {FORMAT}); upgrade this node")]
     Newer { path: PathBuf, found: u32 },
     #[error(
-        "{path} is damaged ({error}); restore it, or move the whole data directory away and let the node rejoin empty"
+        "{path} is damaged ({error}); restore it from a backup, or, where other nodes hold the data, move the whole data directory aside and let this node join them with an empty one"
     )]
     Damaged { path: PathBuf, error: String },
 }

@@ -25,6 +25,7 @@ use super::{
     peers::Peers,
     room, server,
     wait::{ProposeError, Wait},
+    whole,
     wire::{Fault, Kind, Leader, Status},
 };
 use crate::{
@@ -62,6 +63,12 @@ pub(crate) enum StartError {
         .path.display()
     )]
     Room { path: PathBuf, free_mib: u64, needed_mib: u64 },
+    #[error(
+        "{} {lacks}; restore the data directory from a backup, or, where other nodes hold the data, move it aside and let \
+         this node join them with an empty one",
+        .path.display()
+    )]
+    Lost { path: PathBuf, lacks: String },
     #[error("listen for peers on {addr}: {error}; is another process using it? Choose another --peer-addr")]
     Listen { addr: SocketAddr, error: io::Error },
     #[error("start raft group {group}: {error}")]
@@ -103,6 +110,7 @@ impl Node {
     ) -> Result<Arc<Self>, StartError> {
         let identity = Identity::open(&settings.data_dir)?;
         room::check(&settings.data_dir)?;
+        whole::check_files(&settings.data_dir)?;
         let listener = TcpListener::bind(settings.listen)
             .await
             .map_err(|error| StartError::Listen { addr: settings.listen, error })?;
@@ -139,6 +147,7 @@ impl Node {
             let opened = tokio::task::spawn_blocking(move || State::open(&dir, id, options)).await;
             let raft = |error| StartError::Raft { group: id, error };
             let state = Arc::new(opened.map_err(|error| raft(io::Error::other(error)))??);
+            whole::check_group(&settings.data_dir, id, &wal.group(id), &state.applied())?;
             prepare(id, &state).map_err(|error| raft(io::Error::other(error)))?;
             let wait_durable: WaitDurable = {
                 let wal = wal.clone();

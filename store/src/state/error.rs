@@ -45,7 +45,7 @@ pub enum OpenError {
         expected: u32,
     },
     /// Damaged beyond what recovery mends.
-    #[error("{} is damaged ({what}): move the data directory away and let the node join again with an empty one", path.display())]
+    #[error("{} is damaged ({what}): restore the data directory from a backup, or, where other nodes hold the data, move it aside and let this node join them with an empty one", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

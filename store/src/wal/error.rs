@@ -8,8 +8,8 @@ use std::{
 use crate::model::GroupId;
 
 /// What to do about a log that cannot be trusted; the end of every refusal.
-pub(super) const REJOIN: &str =
-    "nothing was changed; stop the node, remove its data directory, and let it rejoin the cluster with an empty one";
+pub(super) const REJOIN: &str = "nothing was changed; restore the directory from a backup, or, where other nodes hold the data, move it aside (keep it) and \
+     let the node join them with an empty one";
 
 /// Why [`super::Wal::append`] took nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

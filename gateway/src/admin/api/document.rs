@@ -187,7 +187,7 @@ impl Text {
             Self::Name => name(),
             Self::Slug => slug(),
             Self::Time => time(),
-            Self::Status => whole(100, 599),
+            Self::Status => whole(100, 999),
             Self::OneOf(texts) => one_of(texts),
             Self::Outcome => views::outcome(),
             Self::AuditPlace => pattern("^[0-9]{1,18}-[0-9]{1,9}$"),

@@ -237,6 +237,8 @@ async fn body_too_large_is_413_declared_or_chunked() {
     let rows = rig.ledger.rows();
     assert_eq!(outcomes(&rows), [(Outcome::BodyTooLarge, 413), (Outcome::BodyTooLarge, 413), (Outcome::Admitted, 200)]);
     assert_eq!(rows[2].bytes_in, 5);
+    // No more is charged than was reserved, however much came in one piece.
+    assert!(rows[1].bytes_in <= 10, "{}", rows[1].bytes_in);
 }
 
 #[tokio::test]

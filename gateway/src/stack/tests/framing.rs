@@ -20,6 +20,9 @@ async fn ambiguous_framing_is_400_and_goes_nowhere() {
         "POST / HTTP/1.1\r\nHost: a\r\nKEYContent-Length: -1\r\n\r\nhello",
         "POST / HTTP/1.1\r\nHost: a\r\nKEYTransfer-Encoding: gzip\r\n\r\nhello",
         "POST / HTTP/1.1\r\nHost: a\r\nKEYTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nKEYTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nKEYTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a b/@c\r\nKEY\r\n",
         "POST / HTTP/1.0\r\nHost: a\r\nKEYTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         // A folded line, a space before the colon, a bare CR, a missing colon.
         "GET / HTTP/1.1\r\nHost: a\r\nKEYX-Fold: one\r\n two\r\n\r\n",

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use store::model::{Outcome, Target};
 use tokio::io::AsyncWriteExt;
 
-use super::harness::{Act, body, header, ok, read_until, request, rig, rig_with, status, write};
+use super::harness::{Act, body, header, ok, problem, read_until, request, rig, rig_with, status, write};
 use crate::stack::{Client, CompatHeaders, Rejections, Settings, Stack};
 
 #[tokio::test]
@@ -214,4 +214,43 @@ async fn stack_is_a_tower_service_of_any_body() {
     assert_eq!(body, "found");
     let row = rig.ledger.row().await;
     assert_eq!((row.client_ip, row.outcome), (Some([10, 0, 0, 1].into()), Outcome::Admitted));
+}
+
+#[tokio::test]
+async fn a_body_of_unknown_length_goes_up_with_any_method() {
+    let mut rig = rig(ok("hi")).await;
+    for method in ["GET", "HEAD", "DELETE", "POST"] {
+        let headers = "Connection: close\r\nTransfer-Encoding: chunked\r\n";
+        let answer = rig.send(&request(method, "/", &rig.key, headers, "5\r\nhello\r\n0\r\n\r\n")).await;
+        assert_eq!(status(&answer), 200, "{method}: {answer}");
+        let got = rig.got().await;
+        assert_eq!(
+            (got.body.as_slice(), got.header("transfer-encoding")),
+            (&b"hello"[..], Some("chunked")),
+            "{method}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn another_protocol_that_nobody_asked_for_and_what_is_no_http_are_502() {
+    for answer in [
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n",
+        "nonsense\r\n\r\n",
+    ] {
+        let rig = rig(vec![write(answer)]).await;
+        let refused = rig.get("/", "").await;
+        assert_eq!(status(&refused), 502, "{answer:?}: {refused}");
+        assert!(problem(&refused)["detail"].as_str().is_some_and(|text| text.contains("not valid HTTP")), "{refused}");
+        let row = rig.ledger.row().await;
+        assert_eq!((row.status, row.outcome), (502, Outcome::UpstreamUnreachable), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn limits_of_the_upstream_are_not_the_clients() {
+    let rig = rig(vec![write("HTTP/1.1 200 OK\r\nRateLimit: \"fake\";r=1\r\nContent-Length: 0\r\n\r\n")]).await;
+    let answer = rig.get("/", "").await;
+    assert!(status(&answer) == 200 && !answer.contains("fake"), "{answer}");
 }

@@ -72,7 +72,7 @@ fn damaged_files_are_refused_by_name() {
         fs::write(&main, &bent).expect("written");
         let error = refused(dir.path(), 1);
         assert!(matches!(&error, OpenError::Damaged { path, .. } if *path == main), "{from}..{to}: {error}");
-        assert!(error.to_string().contains("join again"), "{error}");
+        assert!(error.to_string().contains("join them"), "{error}");
     }
 }
 

@@ -54,7 +54,7 @@ fn check(disk: &FaultDisk, file: &Path, allowed: &[Contents], what: &str) -> boo
             let message = refusal.to_string();
             assert!(matches!(refusal, OpenError::Damaged { .. }), "{what}: {message}");
             assert!(message.contains(file.to_str().unwrap()) && message.contains("offset"), "{what}: {message}");
-            assert!(message.contains("remove its data directory"), "{what}: {message}");
+            assert!(message.contains("move it aside"), "{what}: {message}");
             false
         }
     }
