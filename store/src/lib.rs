@@ -3,10 +3,11 @@
 //! [`Store`] is the handle: open it, ask [`Store::directory`] and [`Store::leases`] on the request path (memory only), hand
 //! in each request's row and wait for its quorum, and read and write the metadata.
 //!
-//! Imports go down only: `model` ◂ `wal`, `state` ◂ `raft` ◂ `lease`, `view` ◂ this page.
+//! Imports go down only: `platform` ◂ `model` ◂ `wal`, `state` ◂ `raft` ◂ `lease`, `view` ◂ this page.
 
 pub mod lease;
 pub mod model;
+mod platform;
 mod raft;
 pub mod state;
 mod store;
@@ -14,6 +15,8 @@ pub mod view;
 pub mod wal;
 
 pub use raft::PeerTls;
+#[cfg(feature = "simulation")]
+pub use store::simulation;
 pub use store::{
     ClusterStatus, CommitError, Followed, GroupStatus, LimitsNow, MemberStatus, OpenError, PolicyNow, ReadError,
     Readiness, RowPage, RowPermit, RowQuery, Settings, Store, Unavailable, UsageBy, UsagePoint, UsageQuery, UsageStep,

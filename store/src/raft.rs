@@ -32,7 +32,8 @@ mod whole;
 mod wire;
 
 pub(crate) use batcher::{Batcher, Place};
-pub(crate) use group::lease_clock_ns;
+#[cfg(feature = "simulation")]
+pub(crate) use group::Group;
 pub use lane::PeerTls;
 pub(crate) use node::{Node, NodeSettings};
 pub(crate) use view_lease::VIEW_LEASE;

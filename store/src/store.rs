@@ -6,6 +6,8 @@ mod gauges;
 mod ledger;
 mod meta;
 mod rows;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod status;
 mod upkeep;
 
@@ -27,8 +29,9 @@ use crate::{
         Token, Upstream,
     },
     raft::{Batcher, Node, NodeSettings, PeerTls, Wait},
-    state::{Change, State, StateError},
+    state::{self, Change, State, StateError},
     view::{Directory, Edit},
+    wal,
 };
 
 /// How to open a node's store.
@@ -81,6 +84,18 @@ impl Store {
     /// # Errors
     /// [`OpenError`], with what to do about it.
     pub async fn open(settings: Settings) -> Result<Self, OpenError> {
+        Self::open_on(settings, Arc::new(wal::RealDisk), Arc::new(state::Disk)).await
+    }
+
+    /// As [`Store::open`], on other disks: the log's, and the states'.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn open_on(
+        settings: Settings,
+        disk: Arc<dyn wal::Disk>,
+        files: Arc<dyn state::Files>,
+    ) -> Result<Self, OpenError> {
         let directory = Arc::new(Directory::default());
         let node = Node::start(
             NodeSettings {
@@ -91,6 +106,8 @@ impl Store {
                 join: settings.join,
                 voters: settings.voters,
                 retention_days: settings.log_retention_days,
+                disk,
+                files,
             },
             |group, state| {
                 if group == GroupId::META { feed(&directory, state) } else { Ok(()) }

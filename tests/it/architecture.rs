@@ -11,14 +11,16 @@ use std::{
 
 /// Rooms of the store and what each may import: only what is below it.
 const STORE: &[(&str, &[&str])] = &[
-    ("model", &[]),
-    ("wal", &["model"]),
-    ("state", &["model"]),
-    ("raft", &["model", "wal", "state"]),
+    // The operating system, or the simulation in its place: below all others.
+    ("platform", &[]),
+    ("model", &["platform"]),
+    ("wal", &["model", "platform"]),
+    ("state", &["model", "platform"]),
+    ("raft", &["model", "wal", "state", "platform"]),
     ("view", &["model"]),
-    ("lease", &["model", "view"]),
+    ("lease", &["model", "view", "platform"]),
     // The handle is the store's top.
-    ("store", &["model", "wal", "state", "raft", "view", "lease"]),
+    ("store", &["model", "wal", "state", "raft", "view", "lease", "platform"]),
 ];
 
 /// Rooms of the gateway and what each may import. They meet in `app`; `demo` is a user who starts nodes (`app`) and then

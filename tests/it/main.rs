@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "tests say what they say in their names")]
 
 mod architecture;
+mod build;
 mod contract;
 mod crash;
 mod disk;

@@ -1,13 +1,19 @@
 //! What the whole-system tests are made of: real `tollgate` processes, a controllable upstream, clients.
 //!
-//! Everything drives the product from outside, through the contract; only the store bench links the store.
+//! Everything drives the product from outside, through the contract; only the store bench and the simulation link the store.
 
 mod admin;
 mod authority;
 mod disk;
+#[cfg(feature = "simulation")]
+pub mod invariants;
 mod load;
 mod node;
+mod program;
 mod raw;
+pub mod seeds;
+#[cfg(feature = "simulation")]
+pub mod sim;
 mod time;
 mod upstream;
 mod wait;

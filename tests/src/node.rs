@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use crate::{Admin, until};
+use crate::{Admin, program, until};
 
 /// The admin token that every test cluster is made with.
 const TOKEN_FILE: &str = "admin-token";
@@ -28,12 +28,9 @@ pub fn binary() -> PathBuf {
         if let Some(path) = std::env::var_os("GATEWAY_BINARY") {
             return path.into();
         }
-        // <target>/<profile>/deps/it-0123456789abcdef, or <target>/<profile>/a-bench
-        let own = std::env::current_exe().expect("a test knows its executable");
-        let parent = own.parent().expect("an executable is in a directory");
-        let dir = if parent.ends_with("deps") { parent.parent().expect("deps is in a profile") } else { parent };
-        if !is_fresh(dir) {
-            build(dir);
+        let dir = program::directory();
+        if !is_fresh(&dir) {
+            assert!(program::build("tollgate", &[]), "no tollgate binary; or name one in GATEWAY_BINARY");
         }
         dir.join("tollgate")
     };
@@ -57,20 +54,6 @@ fn is_fresh(dir: &Path) -> bool {
         }
     }
     true
-}
-
-fn build(dir: &Path) {
-    let profile = match dir.file_name().and_then(OsStr::to_str).expect("a profile's directory has a name") {
-        "debug" => "dev",
-        profile => profile,
-    };
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-    // `--workspace` for the same features, and so the same builds of all dependencies, as the tests have.
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--workspace", "--bin", "tollgate", "--profile", profile]).current_dir(root);
-    cargo.arg("--target-dir").arg(dir.parent().expect("a profile is in a target directory"));
-    let status = cargo.status().unwrap_or_else(|error| panic!("run {cargo:?}: {error}"));
-    assert!(status.success(), "no tollgate binary: {cargo:?} failed; or name one in GATEWAY_BINARY");
 }
 
 /// What every program may want of its environment: where programs are, where files may be, how much a panic says.

@@ -1,7 +1,10 @@
 //! Second link: the key, its state, its expiry, and the networks it may come from.
 
 use http::{HeaderMap, HeaderName, Request, header};
-use store::model::{AccountState, KeyHash, KeyState, Secret, SecretKind};
+use store::{
+    model::{AccountState, KeyHash, KeyState, Secret, SecretKind},
+    view::FoundKey,
+};
 
 use super::{Inbound, Ledger, entry::Entry, link::Link};
 use crate::error::Fault;
@@ -35,23 +38,41 @@ fn authenticate<L: Ledger, B>(entry: &mut Entry<L>, request: &Request<B>) -> Res
         shared.ledger.check(entry.view).map_err(Fault::Unavailable)?;
         return Err(Fault::UnknownKey);
     };
-    let (state, account_state, expires_at) = (key.state, key.account.state, key.expires_at);
-    let allowed = key.allowed_ips.is_empty() || {
-        let ip = entry.client.ip.to_canonical();
-        key.allowed_ips.iter().any(|net| net.contains(&ip))
-    };
+    let verdict = judge(entry, &key);
     entry.know(key, hash, request);
+    verdict
+}
 
-    match (state, account_state) {
+/// Whether a request may use its key.
+fn judge<L: Ledger>(entry: &Entry<L>, key: &FoundKey) -> Result<(), Fault> {
+    match (key.state, key.account.state) {
         (KeyState::Revoked, _) => return Err(Fault::RevokedKey),
         (KeyState::Disabled, _) => return Err(Fault::KeyDisabled),
         (KeyState::Active, AccountState::Suspended) => return Err(Fault::AccountSuspended),
         (KeyState::Active, AccountState::Active) => {}
     }
-    if expires_at.is_some_and(|at| at <= entry.ts) {
+    if key.expires_at.is_some_and(|at| at <= entry.ts) {
         return Err(Fault::ExpiredKey);
     }
+    let allowed = key.allowed_ips.is_empty() || {
+        let ip = entry.client.ip.to_canonical();
+        key.allowed_ips.iter().any(|net| net.contains(&ip))
+    };
     if allowed { Ok(()) } else { Err(Fault::IpNotAllowed) }
+}
+
+/// Looks the key of a request up again that has waited since, and judges by it.
+pub(super) fn look_again<L: Ledger>(entry: &mut Entry<L>) -> Result<(), Fault> {
+    entry.view = entry.shared.ledger.view();
+    let known = entry.known.as_ref().expect("the links below auth have a key");
+    let Some(key) = entry.shared.ledger.key(&known.hash) else {
+        entry.shared.ledger.check(entry.view).map_err(Fault::Unavailable)?;
+        // It was known: its account is gone.
+        return Err(Fault::RevokedKey);
+    };
+    let verdict = judge(entry, &key);
+    entry.known.as_mut().expect("as above").key = key;
+    verdict
 }
 
 /// The first configured header that is there decides. `Authorization` is a key's place only as `Bearer`; another scheme, and

@@ -1,10 +1,25 @@
 //! Fourth link: a place in the commit queue, then a unit of concurrency, rates and quotas; all or none.
 
-use http::Request;
-use store::lease::{Demand, Denied};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
-use super::{Inbound, Ledger, entry::Entry, link::Link};
+use http::Request;
+use store::{
+    Unavailable,
+    lease::{Demand, Denied},
+};
+
+use super::{Inbound, Ledger, auth, entry::Entry, link::Link, route};
 use crate::error::Fault;
+
+/// A request that waits for units while its policies change asks again under the new ones, so often at the most.
+const ROUNDS: u32 = 3;
+/// What a client is told then.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The link.
 #[derive(Debug)]
@@ -24,25 +39,67 @@ impl<L: Ledger, B: Inbound, S: Link<L, Request<B>>> Link<L, Request<B>> for Limi
     async fn call(&self, entry: &mut Entry<L>, request: Request<B>) -> Result<S::Response, Fault> {
         // First make sure that a row can be committed (P5), so that no unit is spent in vain.
         let permit = entry.shared.ledger.permit(&entry.key().account.id, entry.view).map_err(Fault::Unavailable)?;
-        let declared = request.body().size_hint().exact();
-        let demand = Demand {
-            key: entry.key(),
-            route: entry.route(),
-            content_bytes: declared.unwrap_or(entry.max_body_bytes),
-            cost: entry.cost(),
-            now: entry.ts,
-        };
-        let grant = entry.shared.ledger.acquire(demand).await.map_err(|denied| match denied {
-            Denied::Refused(refusal) => Fault::Refused(refusal),
-            Denied::Unavailable(unavailable) => Fault::Unavailable(unavailable),
-        })?;
-        entry.permit = Some(permit);
-        entry.grant = Some(grant);
-        // Units may have been waited for, and the key revoked meanwhile: this is the instant of admission (P3).
-        if let Err(unavailable) = entry.shared.ledger.check(entry.view) {
+        let mut rounds = 0;
+        loop {
+            let declared = request.body().size_hint().exact();
+            let waited = acquire(entry, declared).await?;
+            // The instant of admission (P3). What was looked up before a wait may have been revoked, lowered, or taken away
+            // since, and that write been answered.
+            let stands = if waited { is_unchanged(entry, &request) } else { Ok(true) };
+            let view = entry.view;
+            match stands
+                .and_then(|is_same| entry.shared.ledger.check(view).map(|()| is_same).map_err(Fault::Unavailable))
+            {
+                Ok(true) => break,
+                Ok(false) if rounds < ROUNDS => rounds += 1,
+                Ok(false) => {
+                    entry.refund();
+                    let reason = "the policies changed again and again while the request waited".to_owned();
+                    return Err(Fault::Unavailable(Unavailable { reason, retry_after: AGAIN }));
+                }
+                Err(fault) => {
+                    entry.refund();
+                    return Err(fault);
+                }
+            }
             entry.refund();
-            return Err(Fault::Unavailable(unavailable));
         }
+        entry.permit = Some(permit);
         self.inner.call(entry, request).await
     }
+}
+
+/// Takes the units of a request with a body of so many bytes; whether they were waited for.
+async fn acquire<L: Ledger>(entry: &mut Entry<L>, declared: Option<u64>) -> Result<bool, Fault> {
+    let demand = Demand {
+        key: entry.key(),
+        route: entry.route(),
+        content_bytes: declared.unwrap_or(entry.max_body_bytes),
+        cost: entry.cost(),
+        now: entry.ts,
+    };
+    let mut waited = false;
+    let grant = {
+        let mut acquiring = pin!(entry.shared.ledger.acquire(demand));
+        let polled = poll_fn(|context| {
+            let polled = acquiring.as_mut().poll(context);
+            waited |= polled.is_pending();
+            polled
+        });
+        polled.await
+    };
+    entry.grant = Some(grant.map_err(|denied| match denied {
+        Denied::Refused(refusal) => Fault::Refused(refusal),
+        Denied::Unavailable(unavailable) => Fault::Unavailable(unavailable),
+    })?);
+    Ok(waited)
+}
+
+/// Looks key and route up again, and judges the request by them; whether account, policies and route are the same still.
+fn is_unchanged<L: Ledger, B: Inbound>(entry: &mut Entry<L>, request: &Request<B>) -> Result<bool, Fault> {
+    let (account, route) = (entry.key().account.clone(), entry.route.clone());
+    auth::look_again(entry)?;
+    route::find(entry, request)?;
+    let is_same_route = route.zip(entry.route.as_ref()).is_some_and(|(before, now)| Arc::ptr_eq(&before, now));
+    Ok(is_same_route && Arc::ptr_eq(&account, &entry.key().account))
 }

@@ -26,7 +26,8 @@ impl<L: Ledger, B: Inbound, S: Link<L, Request<B>>> Link<L, Request<B>> for Rout
     }
 }
 
-fn find<L: Ledger, B: Inbound>(entry: &mut Entry<L>, request: &Request<B>) -> Result<(), Fault> {
+/// Finds the route, and judges whether the request may use it.
+pub(super) fn find<L: Ledger, B: Inbound>(entry: &mut Entry<L>, request: &Request<B>) -> Result<(), Fault> {
     let host = host(request);
     let lower;
     let host = match host {

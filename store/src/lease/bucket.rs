@@ -20,7 +20,10 @@ use super::{
     debt::{self, Slow},
     few::Few,
 };
-use crate::model::{Gcra, Refused};
+use crate::{
+    model::{Gcra, Refused},
+    platform::planted,
+};
 
 const SHARDS: usize = 64;
 /// A shard is swept for full buckets when it has grown to this, and then when it has doubled.
@@ -286,7 +289,9 @@ impl Buckets {
 impl Bucket {
     /// Whether so many units are there that nobody holds, and may be spent.
     fn check(&self, units: u64, now_ns: u64) -> Result<(), Short> {
-        let cost_ns = self.gcra.emission_ns.saturating_mul(self.out.saturating_add(units));
+        let units = if planted!(GrantsOneTooMany) { units - 1 } else { units };
+        let out = if planted!(ForgetsLent) { 0 } else { self.out };
+        let cost_ns = self.gcra.emission_ns.saturating_mul(out.saturating_add(units));
         let after_ns = self.tat_ns.max(now_ns).saturating_add(cost_ns);
         if after_ns > now_ns.saturating_add(self.gcra.capacity_ns) {
             return Err(Short::Refused);
@@ -304,6 +309,9 @@ impl Bucket {
 
     fn unspend(&mut self, taken_ns: u64, now_ns: u64) {
         let passed_ns = now_ns.saturating_sub(taken_ns);
+        if planted!(RefundsTwice) {
+            self.tat_ns = self.tat_ns.saturating_sub(self.gcra.emission_ns);
+        }
         self.tat_ns = self.tat_ns.saturating_sub(self.gcra.emission_ns.saturating_sub(passed_ns));
     }
 

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     model::{AccountId, GroupId, Name, NodeId},
+    platform::planted,
     view::number,
 };
 
@@ -171,12 +172,13 @@ impl Group {
         self.purses.clear();
         let unheard: HashSet<_> =
             if leadership.fresh { HashSet::new() } else { self.authority.peers(self.id).into_iter().collect() };
-        let opens_ns = if leadership.fresh { 0 } else { leadership.since_ns.saturating_add(with_drift(LENT_FOR_NS)) };
+        let starts_full = leadership.fresh || planted!(StartsLeaderFull);
+        let opens_ns = if starts_full { 0 } else { leadership.since_ns.saturating_add(with_drift(LENT_FOR_NS)) };
         let (authority, id) = (self.authority.clone(), self.id);
         let reign = Arc::new(Reign {
             leadership,
             buckets: Buckets::new(
-                (!leadership.fresh).then_some(opens_ns),
+                (!starts_full).then_some(opens_ns),
                 Arc::new(move |bucket| debt::newest(&*authority, id, bucket)),
             ),
             opens_ns,

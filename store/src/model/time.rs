@@ -1,9 +1,11 @@
 //! Wall-clock time as it is stored: microseconds since 1970, UTC.
 
-use std::{fmt, str::FromStr, time::SystemTime};
+use std::{fmt, str::FromStr};
 
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::platform;
 
 /// Microseconds since 1970-01-01T00:00:00Z. Its outside form is RFC 3339 in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Encode, Decode)]
@@ -13,8 +15,7 @@ pub struct Timestamp(#[n(0)] pub i64);
 impl Timestamp {
     /// The system's clock. Store code takes the time as an argument; only edges call this.
     pub fn now() -> Self {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Self(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+        Self(i64::try_from(platform::wall_clock().as_micros()).unwrap_or(i64::MAX))
     }
 
     /// Whole seconds since 1970, rounded down.

@@ -36,6 +36,7 @@ use super::{
 };
 use crate::{
     model::{GroupId, NodeId, NodeInfo, Reply},
+    platform::{lease_clock_ns, planted},
     state::State,
     wal::Wal,
 };
@@ -94,12 +95,6 @@ pub(crate) struct Granting {
     pub(crate) since_ns: u64,
     /// The group's first leadership: nobody can have granted before.
     pub(crate) first: bool,
-}
-
-/// The lease clock: `CLOCK_BOOTTIME`, which neither stops nor jumps.
-pub(crate) fn lease_clock_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
 impl Group {
@@ -328,6 +323,9 @@ impl Group {
 
     /// Waits until this replica has everything that was committed before the call (ReadIndex, Raft dissertation 6.4).
     pub(crate) async fn barrier(&self, deadline: Duration) -> Result<(), String> {
+        if planted!(ReadsWithoutIndex) {
+            return Ok(());
+        }
         let until = Instant::now() + deadline;
         loop {
             let left = until.saturating_duration_since(Instant::now());

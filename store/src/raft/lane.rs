@@ -18,11 +18,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use rustls::{ClientConfig, ServerConfig, pki_types::ServerName};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpStream, tcp},
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+use crate::platform::net::{OwnedReadHalf, OwnedWriteHalf, TcpStream};
 
 /// A peer that does not finish its TLS handshake by then is hung up on.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
@@ -147,14 +146,14 @@ impl Stream {
 /// What is read.
 #[derive(Debug)]
 pub(super) enum ReadHalf {
-    Plain(tcp::OwnedReadHalf),
+    Plain(OwnedReadHalf),
     Tls(tokio::io::ReadHalf<TlsStream<TcpStream>>),
 }
 
 /// What is written. TLS keeps what does not fill a record until it is flushed: whoever writes must flush.
 #[derive(Debug)]
 pub(super) enum WriteHalf {
-    Plain(tcp::OwnedWriteHalf),
+    Plain(OwnedWriteHalf),
     Tls(tokio::io::WriteHalf<TlsStream<TcpStream>>),
 }
 

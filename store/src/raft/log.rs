@@ -7,6 +7,8 @@ use std::{
     fmt::Debug,
     io,
     ops::{Bound, RangeBounds},
+    path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,7 +24,8 @@ use super::{
 };
 use crate::{
     model::GroupId,
-    wal::{Record, Wal},
+    platform::planted,
+    wal::{self, Record, Wal},
 };
 
 /// Bytes of one replication message at most (at least one entry is always sent).
@@ -31,6 +34,77 @@ const READ_BYTES: usize = 4 << 20;
 pub(super) const QUEUE_BYTES: u64 = 64 << 20;
 /// How long an append waits before it looks again.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
+
+/// A state that is ahead of the node's own log waits for it at most this long at a checkpoint.
+const WAIT_DURABLE: Duration = Duration::from_secs(30);
+
+/// The node's log, and what writes it.
+#[derive(Clone)]
+pub(super) struct Log {
+    pub(super) wal: Wal,
+    /// Without a thread, a simulation's task writes.
+    #[cfg(feature = "simulation")]
+    stepper: Option<Arc<std::sync::Mutex<wal::Stepper>>>,
+}
+
+/// Opens the node's log.
+#[cfg(not(feature = "simulation"))]
+pub(super) fn open(disk: Arc<dyn wal::Disk>, dir: &Path, options: wal::Options) -> Result<Log, wal::OpenError> {
+    Ok(Log { wal: Wal::open_on(disk, dir, options)? })
+}
+
+/// Opens the node's log.
+#[cfg(feature = "simulation")]
+pub(super) fn open(disk: Arc<dyn wal::Disk>, dir: &Path, mut options: wal::Options) -> Result<Log, wal::OpenError> {
+    if !crate::platform::simulated() {
+        return Ok(Log { wal: Wal::open_on(disk, dir, options)?, stepper: None });
+    }
+    // Small, so that segments are filled, purged and used again.
+    options.segment_bytes = 256 << 10;
+    let (wal, stepper) = Wal::open_stepped(disk, dir, options)?;
+    Ok(Log { wal, stepper: Some(Arc::new(std::sync::Mutex::new(stepper))) })
+}
+
+impl Log {
+    /// Blocks until a group's log is durable up to an index.
+    pub(super) fn wait_durable(&self, group: GroupId, index: u64) -> io::Result<()> {
+        #[cfg(feature = "simulation")]
+        self.flush();
+        match self.wal.wait_durable(group, index, WAIT_DURABLE) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(io::Error::other(format!("the log is not durable up to entry {index}"))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// In a simulation: writes all that waits.
+    #[cfg(feature = "simulation")]
+    fn flush(&self) {
+        if let Some(stepper) = &self.stepper {
+            let mut stepper = stepper.lock().expect("no holder of this lock panics");
+            while stepper.step() {}
+        }
+    }
+
+    /// In a simulation: what the log's thread does, as a task. A flush takes as long as the disk says.
+    #[cfg(feature = "simulation")]
+    pub(super) async fn run(self, disk: Arc<dyn wal::Disk>) {
+        let Some(stepper) = self.stepper else { return };
+        let mut idle = 0;
+        while self.wal.is_poisoned().is_none() {
+            tokio::time::sleep(disk.latency()).await;
+            let mut stepper = stepper.lock().expect("no holder of this lock panics");
+            if stepper.step() {
+                idle = 0;
+            } else {
+                idle += 1;
+                if idle == 10 {
+                    stepper.idle();
+                }
+            }
+        }
+    }
+}
 
 /// One group's part of the node's log.
 #[derive(Clone)]
@@ -112,6 +186,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        if planted!(ForgetsVote) {
+            return Ok(());
+        }
         self.sync(vec![Record::Vote(codec::encode_vote(vote))]).await
     }
 

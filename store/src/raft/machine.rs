@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     model::Command,
+    platform,
     state::{self, State},
 };
 
@@ -163,7 +164,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
         let state = Arc::clone(&self.state);
-        let imported = tokio::task::spawn_blocking(move || match snapshot {
+        let imported = platform::blocking(move || match snapshot {
             SnapshotData::Received(path) => {
                 let mut source = io::BufReader::new(std::fs::File::open(&path)?);
                 let imported = state.import(&mut source).map_err(io::Error::other);
@@ -178,8 +179,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 state.import(&mut bytes.as_slice()).map_err(io::Error::other)
             }
         })
-        .await
-        .map_err(io::Error::other)?;
+        .await?;
         let applied = imported.map_err(|error| self.fail("install snapshot", error))?;
         self.in_force.store(applied.last.map_or(0, |last| last.index), Ordering::SeqCst);
         tracing::info!(
@@ -207,10 +207,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, SnapshotData>> {
         if self.force || self.state.checkpointed().is_none() {
             let (state, wait) = (Arc::clone(&self.state), Arc::clone(&self.wait_durable));
-            tokio::task::spawn_blocking(move || state.checkpoint(&mut |index| wait(index)))
-                .await
-                .map_err(io::Error::other)?
-                .map_err(io::Error::other)?;
+            platform::blocking(move || state.checkpoint(&mut |index| wait(index))).await?.map_err(io::Error::other)?;
         }
         let meta = checkpoint_meta(&self.state)?.unwrap_or_default();
         Ok(Snapshot { meta, snapshot: SnapshotData::Checkpoint(Arc::clone(&self.state)) })

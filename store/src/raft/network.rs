@@ -40,6 +40,7 @@ use super::{
 };
 use crate::{
     model::{GroupId, NodeId, NodeInfo},
+    platform::planted,
     state::State,
 };
 
@@ -113,6 +114,10 @@ fn put_append(out: &mut BytesMut, group: GroupId, request: &AppendEntriesRequest
     wire::put_part(out, |out| out.extend_from_slice(&head));
     for entry in &request.entries {
         wire::put_part(out, |out| codec::put_entry(out, entry));
+        if planted!(ChangesEntries) && entry.log_id.index % 40 == 11 {
+            let last = out.len() - 1;
+            out[last] ^= 1;
+        }
     }
 }
 

@@ -13,14 +13,15 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet};
 
 use super::{
-    bootstrap, checkpointer,
+    bootstrap,
+    checkpointer::Checkpointer,
     group::Group,
     identity::Identity,
     lane::PeerTls,
-    log::QUEUE_BYTES,
+    log::{self, QUEUE_BYTES},
     machine::WaitDurable,
     peers::Peers,
     room, server,
@@ -30,12 +31,10 @@ use super::{
 };
 use crate::{
     model::{ColdCommand, Command, GroupId, NodeId, NodeInfo},
+    platform::{self, net::TcpListener},
     state::{self, State, StateError},
     wal::{self, Wal},
 };
-
-/// A state that is this far ahead of the node's own log waits for it at most this long at a checkpoint.
-const WAIT_DURABLE: Duration = Duration::from_secs(30);
 
 /// How to start a node.
 pub(crate) struct NodeSettings {
@@ -46,6 +45,10 @@ pub(crate) struct NodeSettings {
     pub(crate) join: Vec<String>,
     pub(crate) voters: usize,
     pub(crate) retention_days: u16,
+    /// The disk of the log …
+    pub(crate) disk: Arc<dyn wal::Disk>,
+    /// … and of the states.
+    pub(crate) files: Arc<dyn state::Files>,
 }
 
 /// Why a node did not start. Each says what to do.
@@ -110,7 +113,7 @@ impl Node {
     ) -> Result<Arc<Self>, StartError> {
         let identity = Identity::open(&settings.data_dir)?;
         room::check(&settings.data_dir)?;
-        whole::check_files(&settings.data_dir)?;
+        whole::check_files(&*settings.disk, &settings.data_dir)?;
         let listener = TcpListener::bind(settings.listen)
             .await
             .map_err(|error| StartError::Listen { addr: settings.listen, error })?;
@@ -135,27 +138,32 @@ impl Node {
         let wal_dir = settings.data_dir.join("wal");
         let queue_bytes = 4 * usize::try_from(QUEUE_BYTES).unwrap_or(usize::MAX);
         let options = wal::Options { queue_bytes, ..wal::Options::default() };
-        let wal = tokio::task::spawn_blocking(move || Wal::open(&wal_dir, options))
+        #[cfg(feature = "simulation")]
+        let disk = Arc::clone(&settings.disk);
+        let log = platform::blocking(move || log::open(settings.disk, &wal_dir, options))
             .await
-            .map_err(|error| StartError::Raft { group: GroupId::META, error: io::Error::other(error) })??;
+            .map_err(|error| StartError::Raft { group: GroupId::META, error })??;
+        let wal = log.wal.clone();
+        #[cfg(feature = "simulation")]
+        tokio::spawn(log.clone().run(disk));
         let peers = Peers::new(identity.id, settings.tls);
         let stopping = Arc::new(AtomicBool::new(false));
         let (mut groups, mut threads) = (Vec::new(), Vec::new());
         for id in [GroupId::META, GroupId::LEDGER] {
             let dir = settings.data_dir.join("groups").join(id.to_string());
-            let options = state::Options { retention_days: settings.retention_days, ..state::Options::default() };
-            let opened = tokio::task::spawn_blocking(move || State::open(&dir, id, options)).await;
+            let options = state::Options {
+                retention_days: settings.retention_days,
+                files: Arc::clone(&settings.files),
+                ..state::Options::default()
+            };
+            let opened = platform::blocking(move || State::open(&dir, id, options)).await;
             let raft = |error| StartError::Raft { group: id, error };
-            let state = Arc::new(opened.map_err(|error| raft(io::Error::other(error)))??);
+            let state = Arc::new(opened.map_err(raft)??);
             whole::check_group(&settings.data_dir, id, &wal.group(id), &state.applied())?;
             prepare(id, &state).map_err(|error| raft(io::Error::other(error)))?;
             let wait_durable: WaitDurable = {
-                let wal = wal.clone();
-                Arc::new(move |index| match wal.wait_durable(id, index, WAIT_DURABLE) {
-                    Ok(true) => Ok(()),
-                    Ok(false) => Err(io::Error::other(format!("the log is not durable up to entry {index}"))),
-                    Err(error) => Err(error),
-                })
+                let log = log.clone();
+                Arc::new(move |index| log.wait_durable(id, index))
             };
             let group = Group::start(
                 id,
@@ -169,10 +177,15 @@ impl Node {
             .await
             .map_err(raft)?;
             let stop = Arc::clone(&stopping);
-            threads.push(
-                checkpointer::start(Arc::clone(&group), wal.clone(), wait_durable, stop, Arc::clone(&fail))
-                    .map_err(raft)?,
-            );
+            let checkpointer =
+                Checkpointer::new(Arc::clone(&group), wal.clone(), wait_durable, stop, Arc::clone(&fail));
+            #[cfg(feature = "simulation")]
+            if platform::simulated() {
+                tokio::spawn(checkpointer.run());
+                groups.push(group);
+                continue;
+            }
+            threads.push(checkpointer.start().map_err(raft)?);
             groups.push(group);
         }
         let node = Arc::new(Self {
@@ -398,15 +411,14 @@ impl Node {
         self.draining.store(true, Ordering::Relaxed);
         self.stopping.store(true, Ordering::Release);
         let threads = std::mem::take(&mut *self.threads.lock().expect("no holder of this lock panics"));
-        let _ =
-            tokio::task::spawn_blocking(move || threads.into_iter().map(std::thread::JoinHandle::join).count()).await;
+        let _ = platform::blocking(move || threads.into_iter().map(std::thread::JoinHandle::join).count()).await;
         for group in &self.groups {
             let _ = group.raft().shutdown().await;
         }
         let mut tasks = std::mem::take(&mut *self.tasks.lock().expect("no holder of this lock panics"));
         tasks.shutdown().await;
         let wal = self.wal.clone();
-        let _ = tokio::task::spawn_blocking(move || wal.close()).await;
+        let _ = platform::blocking(move || wal.close()).await;
         self.identity.unlock();
     }
 

@@ -5,6 +5,7 @@
 //! the answer is one frame with the follower's vote.
 
 use std::{
+    fs::File,
     io::{self, Write},
     path::Path,
     sync::Arc,
@@ -13,7 +14,10 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use openraft::{alias::SnapshotOf, storage::Snapshot};
-use tokio::{io::AsyncWriteExt, sync::mpsc};
+use tokio::{
+    io::AsyncWriteExt,
+    sync::{Semaphore, mpsc},
+};
 
 use super::{
     codec,
@@ -22,7 +26,7 @@ use super::{
     types::{SnapshotMeta, StoredMembership, TypeConfig, Vote, raft_log_id},
     wire,
 };
-use crate::{model::GroupId, state::State};
+use crate::{model::GroupId, platform, state::State};
 
 const VOTE: u8 = 1;
 const DATA: u8 = 2;
@@ -40,19 +44,21 @@ pub(super) async fn send(mut stream: Stream, vote: &Vote, state: Arc<State>) -> 
     let mut out = BytesMut::new();
     wire::put_frame(&mut out, VOTE, 0, |out| out.put_slice(&codec::encode_vote(vote)));
     stream.write_all(&out).await?;
-    let (chunks, mut ready) = mpsc::channel::<Bytes>(CHUNKS_AHEAD);
-    let exporting = tokio::task::spawn_blocking(move || {
+    // In a simulation the export is done before the first chunk is sent.
+    let ahead = if platform::simulated() { Semaphore::MAX_PERMITS } else { CHUNKS_AHEAD };
+    let (chunks, mut ready) = mpsc::channel::<Bytes>(ahead);
+    let exporting = tokio::spawn(platform::blocking(move || {
         let mut sink = io::BufWriter::with_capacity(CHUNK_BYTES, Chunks(chunks));
         let applied = state.export(&mut sink).map_err(io::Error::other)?;
         sink.flush()?;
         io::Result::Ok(applied)
-    });
+    }));
     while let Some(chunk) = ready.recv().await {
         out.clear();
         wire::put_frame(&mut out, DATA, 0, |out| out.put_slice(&chunk));
         tokio::time::timeout(SILENCE, stream.write_all(&out)).await??;
     }
-    let applied = exporting.await.map_err(io::Error::other)??;
+    let applied = exporting.await.map_err(io::Error::other)???;
     out.clear();
     wire::put_frame(&mut out, END, 0, |out| {
         let last = applied.last.map(raft_log_id).map(|id| codec::encode_log_id(&id)).unwrap_or_default();
@@ -75,7 +81,13 @@ struct Chunks(mpsc::Sender<Bytes>);
 impl Write for Chunks {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let chunk = Bytes::copy_from_slice(bytes);
-        self.0.blocking_send(chunk).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        let sent = match self.0.try_send(chunk) {
+            Err(mpsc::error::TrySendError::Full(chunk)) => self.0.blocking_send(chunk).is_ok(),
+            sent => sent.is_ok(),
+        };
+        if !sent {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         Ok(bytes.len())
     }
 
@@ -92,18 +104,20 @@ pub(super) async fn receive(
 ) -> io::Result<(Vote, SnapshotOf<TypeConfig, SnapshotData>)> {
     let cut = || io::Error::from(io::ErrorKind::UnexpectedEof);
     let path = dir.join(format!("incoming-{group}.snapshot"));
-    let mut file = tokio::fs::File::create(&path).await?;
+    let mut file = File::create(&path)?;
     let (mut buffer, mut vote) = (BytesMut::new(), None);
     loop {
         let frame = tokio::time::timeout(SILENCE, wire::read_frame(stream, &mut buffer)).await??.ok_or_else(cut)?;
         match frame.kind {
             VOTE => vote = Some(codec::decode_vote(&frame.body)?),
-            DATA => file.write_all(&frame.body).await?,
+            DATA => {
+                file = platform::blocking(move || file.write_all(&frame.body).map(|()| file)).await??;
+            }
             END => {
                 let mut body = frame.body;
                 let last = wire::take_part(&mut body).map_err(io::Error::other)?;
                 let membership = wire::take_part(&mut body).map_err(io::Error::other)?;
-                file.sync_all().await?;
+                platform::blocking(move || file.sync_all()).await??;
                 let meta = SnapshotMeta {
                     last_log_id: (!last.is_empty()).then(|| codec::decode_log_id(&last)).transpose()?,
                     last_membership: if membership.is_empty() {

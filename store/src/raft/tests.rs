@@ -46,6 +46,8 @@ async fn start_with(
         join: join.to_vec(),
         voters: 3,
         retention_days: 30,
+        disk: Arc::new(crate::wal::RealDisk),
+        files: Arc::new(crate::state::Disk),
     };
     Node::start(settings, prepare).await.expect("starts")
 }

@@ -1,19 +1,23 @@
 //! Whether the parts of a data directory belong together: a node that forgot its vote must not vote again, and rows that
 //! only its log had would be gone without a word.
 
-use std::path::Path;
+use std::{ffi::OsString, path::Path};
 
 use super::node::StartError;
-use crate::{model::GroupId, state::Applied, wal::GroupState};
+use crate::{
+    model::GroupId,
+    state::Applied,
+    wal::{Disk, GroupState},
+};
 
 /// Refuses a directory with groups and without a log: the log is there before the first group is.
-pub(super) fn check_files(data_dir: &Path) -> Result<(), StartError> {
+pub(super) fn check_files(disk: &dyn Disk, data_dir: &Path) -> Result<(), StartError> {
     let path = data_dir.join("wal");
-    let any = |dir: &Path, fits: fn(&Path) -> bool| {
-        std::fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(|entry| fits(&entry.path())))
-    };
-    let has_segments = any(&path, |file| file.extension().is_some_and(|extension| extension == "wal"));
-    if !has_segments && any(&data_dir.join("groups"), Path::is_dir) {
+    let is_segment = |name: &OsString| Path::new(name).extension().is_some_and(|extension| extension == "wal");
+    let has_segments = disk.list(&path).is_ok_and(|names| names.iter().any(is_segment));
+    let has_groups = std::fs::read_dir(data_dir.join("groups"))
+        .is_ok_and(|entries| entries.flatten().any(|entry| entry.path().is_dir()));
+    if !has_segments && has_groups {
         return Err(StartError::Lost { path, lacks: "has no log, but the data directory has groups".into() });
     }
     Ok(())
@@ -44,17 +48,18 @@ pub(super) fn check_group(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wal::RealDisk;
 
     #[test]
     fn a_directory_without_its_log_is_refused() {
         let dir = tempfile::tempdir().expect("a directory");
-        check_files(dir.path()).expect("an empty directory is a new node's");
+        check_files(&RealDisk, dir.path()).expect("an empty directory is a new node's");
         std::fs::create_dir_all(dir.path().join("wal")).expect("creates");
-        check_files(dir.path()).expect("killed before the log's first segment");
+        check_files(&RealDisk, dir.path()).expect("killed before the log's first segment");
         std::fs::create_dir_all(dir.path().join("groups/0")).expect("creates");
-        let error = check_files(dir.path()).expect_err("the log is lost").to_string();
+        let error = check_files(&RealDisk, dir.path()).expect_err("the log is lost").to_string();
         assert!(error.contains("has no log") && error.contains("from a backup"), "{error}");
         std::fs::write(dir.path().join("wal/00000001.wal"), b"").expect("writes");
-        check_files(dir.path()).expect("what the segment holds is the log's to judge");
+        check_files(&RealDisk, dir.path()).expect("what the segment holds is the log's to judge");
     }
 }

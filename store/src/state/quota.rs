@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
 
-use crate::model::{NodeId, Reservation};
+use crate::{
+    model::{NodeId, Reservation},
+    platform::planted,
+};
 
 /// The newest incarnation of each node that has started.
 pub(super) type Nodes = BTreeMap<NodeId, u64>;
@@ -68,7 +71,8 @@ impl Counter {
         }
         let Some(period) = self.period_mut(demand.period_start) else { return 0 };
         let taken = period.used.saturating_add(period.total_held()).saturating_add(period.unsettled);
-        let granted = wanted.min(demand.limit.saturating_sub(taken));
+        let left = demand.limit.saturating_sub(taken);
+        let granted = if planted!(OverReserves) { wanted } else { wanted.min(left) };
         period.hold(demand.node, demand.incarnation, granted);
         granted
     }
@@ -77,6 +81,9 @@ impl Counter {
     pub(super) fn charge(&mut self, nodes: &Nodes, node: NodeId, incarnation: u64, start: i64, units: u64) {
         let Some(period) = self.period_mut(start) else { return };
         period.used = period.used.saturating_add(units);
+        if planted!(AppliesUnevenly) {
+            period.used += u64::from(crate::platform::wall_clock().subsec_millis().is_multiple_of(7));
+        }
         let short = units - period.release(node, incarnation, units);
         if is_gone(nodes, node, incarnation) {
             period.unsettled = period.unsettled.saturating_sub(short);

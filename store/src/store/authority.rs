@@ -8,7 +8,8 @@ use futures_util::future::BoxFuture;
 use crate::{
     lease::{Authority, Granted, Holder, Leadership},
     model::{AccountId, ColdCommand, Command, GroupId, NodeId, Reply, Reservation, Unavailable},
-    raft::{Node, Wait, lease_clock_ns},
+    platform::lease_clock_ns,
+    raft::{Node, Wait},
     state::QuotaNow,
 };
 

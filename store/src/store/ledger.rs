@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Followed, ReadError, RowPage, RowQuery, Store, UsagePoint, UsageQuery};
 use crate::{
     model::{AccountId, Name, RequestId, Row, Timestamp},
+    platform,
     state::{self, State},
     view::{AccountView, FoundKey, RouteView},
 };
@@ -46,7 +47,7 @@ impl Store {
         read: impl FnOnce(&State) -> Result<T, state::ReadError> + Send + 'static,
     ) -> Result<T, ReadError> {
         let state = Arc::clone(self.0.node.ledger().state());
-        let reading = tokio::task::spawn_blocking(move || read(&state)).await;
+        let reading = platform::blocking(move || read(&state)).await;
         Ok(reading.map_err(|error| ReadError::Storage(error.to_string()))??)
     }
 

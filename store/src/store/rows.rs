@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::{CommitError, Readiness, Store, Unavailable};
 use crate::{
     model::{AccountId, Row},
-    raft::{Place, lease_clock_ns},
+    platform::lease_clock_ns,
+    raft::Place,
 };
 
 /// Until when what is looked up in the directory may be acted upon (P3).

@@ -18,6 +18,11 @@ pub trait Disk: Send + Sync {
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>>;
     /// Makes the names in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// How long the next frame takes; asked in a simulation alone.
+    #[cfg(feature = "simulation")]
+    fn latency(&self) -> std::time::Duration {
+        std::time::Duration::from_millis(1)
+    }
 }
 
 /// An open file.

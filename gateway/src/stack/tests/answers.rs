@@ -124,6 +124,19 @@ async fn known_keys_that_may_not_are_told_why_and_have_rows() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_revoked_while_its_request_waits_for_units_is_refused() {
+    let rig = rig(ok("")).await;
+    *rig.ledger.0.revoked_in_wait.lock().expect("no panic") = Some(rig.key.clone());
+    let answer = rig.get("/", "").await;
+    assert_eq!(status(&answer), 401, "{answer}");
+    assert_eq!(problem(&answer)["code"], "revoked-key");
+    assert_eq!(rig.accepted(), 0);
+    assert_eq!(outcomes(&rig.ledger.rows()), [(Outcome::RevokedKey, 401)]);
+    assert_eq!(rig.ledger.0.refunded.load(Ordering::SeqCst), 1);
+    assert_eq!(rig.ledger.0.in_use.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
 async fn policies_that_refuse_are_429_with_the_problem_type_of_the_registry() {
     let rig = rig(ok("")).await;
     for (policy, outcome) in [

@@ -32,6 +32,8 @@ pub(super) struct Inner {
     pub(super) denied: Mutex<Option<Denied>>,
     pub(super) no_quorum: AtomicBool,
     pub(super) lapsed: AtomicBool,
+    /// A key that is revoked while the next request waits for its units.
+    pub(super) revoked_in_wait: Mutex<Option<String>>,
     pub(super) only_count: AtomicBool,
     pub(super) counted: AtomicUsize,
     pub(super) commits_fail: AtomicBool,
@@ -194,6 +196,11 @@ impl Ledger for Double {
         self.0.demanded_bytes.store(bytes, Ordering::SeqCst);
         if let Some(denied) = self.0.denied.lock().expect("no panic").clone() {
             return Err(denied);
+        }
+        let revoked = self.0.revoked_in_wait.lock().expect("no panic").take();
+        if let Some(secret) = revoked {
+            tokio::task::yield_now().await;
+            self.set_state(&secret, KeyState::Revoked);
         }
         self.0.in_use.fetch_add(1, Ordering::SeqCst);
         Ok(TestGrant { double: self.clone(), standings: standings(4) })

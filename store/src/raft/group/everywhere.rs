@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Group, RETRY_PAUSE, lease_clock_ns};
+use super::{Group, RETRY_PAUSE};
 use crate::{
     model::{Name, NodeId, NodeInfo},
+    platform::{lease_clock_ns, planted},
     raft::{
         view_lease::{end_of_grant, grants_of_predecessor},
         wait::Everywhere,
@@ -17,6 +18,9 @@ use crate::{
 impl Group {
     /// Waits until each other node has the entry in force, or its lease on a view without it has run out.
     pub(super) async fn wait_everywhere(&self, term: u64, index: u64) -> Everywhere {
+        if planted!(AnswersBeforeBarrier) {
+            return Everywhere::default();
+        }
         let started = Instant::now();
         let waits = self.leases_without(term).into_iter().map(|(id, (info, until_ns))| async move {
             let confirmed = self.confirms(NodeId(id), &info, index, until_ns).await;

@@ -8,9 +8,10 @@ use std::{
 use openraft::{Instant as _, ReadPolicy, ServerState, async_runtime::watch::WatchReceiver};
 use tokio::time::Instant;
 
-use super::{CONTACT_LEASE, Granting, Group, LEADER_TRUST, Led, lease_clock_ns};
+use super::{CONTACT_LEASE, Granting, Group, LEADER_TRUST, Led};
 use crate::{
     model::{NodeId, NodeInfo},
+    platform::lease_clock_ns,
     raft::{
         config::ELECTION_MAX_MS,
         view_lease::{Granted, RENEWAL, Trust, VIEW_LEASE, ViewAsk, ViewGrant, ns},
