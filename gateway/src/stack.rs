@@ -164,6 +164,12 @@ impl<L: Ledger, B: Inbound> Stack<L, B> {
         self.record.shared().late_rows.load(Ordering::Acquire)
     }
 
+    /// Whether the node may decide about requests now.
+    pub(crate) fn may_decide(&self) -> bool {
+        let ledger = &self.record.shared().ledger;
+        ledger.check(ledger.view()).is_ok()
+    }
+
     pub(crate) fn settings(&self) -> &Settings {
         &self.record.shared().settings
     }

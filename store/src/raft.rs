@@ -8,11 +8,13 @@ mod bootstrap;
 mod checkpointer;
 mod codec;
 mod config;
+mod frame;
 mod group;
 mod identity;
 mod lane;
 mod log;
 mod machine;
+mod membership;
 mod network;
 mod node;
 mod peer;
@@ -21,11 +23,13 @@ mod relay;
 mod room;
 mod server;
 mod snapshot;
+mod status;
 #[cfg(test)]
 mod suite;
 #[cfg(test)]
 mod tests;
 mod types;
+mod version;
 mod view_lease;
 mod wait;
 mod whole;
@@ -35,6 +39,9 @@ pub(crate) use batcher::{Batcher, Place};
 #[cfg(feature = "simulation")]
 pub(crate) use group::Group;
 pub use lane::PeerTls;
-pub(crate) use node::{Node, NodeSettings};
+pub(crate) use membership::OperateError;
+pub(crate) use node::{Fail, Node, NodeSettings};
+pub(crate) use status::Status;
+pub(crate) use version::Spoken;
 pub(crate) use view_lease::VIEW_LEASE;
 pub(crate) use wait::{Everywhere, ProposeError, Wait};

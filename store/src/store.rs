@@ -1,6 +1,7 @@
 //! The handle: what the gateway holds of a node's store.
 
 mod authority;
+mod cluster;
 mod error;
 mod gauges;
 mod ledger;
@@ -14,11 +15,12 @@ mod upkeep;
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 pub use self::{
+    cluster::{ClusterError, ClusterStatus, MemberStatus},
     error::{CommitError, OpenError, ReadError, WriteError},
     ledger::{LimitsNow, PolicyNow},
     meta::Written,
     rows::{RowPermit, View},
-    status::{ClusterStatus, GroupStatus, MemberStatus, Readiness},
+    status::{GroupStatus, Readiness},
 };
 pub use crate::model::Unavailable;
 pub use crate::state::{Followed, RowPage, RowQuery, UsageBy, UsagePoint, UsageQuery, UsageStep};
@@ -28,7 +30,7 @@ use crate::{
         Account, ColdCommand, Command, GroupId, KeyHash, MetaOp, MetaWrite, NodeInfo, Role, Route, Tier, Timestamp,
         Token, Upstream,
     },
-    raft::{Batcher, Node, NodeSettings, PeerTls, Wait},
+    raft::{Batcher, Fail, Node, NodeSettings, PeerTls, Spoken, Wait},
     state::{self, Change, State, StateError},
     view::{Directory, Edit},
     wal,
@@ -108,9 +110,10 @@ impl Store {
                 retention_days: settings.log_retention_days,
                 disk,
                 files,
+                spoken: Spoken::OURS,
             },
-            |group, state| {
-                if group == GroupId::META { feed(&directory, state) } else { Ok(()) }
+            |group, state, fail| {
+                if group == GroupId::META { feed(&directory, state, fail) } else { Ok(()) }
             },
         )
         .await
@@ -126,6 +129,8 @@ impl Store {
         }
         let batcher =
             Batcher::start(Arc::clone(node.ledger()), node.me(), node.incarnation(), settings.max_waiting_rows);
+        let in_flight = batcher.gauge();
+        node.set_in_flight(Box::new(move || in_flight() as u64));
         let commit_deadline = settings.commit_deadline;
         let store = Self(Arc::new(Inner { node, directory, leases, batcher, commit_deadline }));
         tokio::spawn(upkeep::run(store.clone()));
@@ -203,25 +208,36 @@ impl Store {
 }
 
 /// Fills the directory from the state, and keeps it so.
-fn feed(directory: &Arc<Directory>, state: &Arc<State>) -> Result<(), StateError> {
+fn feed(directory: &Arc<Directory>, state: &Arc<State>, fail: &Fail) -> Result<(), StateError> {
     refill(directory, state)?;
-    let (directory, weak) = (Arc::clone(directory), Arc::downgrade(state));
+    let (directory, weak, fail) = (Arc::clone(directory), Arc::downgrade(state), Arc::clone(fail));
     state.subscribe(Box::new(move |changes| {
         let Some(state) = weak.upgrade() else { return };
-        if changes.contains(&Change::Reset) {
-            // After a snapshot all is different; what follows the reset in `changes` is in it already.
-            if let Err(error) = refill(&directory, &state) {
-                tracing::error!(%error, "read the directory after a snapshot: keys stay as they were");
-            }
-        } else {
-            let mut edit = directory.edit();
-            for change in changes {
-                take(&mut edit, change);
-            }
+        if follow(&directory, changes, || refill(&directory, &state), &fail) {
+            directory.set_revision(state.applied().last.map_or(0, |last| last.index));
         }
-        directory.set_revision(state.applied().last.map_or(0, |last| last.index));
     }));
     Ok(())
+}
+
+/// Takes changes into the directory. One that cannot be read again after a snapshot would let revoked keys in: `false`, and
+/// the node has failed.
+fn follow(
+    directory: &Directory,
+    changes: &[Change],
+    refill: impl FnOnce() -> Result<(), StateError>,
+    fail: &Fail,
+) -> bool {
+    // After a snapshot all is different; what follows the reset in `changes` is in it already.
+    if changes.contains(&Change::Reset) {
+        let filled = refill();
+        return filled.map_err(|error| fail(format!("read the directory after a snapshot: {error}"))).is_ok();
+    }
+    let mut edit = directory.edit();
+    for change in changes {
+        take(&mut edit, change);
+    }
+    true
 }
 
 fn refill(directory: &Directory, state: &State) -> Result<(), StateError> {
@@ -249,5 +265,31 @@ fn take(edit: &mut Edit<'_>, change: &Change) {
         Change::Token(token) => edit.put_token(Token::clone(token)),
         Change::TokenGone(id) => edit.remove_token(id),
         Change::Reset => edit.reset(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_cannot_be_read_after_a_snapshot_fails_the_node() {
+        let reasons = Arc::new(Mutex::new(Vec::new()));
+        let fail: Fail = {
+            let reasons = Arc::clone(&reasons);
+            Arc::new(move |reason| reasons.lock().expect("no holder panics").push(reason))
+        };
+        let directory = Directory::default();
+        let damaged =
+            || Err(StateError::Storage { action: "read", path: "main.redb".into(), what: "a rotten page".into() });
+        assert!(!follow(&directory, &[Change::Reset], damaged, &fail));
+        let told = reasons.lock().expect("no holder panics").clone();
+        assert!(
+            matches!(&told[..], [one] if one.contains("after a snapshot") && one.contains("a rotten page")),
+            "{told:?}"
+        );
+        assert!(follow(&directory, &[Change::Reset], || Ok(()), &fail), "one that can be is followed");
     }
 }

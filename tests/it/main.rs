@@ -12,6 +12,7 @@ mod in_force;
 mod input;
 mod keys;
 mod limits;
+mod membership;
 mod quotas;
 mod readme;
 mod retention;

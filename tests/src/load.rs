@@ -27,6 +27,8 @@ pub struct Received {
     pub status: u16,
     /// The problem's code; empty where it was none.
     pub code: String,
+    /// The problem's words for it.
+    pub detail: String,
     /// When its head had come.
     pub at: Instant,
     /// From the request to its head.
@@ -62,6 +64,15 @@ impl Report {
             *counts.entry((answer.status, answer.code.as_str())).or_default() += 1;
         }
         counts
+    }
+
+    /// Answers other than 200 by their problem's words: which target gave how many.
+    pub fn failures(&self) -> BTreeMap<(usize, &str), usize> {
+        let mut failures = BTreeMap::new();
+        for answer in self.received.iter().filter(|answer| answer.status != 200) {
+            *failures.entry((answer.target, answer.detail.as_str())).or_default() += 1;
+        }
+        failures
     }
 
     /// The longest time between two instants in which a target gave no 200.
@@ -189,6 +200,6 @@ fn send(agent: &Agent, target: usize, url: &str, authorization: &str) -> Option<
     // From the head on it counts as received, also when the body's end is lost.
     let body = response.body_mut().read_to_vec().unwrap_or_default();
     let problem = if status == 200 { Value::Null } else { serde_json::from_slice(&body).unwrap_or(Value::Null) };
-    let code = problem["code"].as_str().unwrap_or_default().to_owned();
-    Some(Received { target, id, status, code, at, took: at - start })
+    let text = |field: &str| problem[field].as_str().unwrap_or_default().to_owned();
+    Some(Received { target, id, status, code: text("code"), detail: text("detail"), at, took: at - start })
 }

@@ -165,6 +165,11 @@ impl Node {
         self.options = options;
     }
 
+    /// Other peers in `--join`, beside its own, from the next start on.
+    pub fn rejoin(&mut self, peers: &[&str]) {
+        self.join = peers.iter().map(|peer| (*peer).to_owned()).chain([self.peer_addr.clone()]).collect();
+    }
+
     /// The process id (of the wrapper, where there is one).
     pub fn pid(&self) -> u32 {
         self.process.as_ref().expect("the node runs").id()
@@ -207,6 +212,24 @@ impl Node {
         let status = until("the node's end", || self.process.as_mut()?.try_wait().ok()?);
         self.process = None;
         status
+    }
+
+    /// Runs a command of the command line against this node's admin API: its exit code, what it has printed and said.
+    pub fn run(&self, words: &[&str]) -> (Option<i32>, String, String) {
+        let mut command = command(self.options.binary());
+        command.args(words).args(["--admin-url", &format!("http://{}", self.admin_addr)]);
+        let output = command.arg("--admin-token-file").arg(&self.token_file).output().expect("run tollgate");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    }
+
+    /// Why `/readyz` says that it does not serve; empty when it does, or is not there.
+    pub fn reason(&self) -> String {
+        let url = format!("http://{}/readyz", self.admin_addr);
+        let Ok(mut answer) = crate::client().get(&url).call() else { return String::new() };
+        let body = answer.body_mut().read_to_string().unwrap_or_default();
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+        body["reason"].as_str().unwrap_or_default().to_owned()
     }
 
     /// The admin API of this node.
@@ -322,6 +345,27 @@ impl Cluster {
         cluster
     }
 
+    /// Describes another node, which joins those that are there, and says its place.
+    pub fn add(&mut self, options: &Options) -> usize {
+        let name = format!("node-{}", self.nodes.len() + 1);
+        let peer_addr = free_addr();
+        let mut join: Vec<String> = self.nodes.iter().map(|node| node.peer_addr.clone()).collect();
+        join.push(peer_addr.clone());
+        self.nodes.push(Node {
+            data_addr: free_addr(),
+            admin_addr: free_addr(),
+            peer_addr,
+            data_dir: self.dir.path().join(&name),
+            log: self.dir.path().join(format!("{name}.log")),
+            token_file: self.dir.path().join(TOKEN_FILE),
+            join,
+            options: options.clone(),
+            process: None,
+            name,
+        });
+        self.nodes.len() - 1
+    }
+
     /// Starts all and waits until they serve.
     pub fn start_all(&mut self) {
         for node in &mut self.nodes {
@@ -335,6 +379,18 @@ impl Cluster {
     /// Its directory, for files of the test's own.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Names of the voters and of the learners, as a node sees them once it has all that was committed.
+    pub fn members(&self, seen_by: usize) -> Option<(Vec<String>, Vec<String>)> {
+        let nodes = self.nodes[seen_by].admin().try_get("/v1/cluster")?.body["nodes"].as_array()?.clone();
+        let of = |role: &str| {
+            let some = nodes.iter().filter(|node| node["role"] == role);
+            let mut names: Vec<String> = some.filter_map(|node| Some(node["name"].as_str()?.to_owned())).collect();
+            names.sort();
+            names
+        };
+        Some((of("voter"), of("learner")))
     }
 
     /// Index of the node that leads a group (0 metadata, 1 ledger), as any node that serves sees it.

@@ -116,6 +116,16 @@ impl Writer {
         self
     }
 
+    /// The address that the request came from.
+    pub(crate) fn source(&self) -> &str {
+        &self.0.source
+    }
+
+    /// The request's id.
+    pub(crate) fn request_id(&self) -> &str {
+        &self.0.request_id
+    }
+
     /// The request's `Idempotency-Key`.
     pub(crate) fn asked(&self) -> Option<&Asked> {
         self.0.asked.as_ref()

@@ -106,6 +106,58 @@ pub(crate) fn all() -> Api {
             ),
         )
         .call(
+            &post,
+            "/cluster/nodes",
+            cluster::join,
+            call(
+                "joinNode",
+                "admin",
+                "Takes in the empty node that listens for peers there, as a learner",
+                &[],
+                Some(inputs::NEW_NODE),
+                &[(200, Answer::Plain(View::Cluster))],
+            ),
+        )
+        .call(
+            &delete,
+            "/cluster/nodes/{id}",
+            cluster::remove,
+            call(
+                "removeNode",
+                "admin",
+                "Takes a node out, dead or alive; answered when it holds no lease and no vote",
+                &[],
+                None,
+                DONE,
+            ),
+        )
+        .call(
+            &post,
+            "/cluster/nodes/{id}/drain",
+            cluster::drain,
+            call(
+                "drainNode",
+                "admin",
+                "Leadership goes elsewhere and the node says that it is not ready, or no more; it goes on serving",
+                &[],
+                Some(inputs::DRAIN),
+                &[(200, Answer::Plain(View::Cluster))],
+            ),
+        )
+        .call(
+            &post,
+            "/cluster/transfer-leader",
+            cluster::transfer,
+            call(
+                "transferLeader",
+                "admin",
+                "Hands the leadership of a group, or of all, to a node, or to whoever is fit",
+                &[],
+                Some(inputs::TRANSFER),
+                &[(200, Answer::Plain(View::Cluster))],
+            ),
+        )
+        .call(
             &get,
             "/tokens",
             tokens::list,

@@ -10,8 +10,9 @@ use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::Subscriber
 
 use crate::{admin::Prometheus, config::LogFormat};
 
-/// openraft's "info" is a line for each of its steps: it is for those who ask for it by name.
-const QUIET: &str = "openraft=warn";
+/// openraft's "info" is a line for each of its steps, its "warn" one for each message to a peer that is down (the store
+/// says that once): both are for those who ask for them by name.
+const QUIET: &str = "openraft=error";
 /// Bounds of the latency histograms in seconds: from 100 us to 10 s, finer where requests are.
 const SECONDS: [f64; 17] =
     [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.006, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];

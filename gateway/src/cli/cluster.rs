@@ -1,9 +1,10 @@
 //! `tollgate cluster`
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
+    client::segment,
     failure::Result,
     output::{Column, rows},
     remote::Remote,
@@ -12,7 +13,11 @@ use super::{
 const NODES: &[Column] = &[
     ("node", "/name"),
     ("id", "/id"),
-    ("voter", "/voter"),
+    ("role", "/role"),
+    ("live", "/live"),
+    ("draining", "/draining"),
+    ("version", "/version"),
+    ("applied", "/applied"),
     ("region", "/region"),
     ("peers", "/peer_addr"),
     ("admin", "/admin_addr"),
@@ -33,7 +38,11 @@ const GROUPS: &[Column] = &[
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tollgate cluster status
-  tollgate cluster status -o json")]
+  tollgate cluster status -o json
+  tollgate cluster drain node-2
+  tollgate cluster transfer --to node-3
+  tollgate cluster remove node-5
+  tollgate cluster join 10.0.0.7:8082")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -45,13 +54,56 @@ pub(crate) struct Arguments {
 enum Verb {
     /// Shows nodes, groups, leaders, terms, indexes and lag, as the asked node sees them
     Status,
+    /// Takes in a node that runs empty and waits for peers of its own --join that are gone; others come by themselves
+    Join {
+        /// Where it listens for peers
+        #[arg(value_name = "HOST:PORT")]
+        peer_addr: String,
+    },
+    /// Takes a node out, dead or alive: it is drained, what it may hold runs out (some 8 s), and it votes no more
+    Remove {
+        /// Its name or id
+        node: String,
+    },
+    /// Before a node is taken down: its leadership goes elsewhere and it says that it is not ready; it goes on serving
+    Drain {
+        /// Its name or id
+        node: String,
+        /// Ends it
+        #[arg(long)]
+        undo: bool,
+    },
+    /// Hands leadership over
+    Transfer {
+        /// The group, 0 for the metadata; all when not said
+        #[arg(long)]
+        group: Option<u32>,
+        /// The next leader, by name or id; whoever is fit when not said
+        #[arg(long, value_name = "NODE")]
+        to: Option<String>,
+    },
 }
 
 impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
-        let Verb::Status = self.verb;
-        // Also a node without a quorum says what it sees.
-        let status = self.remote.client()?.read("/v1/cluster?consistency=stale")?.body;
+        let client = self.remote.client()?;
+        let status = match self.verb {
+            // Also a node without a quorum says what it sees.
+            Verb::Status => client.read("/v1/cluster?consistency=stale")?.body,
+            Verb::Join { peer_addr } => client.post("/v1/cluster/nodes", &json!({ "peer_addr": peer_addr }))?.body,
+            Verb::Remove { node } => {
+                client.delete(&format!("/v1/cluster/nodes/{}", segment(&node)))?;
+                eprintln!("node {node} has left the cluster: stop it");
+                return Ok(());
+            }
+            Verb::Drain { node, undo } => {
+                let body = json!({ "draining": !undo });
+                client.post(&format!("/v1/cluster/nodes/{}/drain", segment(&node)), &body)?.body
+            }
+            Verb::Transfer { group, to } => {
+                client.post("/v1/cluster/transfer-leader", &json!({ "group": group, "to": to }))?.body
+            }
+        };
         self.remote.output.print(&status, || {
             let of = |key: &str| status[key].as_array().cloned().unwrap_or_default();
             let asked = status["node"].as_str().unwrap_or("-");

@@ -104,7 +104,7 @@ settings! {
     region, "TOLLGATE_REGION": String = "", "NAME";
     /// Peer addresses of a cluster's nodes, this one's among them; a cluster of one when empty
     join, "TOLLGATE_JOIN": List = "", "HOST:PORT,...";
-    /// Voting members that the cluster aims at: 1, 3 or 5
+    /// Voting members that the cluster aims at: 1, 3 or 5; the most that any live node says counts
     voters, "TOLLGATE_VOTERS": u8 = "3", "COUNT";
     /// File with the first admin token (tga_...)
     admin_token_file, "TOLLGATE_ADMIN_TOKEN_FILE": PathBuf = "", "FILE";

@@ -190,7 +190,7 @@ impl Command {
 
     /// Whether an encoded command is a batch of rows, without decoding it.
     pub fn is_rows(bytes: &[u8]) -> bool {
-        bytes.get(1) == Some(&KIND_ROWS)
+        matches!(bytes.get(1), Some(&(KIND_ROWS | KIND_CLASSED_ROWS)))
     }
 
     /// Reads an entry's bytes; a row block is a slice of them.

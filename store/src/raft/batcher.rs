@@ -125,6 +125,12 @@ impl Batcher {
         self.max_waiting
     }
 
+    /// Counts what [`Batcher::waiting`] says, for who does not hold the batcher.
+    pub(crate) fn gauge(&self) -> impl Fn() -> usize + Send + Sync + 'static {
+        let waiting = Arc::clone(&self.waiting);
+        move || waiting.load(Ordering::Relaxed)
+    }
+
     /// Rows queued or in flight.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)

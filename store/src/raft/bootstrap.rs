@@ -3,9 +3,9 @@
 //! Decided from the disk and the peers, never from a setting that must be changed between the first start and the second:
 //! - it has been a member: it resumes;
 //! - no peers are listed: a cluster of one;
-//! - a listed peer is in a cluster: it asks to be taken in (as a learner that is promoted while voters are missing; in the
-//!   place of a member of the same name, if there is one);
-//! - every listed peer answers "empty": the first of the list makes the cluster with all of them as voters;
+//! - a listed peer is in a cluster: it asks to be taken in as a learner (what becomes of it then is `membership`'s);
+//! - every listed peer answers "empty": the first of the list makes the cluster, with the first of them as voters, as many as
+//!   `--voters` says, and the others join it;
 //! - one does not answer: it waits, naming it. (Two halves must never form a cluster each.)
 
 use std::{
@@ -15,29 +15,30 @@ use std::{
 };
 
 use minicbor::{Decode, Encode};
-use openraft::ChangeMembers;
 
 use super::{
-    group::Group,
+    membership,
     node::Node,
-    wire::{self, Fault, Kind, Status},
+    peer::CallError,
+    status::Status,
+    wire::{self, Fault, Kind},
 };
 use crate::model::{GroupId, NodeId, NodeInfo};
 
 const PAUSE: Duration = Duration::from_millis(200);
 const CALL_DEADLINE: Duration = Duration::from_secs(1);
-/// A joining node must have caught up by then; else it asks again.
-const JOIN_DEADLINE: Duration = Duration::from_secs(9);
+/// Taking a learner in is one entry's commit; longer means that it is asked again.
+const JOIN_DEADLINE: Duration = Duration::from_secs(6);
 
 /// A request to be taken in.
 #[derive(Debug, Clone, Encode, Decode)]
 pub(super) struct Join {
     #[n(0)]
-    id: NodeId,
+    pub(super) id: NodeId,
     #[n(1)]
-    info: NodeInfo,
+    pub(super) info: NodeInfo,
     #[n(2)]
-    group: GroupId,
+    pub(super) group: GroupId,
 }
 
 /// Runs once; ends when the node is a member that has a leader.
@@ -85,36 +86,38 @@ async fn enter(node: &Arc<Node>) {
         if node.meta().is_initialized().await && node.ledger().is_initialized().await {
             return;
         }
-        let (mut empty, mut silent, mut members): (Vec<Status>, Vec<&String>, Vec<Status>) = Default::default();
+        let (mut empty, mut silent, mut members): (Vec<Status>, Vec<String>, Vec<Status>) = Default::default();
         for addr in node.join() {
             if addr == own {
                 empty.push(node.status().await);
                 continue;
             }
             let answer = node.peers().anyone(addr).call(Kind::Status, wire::cbor(&()), CALL_DEADLINE).await;
-            match answer.ok().and_then(|body| wire::from_cbor::<Status>(&body).ok()) {
-                Some(status) if status.id == node.me() => empty.push(node.status().await),
-                Some(status) if status.member => members.push(status),
-                Some(status) => empty.push(status),
-                None => silent.push(addr),
+            match answer.and_then(|body| wire::from_cbor::<Status>(&body).map_err(Into::into)) {
+                Ok(status) if status.id == node.me() => empty.push(node.status().await),
+                Ok(status) if status.member => members.push(status),
+                Ok(status) => empty.push(status),
+                Err(CallError::Unreachable { error, .. }) => silent.push(format!("{addr} ({error})")),
+                Err(error) => silent.push(error.to_string()),
             }
         }
-        if let Some(member) = members.first() {
+        // One that knows a leader, rather than one that has just started itself.
+        if let Some(member) = members.iter().find(|one| !one.leaders.is_empty()).or(members.first()) {
             node.set_progress(format!("joining the cluster through {}", member.info));
             if let Err(error) = join(node, member).await {
                 node.set_progress(format!("joining the cluster through {}: {error}", member.info));
             }
         } else if !silent.is_empty() {
-            let names: Vec<&str> = silent.iter().map(|addr| addr.as_str()).collect();
-            node.set_progress(format!("waiting for peers that do not answer: {}", names.join(", ")));
+            node.set_progress(format!("waiting for peers that do not answer: {}", silent.join(", ")));
         } else {
-            let voters: BTreeMap<u64, NodeInfo> =
-                empty.iter().map(|status| (status.id.0, status.info.clone())).collect();
+            let ids: BTreeSet<u64> = empty.iter().map(|status| status.id.0).collect();
+            let first = empty.iter().take(node.voters().max(1));
+            let voters: BTreeMap<u64, NodeInfo> = first.map(|status| (status.id.0, status.info.clone())).collect();
             let listed: BTreeSet<&String> = node.join().iter().collect();
-            if voters.len() < listed.len() {
+            if ids.len() < listed.len() {
                 node.set_progress("two addresses of --join lead to the same node: list each node once");
             } else if empty.first().is_some_and(|first| first.id == node.me()) {
-                node.set_progress(format!("forming a cluster of {} nodes", voters.len()));
+                node.set_progress(format!("forming a cluster of {} nodes", empty.len()));
                 return initialize(node, voters).await;
             } else {
                 node.set_progress("waiting for the first of --join to form the cluster");
@@ -124,66 +127,49 @@ async fn enter(node: &Arc<Node>) {
     }
 }
 
-/// Asks the leader of each group to take this node in.
+/// Asks the leader of group 0 to take this node in; the ledger groups follow.
 async fn join(node: &Node, member: &Status) -> Result<(), String> {
-    for group in node.groups() {
-        let leader = member.leaders.iter().find(|leader| leader.group == group.id());
-        let leader = &leader.ok_or_else(|| format!("it knows no leader of group {}", group.id()))?.info;
-        let join = Join { id: node.me(), info: node.info().clone(), group: group.id() };
-        let peer = node.peers().anyone(&leader.peer_addr);
-        let asked = peer.call(Kind::Join, wire::cbor(&join), JOIN_DEADLINE + CALL_DEADLINE).await;
-        asked.map_err(|error| error.to_string())?;
-    }
-    Ok(())
+    let asked = match member.leaders.iter().find(|leader| leader.group == GroupId::META) {
+        Some(leader) => {
+            let join = Join { id: node.me(), info: node.info().clone(), group: GroupId::META };
+            let peer = node.peers().anyone(&leader.info.peer_addr);
+            peer.call(Kind::Join, wire::cbor(&join), JOIN_DEADLINE).await.map_err(|error| error.to_string())
+        }
+        None => Err("it knows no leader".into()),
+    };
+    let Err(error) = asked else { return Ok(()) };
+    // One that leads no more may not know it yet.
+    let voters = member.members.iter().filter(|one| one.voter).map(|one| (one.id.0, one.info.clone())).collect();
+    Err(membership::trouble(&membership::look(node, voters).await).unwrap_or(error))
 }
 
 impl Node {
-    /// Takes a node into a group, on its leader: a learner first, then a voter while voters are missing or in the place of the
-    /// member whose name it has.
+    /// Takes a node in as a learner, on the leader of group 0; what becomes of it then is `membership`'s.
     pub(super) async fn take_in(&self, join: Join) -> Result<(), Fault> {
-        let _one = self.membership.lock().await;
-        let group = self.group(join.group)?;
-        if !group.is_leader() {
+        if join.group != GroupId::META {
+            // A build that asks every group: the ledger groups follow group 0 by themselves.
+            return Ok(());
+        }
+        let group = self.meta();
+        if group.leads().is_none() {
             return Err(Fault::NotLeader(group.leader().map(|(id, _)| id.0)));
         }
-        tokio::time::timeout(JOIN_DEADLINE, admit(&group, &join, self.voters()))
-            .await
-            .map_err(|_| Fault::Failed("it has not caught up yet: ask again".into()))?
+        let members = group.members();
+        if members.contains_key(&join.id.0) {
+            return Ok(());
+        }
+        for (id, (info, _)) in members.iter().filter(|(_, (info, _))| info.name == join.info.name) {
+            let peer = self.peers().peer(NodeId(*id), &info.peer_addr);
+            if peer.call(Kind::Status, wire::cbor(&()), CALL_DEADLINE).await.is_ok() {
+                return Err(Fault::Failed(format!(
+                    "a node called {} is a member and answers at {}: give this one another --node-name, or stop that one \
+                     if this is to replace it",
+                    info.name, info.peer_addr
+                )));
+            }
+        }
+        group.add_learner(join.id.0, join.info.clone()).await.map_err(Fault::Failed)?;
+        tracing::info!(node = %join.info, id = %join.id, "a node has come into the cluster as a learner");
+        Ok(())
     }
-}
-
-async fn admit(group: &Group, join: &Join, voters_wanted: usize) -> Result<(), Fault> {
-    let failed = |error: String| Fault::Failed(format!("take node {} in: {error}", join.info));
-    let members = group.members();
-    if !members.contains_key(&join.id.0) {
-        group
-            .raft()
-            .add_learner(join.id.0, join.info.clone(), true)
-            .await
-            .map_err(|error| failed(error.to_string()))?;
-    }
-    let replaced: BTreeSet<u64> = members
-        .iter()
-        .filter(|(id, (info, _))| **id != join.id.0 && info.name == join.info.name)
-        .map(|(id, _)| *id)
-        .collect();
-    let mut voters: BTreeSet<u64> = members.iter().filter(|(_, (_, votes))| *votes).map(|(id, _)| *id).collect();
-    let before = voters.clone();
-    let replaces_a_voter = voters.intersection(&replaced).next().is_some();
-    voters.retain(|id| !replaced.contains(id));
-    if replaces_a_voter || voters.len() < voters_wanted {
-        voters.insert(join.id.0);
-    }
-    if voters != before {
-        group.raft().change_membership(voters, false).await.map_err(|error| failed(error.to_string()))?;
-    }
-    let left: BTreeSet<u64> = replaced.iter().copied().filter(|id| group.members().contains_key(id)).collect();
-    if !left.is_empty() {
-        group
-            .raft()
-            .change_membership(ChangeMembers::RemoveNodes(left), false)
-            .await
-            .map_err(|error| failed(error.to_string()))?;
-    }
-    Ok(())
 }

@@ -15,7 +15,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{group::Group, machine::WaitDurable};
+use super::{group::Group, machine::WaitDurable, node::Fail};
 use crate::{platform, wal::Wal};
 
 /// Time between two checkpoints of a group that changes.
@@ -44,7 +44,7 @@ pub(super) struct Checkpointer {
     wal: Wal,
     wait_durable: WaitDurable,
     stopping: Arc<AtomicBool>,
-    failed: Arc<dyn Fn(String) + Send + Sync>,
+    failed: Fail,
     marks: VecDeque<Mark>,
     last: Instant,
     last_written: u64,
@@ -56,7 +56,7 @@ impl Checkpointer {
         wal: Wal,
         wait_durable: WaitDurable,
         stopping: Arc<AtomicBool>,
-        failed: Arc<dyn Fn(String) + Send + Sync>,
+        failed: Fail,
     ) -> Self {
         let last_written = wal.stats().synced_bytes;
         let (marks, last) = (VecDeque::new(), Instant::now());

@@ -1,10 +1,12 @@
 //! One Raft group on this node: proposing, reading linearizably, knowing who leads.
 
 mod everywhere;
+mod leaving;
+mod members;
 mod watch;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{
         Arc, Mutex,
@@ -27,6 +29,7 @@ use super::{
     log::LogStore,
     machine::{Machine, WaitDurable},
     network::Network,
+    node::Fail,
     peer::CallError,
     peers::Peers,
     types::{Proposal, TypeConfig, Waiter, WriteResult, log_id},
@@ -73,6 +76,10 @@ pub(crate) struct Group {
     led: ArcSwapOption<Led>,
     /// On the leader, by member: when a lease on its view was last granted.
     grants: Mutex<BTreeMap<u64, Granted>>,
+    /// On the leader: members that are to go, and the lease clock since which they get no lease of any kind.
+    leaving: Mutex<BTreeMap<u64, u64>>,
+    /// The confirmed leader says that this node is no member.
+    is_stranger: AtomicBool,
     /// This node gives its leadership away and grants nothing any more.
     handing_over: AtomicBool,
     /// This node leads and may grant.
@@ -105,7 +112,7 @@ impl Group {
         state: Arc<State>,
         peers: Arc<Peers>,
         wait_durable: WaitDurable,
-        failed: Arc<dyn Fn(String) + Send + Sync>,
+        failed: Fail,
     ) -> io::Result<Arc<Self>> {
         let config = Arc::new(config::of(id).validate().map_err(io::Error::other)?);
         let in_force = Arc::new(AtomicU64::new(state.applied().last.map_or(0, |last| last.index)));
@@ -128,6 +135,8 @@ impl Group {
             leader_decides_until_ns: AtomicU64::new(0),
             led: ArcSwapOption::empty(),
             grants: Mutex::default(),
+            leaving: Mutex::default(),
+            is_stranger: AtomicBool::new(false),
             handing_over: AtomicBool::new(false),
             granting: ArcSwapOption::empty(),
         }))
@@ -371,7 +380,7 @@ impl Group {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let stored = &metrics.membership_config;
-        let voters: std::collections::BTreeSet<u64> = stored.voter_ids().collect();
+        let voters: BTreeSet<u64> = stored.voter_ids().collect();
         stored.nodes().map(|(id, info)| (*id, (info.clone(), voters.contains(id)))).collect()
     }
 

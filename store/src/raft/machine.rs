@@ -25,6 +25,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::{
     codec,
+    node::Fail,
     types::{Payload, RaftLogId, SnapshotMeta, StoredMembership, TypeConfig, log_id, raft_log_id},
 };
 use crate::{
@@ -54,16 +55,11 @@ pub(crate) struct Machine {
     in_force: Arc<AtomicU64>,
     wait_durable: WaitDurable,
     /// Told when a replica cannot go on.
-    failed: Arc<dyn Fn(String) + Send + Sync>,
+    failed: Fail,
 }
 
 impl Machine {
-    pub(super) fn new(
-        state: Arc<State>,
-        in_force: Arc<AtomicU64>,
-        wait_durable: WaitDurable,
-        failed: Arc<dyn Fn(String) + Send + Sync>,
-    ) -> Self {
+    pub(super) fn new(state: Arc<State>, in_force: Arc<AtomicU64>, wait_durable: WaitDurable, failed: Fail) -> Self {
         Self { state, in_force, wait_durable, failed }
     }
 

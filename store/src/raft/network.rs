@@ -20,7 +20,7 @@ use openraft::{
     alias::SnapshotOf,
     base::BoxFuture,
     errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable},
-    network::{RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential},
+    network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential},
     raft::{
         AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
         TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
@@ -29,7 +29,7 @@ use openraft::{
 use tokio::io::AsyncWriteExt;
 
 use super::{
-    codec,
+    codec, frame,
     lane::{ReadHalf, WriteHalf},
     machine::SnapshotData,
     peer::{CallError, Peer},
@@ -47,10 +47,11 @@ use crate::{
 /// Silence on an append lane with requests open: longer means the follower is stuck, and the lane is made anew.
 /// Far above a slow disk's flush, so that slowness alone costs no reconnection.
 const APPEND_SILENCE: Duration = Duration::from_secs(3);
-/// Pause after a connection for appends that was not made.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// A vote or heartbeat is answered within this, or counts as lost.
 const CALL_DEADLINE: Duration = Duration::from_secs(1);
+/// Pauses between two attempts at a peer that cannot be reached: the first, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Buffer that an append lane keeps between requests.
 const KEEP_BYTES: usize = 1 << 20;
 
@@ -111,9 +112,9 @@ fn put_append(out: &mut BytesMut, group: GroupId, request: &AppendEntriesRequest
         committed: request.leader_commit.as_ref().map(log_id),
         entries: u32::try_from(request.entries.len()).unwrap_or(u32::MAX),
     });
-    wire::put_part(out, |out| out.extend_from_slice(&head));
+    frame::put_part(out, |out| out.extend_from_slice(&head));
     for entry in &request.entries {
-        wire::put_part(out, |out| codec::put_entry(out, entry));
+        frame::put_part(out, |out| codec::put_entry(out, entry));
         if planted!(ChangesEntries) && entry.log_id.index % 40 == 11 {
             let last = out.len() - 1;
             out[last] ^= 1;
@@ -185,23 +186,18 @@ impl RaftNetworkV2<TypeConfig> for Connection {
             return stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
-            let lane = Lane::Append(self.group);
-            let stream = match self.peer.open(lane).await {
-                Ok(stream) => stream,
-                Err(error) => {
-                    // Raft's own backoff waits only once a request is taken from `input`: without this pause a peer that
-                    // refuses at once would be asked again at once.
-                    tokio::time::sleep(RECONNECT_PAUSE).await;
-                    return Err(unreachable(&error));
-                }
-            };
-            let (reader, writer) = stream.into_split();
-            let open = Arc::new(AtomicU64::new(0));
-            let sender = AbortOnDrop(tokio::spawn(send_appends(self.group, writer, input, Arc::clone(&open))));
-            let answers = Answers { reader, buffer: BytesMut::new(), open, _sender: sender };
-            let answers = futures_util::stream::unfold(Some(answers), |answers| async move {
-                let (item, answers) = answers?.next().await?;
-                Some((item, answers))
+            let dial = Dial { group: self.group, peer: self.peer.clone(), input };
+            let answers = futures_util::stream::unfold(Some(Exchange::Begins(dial)), |exchange| async move {
+                let answers = match exchange? {
+                    Exchange::Open(answers) => answers,
+                    Exchange::Begins(dial) => match dial.open().await {
+                        Ok(Some(answers)) => answers,
+                        Ok(None) => return None,
+                        Err(error) => return Some((Err(error), None)),
+                    },
+                };
+                let (item, answers) = answers.next().await?;
+                Some((item, answers.map(Exchange::Open)))
             });
             Ok(answers.boxed())
         })
@@ -241,6 +237,11 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         }
     }
 
+    fn backoff(&self) -> Option<Backoff> {
+        let longer = |pause: &Duration| Some((*pause * 2).min(LONGEST_PAUSE));
+        Some(Backoff::new(std::iter::successors(Some(FIRST_PAUSE), longer)))
+    }
+
     async fn transfer_leader(
         &mut self,
         req: TransferLeaderRequest<TypeConfig>,
@@ -261,6 +262,36 @@ impl RaftNetworkV2<TypeConfig> for Connection {
     }
 }
 
+/// An append lane from its beginning on.
+enum Exchange<S> {
+    Begins(Dial<S>),
+    Open(Answers),
+}
+
+/// A lane that is to be opened.
+struct Dial<S> {
+    group: GroupId,
+    peer: Peer,
+    input: S,
+}
+
+impl<S> Dial<S>
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+{
+    /// Connects once there is something to send. openraft pauses inside its requests ([`Backoff`]): connecting before the
+    /// first would be tried again without any pause, some ten thousand times a second while a peer is down.
+    async fn open(mut self) -> Result<Option<Answers>, RPCError<TypeConfig>> {
+        let Some(first) = self.input.next().await else { return Ok(None) };
+        let connected = self.peer.open(Lane::Append(self.group)).await;
+        let (reader, writer) = connected.map_err(|error| unreachable(&error))?.into_split();
+        let open = Arc::new(AtomicU64::new(0));
+        let sending = send_appends(self.group, writer, first, self.input, Arc::clone(&open));
+        let sender = AbortOnDrop(tokio::spawn(sending));
+        Ok(Some(Answers { reader, buffer: BytesMut::new(), open, _sender: sender }))
+    }
+}
+
 /// The follower's answers, in the order of the requests.
 struct Answers {
     reader: ReadHalf,
@@ -277,7 +308,7 @@ impl Answers {
     /// The next answer, and the rest; no rest after anything but success.
     async fn next(mut self) -> Option<(AppendItem, Option<Self>)> {
         let frame = loop {
-            let frame = wire::read_frame(&mut self.reader, &mut self.buffer);
+            let frame = frame::read_frame(&mut self.reader, &mut self.buffer);
             match tokio::time::timeout(APPEND_SILENCE, frame).await {
                 // Nothing is open: silence is rest.
                 Err(_) if self.open.load(Ordering::Acquire) == 0 => {}
@@ -299,15 +330,21 @@ impl Answers {
 }
 
 /// Writes requests as they come.
-async fn send_appends<S>(group: GroupId, mut writer: WriteHalf, mut input: S, open: Arc<AtomicU64>) -> io::Result<()>
+async fn send_appends<S>(
+    group: GroupId,
+    mut writer: WriteHalf,
+    first: AppendEntriesRequest<TypeConfig>,
+    mut input: S,
+    open: Arc<AtomicU64>,
+) -> io::Result<()>
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
 {
-    let (mut number, mut out) = (0, BytesMut::new());
-    while let Some(request) = input.next().await {
+    let (mut number, mut out, mut next) = (0, BytesMut::new(), Some(first));
+    while let Some(request) = next.take() {
         number += 1;
         open.fetch_add(1, Ordering::AcqRel);
-        wire::put_frame(&mut out, Kind::Append as u8, number, |out| put_append(out, group, &request));
+        frame::put_frame(&mut out, Kind::Append as u8, number, |out| put_append(out, group, &request));
         writer.write_all(&out).await?;
         writer.flush().await?;
         out.clear();
@@ -315,6 +352,7 @@ where
         if out.capacity() > KEEP_BYTES {
             out = BytesMut::new();
         }
+        next = input.next().await;
     }
     writer.shutdown().await
 }

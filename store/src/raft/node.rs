@@ -1,6 +1,9 @@
 //! A node: its log, its groups, its listener.
 
+mod readiness;
+
 use std::{
+    collections::BTreeSet,
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -13,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use super::{
     bootstrap,
@@ -23,11 +26,14 @@ use super::{
     lane::PeerTls,
     log::{self, QUEUE_BYTES},
     machine::WaitDurable,
+    membership,
+    peer::CallError,
     peers::Peers,
     room, server,
+    version::{BUILD, Own, Spoken},
     wait::{ProposeError, Wait},
     whole,
-    wire::{Fault, Kind, Leader, Status},
+    wire::{Fault, Kind},
 };
 use crate::{
     model::{ColdCommand, Command, GroupId, NodeId, NodeInfo},
@@ -35,6 +41,12 @@ use crate::{
     state::{self, State, StateError},
     wal::{self, Wal},
 };
+
+/// Pause before it is looked again who leads.
+const NEXT_LEADER_PAUSE: Duration = Duration::from_millis(10);
+
+/// Told when the node cannot go on; the first reason counts.
+pub(crate) type Fail = Arc<dyn Fn(String) + Send + Sync>;
 
 /// How to start a node.
 pub(crate) struct NodeSettings {
@@ -49,6 +61,8 @@ pub(crate) struct NodeSettings {
     pub(crate) disk: Arc<dyn wal::Disk>,
     /// … and of the states.
     pub(crate) files: Arc<dyn state::Files>,
+    /// What it speaks.
+    pub(crate) spoken: Spoken,
 }
 
 /// Why a node did not start. Each says what to do.
@@ -81,6 +95,9 @@ pub(crate) enum StartError {
 /// Answers a peer's demand for units; set by the lease room above.
 pub(crate) type LeaseAnswer = Box<dyn Fn(Bytes) -> BoxFuture<'static, Bytes> + Send + Sync>;
 
+/// Counts requests in flight; set by the room above.
+pub(crate) type InFlight = Box<dyn Fn() -> u64 + Send + Sync>;
+
 /// A running node.
 pub(crate) struct Node {
     identity: Identity,
@@ -95,12 +112,18 @@ pub(crate) struct Node {
     failed: watch::Sender<Option<String>>,
     stopping: Arc<AtomicBool>,
     draining: AtomicBool,
+    /// This node is to leave the cluster: it lets no new request through.
+    retiring: AtomicBool,
+    /// Requests let through whose rows are not committed yet; told by the room above.
+    in_flight: OnceLock<InFlight>,
+    /// Members that an operator wants to go, on the leader of the metadata.
+    pub(super) asked_to_go: Mutex<BTreeSet<u64>>,
     /// What forming or joining the cluster waits for; empty once it is done.
     progress: Mutex<String>,
     /// This start made the cluster.
     pub(super) initialized_cluster: AtomicBool,
-    /// One change of membership at a time.
-    pub(super) membership: tokio::sync::Mutex<()>,
+    /// Why the metadata has no leader, as far as peers tell; empty while it has one.
+    trouble: Mutex<String>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -109,7 +132,7 @@ impl Node {
     /// Opens everything and starts to serve peers. `prepare` sees each group's state before its log is replayed into it.
     pub(crate) async fn start(
         settings: NodeSettings,
-        prepare: impl Fn(GroupId, &Arc<State>) -> Result<(), StateError>,
+        prepare: impl Fn(GroupId, &Arc<State>, &Fail) -> Result<(), StateError>,
     ) -> Result<Arc<Self>, StartError> {
         let identity = Identity::open(&settings.data_dir)?;
         room::check(&settings.data_dir)?;
@@ -122,7 +145,7 @@ impl Node {
             info.peer_addr = bound.to_string();
         }
         let (failed, _) = watch::channel(None);
-        let fail: Arc<dyn Fn(String) + Send + Sync> = {
+        let fail: Fail = {
             let failed = failed.clone();
             Arc::new(move |reason: String| {
                 failed.send_if_modified(|first| {
@@ -146,7 +169,8 @@ impl Node {
         let wal = log.wal.clone();
         #[cfg(feature = "simulation")]
         tokio::spawn(log.clone().run(disk));
-        let peers = Peers::new(identity.id, settings.tls);
+        let own = Own { id: identity.id, name: info.name.clone(), build: BUILD.into(), spoken: settings.spoken };
+        let peers = Peers::new(own, settings.tls);
         let stopping = Arc::new(AtomicBool::new(false));
         let (mut groups, mut threads) = (Vec::new(), Vec::new());
         for id in [GroupId::META, GroupId::LEDGER] {
@@ -160,7 +184,7 @@ impl Node {
             let raft = |error| StartError::Raft { group: id, error };
             let state = Arc::new(opened.map_err(raft)??);
             whole::check_group(&settings.data_dir, id, &wal.group(id), &state.applied())?;
-            prepare(id, &state).map_err(|error| raft(io::Error::other(error)))?;
+            prepare(id, &state, &fail).map_err(|error| raft(io::Error::other(error)))?;
             let wait_durable: WaitDurable = {
                 let log = log.clone();
                 Arc::new(move |index| log.wait_durable(id, index))
@@ -201,9 +225,12 @@ impl Node {
             failed,
             stopping,
             draining: AtomicBool::new(false),
+            retiring: AtomicBool::new(false),
+            in_flight: OnceLock::new(),
+            asked_to_go: Mutex::default(),
             progress: Mutex::new("starting".into()),
             initialized_cluster: AtomicBool::new(false),
-            membership: tokio::sync::Mutex::default(),
+            trouble: Mutex::default(),
             threads: Mutex::new(threads),
             tasks: Mutex::default(),
         });
@@ -212,6 +239,11 @@ impl Node {
             tasks.spawn(server::serve(listener, Arc::clone(&node)));
             tasks.spawn(bootstrap::run(Arc::clone(&node)));
             tasks.spawn(watch_disk(Arc::clone(&node), fail));
+            tasks.spawn(membership::lead(Arc::clone(&node)));
+            tasks.spawn(membership::look_after(Arc::clone(&node)));
+            for group in &node.groups[1..] {
+                tasks.spawn(membership::follow(Arc::clone(&node), Arc::clone(group)));
+            }
             for group in &node.groups {
                 tasks.spawn(Arc::clone(group).watch());
                 tasks.spawn(Arc::clone(group).keep_view_lease());
@@ -286,68 +318,52 @@ impl Node {
         }
     }
 
-    /// Asks the leader of a group for units.
+    /// Asks the leader of a group for units. While there is none, or it cannot be reached, the next one is waited for; what
+    /// may have reached one is not sent again.
     pub(crate) async fn ask_lease(&self, group: GroupId, body: Bytes, deadline: Duration) -> Result<Bytes, String> {
         let group = self.group(group).map_err(|fault| fault.to_string())?;
-        match group.leader() {
-            Some((id, _)) if id == self.me() => self.answer_lease(body).await.map_err(|fault| fault.to_string()),
-            Some((id, info)) => self
-                .peers
-                .peer(id, &info.peer_addr)
-                .call(Kind::Lease, body, deadline)
-                .await
-                .map_err(|error| error.to_string()),
-            None => Err("no leader is known".into()),
+        let until = Instant::now() + deadline;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let why = match group.leader() {
+                Some((id, _)) if id == self.me() => {
+                    return self.answer_lease(body).await.map_err(|fault| fault.to_string());
+                }
+                Some((id, info)) => {
+                    let peer = self.peers.peer(id, &info.peer_addr);
+                    match peer.call(Kind::Lease, body.clone(), left).await {
+                        Ok(answer) => return Ok(answer),
+                        Err(error @ CallError::Unreachable { .. }) => error.to_string(),
+                        Err(error) => return Err(error.to_string()),
+                    }
+                }
+                None => "no leader is known".into(),
+            };
+            if left <= NEXT_LEADER_PAUSE {
+                return Err(why);
+            }
+            tokio::time::sleep(NEXT_LEADER_PAUSE).await;
         }
     }
 
-    pub(super) async fn status(&self) -> Status {
-        Status {
-            id: self.me(),
-            info: self.info.clone(),
-            member: self.meta().is_initialized().await,
-            leaders: self
-                .groups
-                .iter()
-                .filter_map(|group| Some(Leader { group: group.id(), info: group.leader()?.1 }))
-                .collect(),
-        }
+    /// Who counts the requests in flight on this node.
+    pub(crate) fn set_in_flight(&self, in_flight: InFlight) {
+        let _ = self.in_flight.set(in_flight);
     }
 
-    pub(super) fn set_progress(&self, progress: impl Into<String>) {
-        let progress = progress.into();
-        let mut held = self.progress.lock().expect("no holder of this lock panics");
-        if *held != progress && !progress.is_empty() {
-            tracing::info!("{progress}");
-        }
-        *held = progress;
+    pub(super) fn in_flight(&self) -> u64 {
+        self.in_flight.get().map_or(0, |count| count())
     }
 
-    /// Why this node cannot serve; none when it can.
-    pub(crate) fn not_ready(&self) -> Option<String> {
-        if let Some(reason) = self.failure() {
-            return Some(reason);
-        }
-        if self.is_draining() {
-            return Some("draining".into());
-        }
-        let progress = self.progress.lock().expect("no holder of this lock panics").clone();
-        if !progress.is_empty() {
-            return Some(progress);
-        }
-        self.groups.iter().find_map(|group| {
-            let what = if group.id() == GroupId::META { "metadata" } else { "ledger" };
-            if group.leader().is_none() {
-                return Some(format!("no leader of the {what} group is known"));
+    /// Refuses a demand for units by a node that is no member or is to go, on the leader of the ledger.
+    pub(super) fn require_lessee(&self, id: NodeId) -> Result<(), Fault> {
+        for group in &self.groups[1..] {
+            group.require_member(id)?;
+            if group.bars(id.0) {
+                return Err(Fault::Failed("this node is to leave the cluster".into()));
             }
-            if !group.is_in_contact() {
-                return Some(format!("no fresh contact with the quorum of the {what} group"));
-            }
-            if group.id() == GroupId::META {
-                return (!group.has_view_lease()).then(|| "the metadata here may not be trusted yet".into());
-            }
-            (!group.is_decided()).then(|| "the ledger's leader is new and does not decide yet".into())
-        })
+        }
+        Ok(())
     }
 
     /// The failure that stopped this node, if any.
@@ -369,41 +385,18 @@ impl Node {
         }
     }
 
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
     }
 
     pub(crate) fn made_cluster(&self) -> bool {
         self.initialized_cluster.load(Ordering::Acquire)
     }
 
-    /// Stops granting and hands leadership of every group to the follower that has most of the log.
+    /// Stops granting and hands leadership of every group to another voter that answers.
     pub(crate) async fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-        for group in &self.groups {
-            if !group.is_leader() {
-                continue;
-            }
-            let voters = group.members();
-            let next = group
-                .progress()
-                .matched
-                .into_iter()
-                .filter(|(id, _)| *id != self.me().0 && voters.get(id).is_some_and(|(_, votes)| *votes))
-                .max_by_key(|(_, matched)| *matched);
-            // The last one leads to the end: what is in flight needs a leader.
-            let Some((to, _)) = next else { continue };
-            group.hand_over(true);
-            let _ = group.raft().trigger().transfer_leader(to).await;
-            let handed = async {
-                while group.is_leader() {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-            };
-            if tokio::time::timeout(Duration::from_secs(2), handed).await.is_err() {
-                group.hand_over(false);
-            }
-        }
+        self.draining(true);
+        self.give_leadership_away().await;
     }
 
     /// Stops Raft, makes last checkpoints, closes the log.
@@ -431,7 +424,7 @@ impl Node {
 }
 
 /// A log that could not write or flush is of no use any more: the node stops serving.
-async fn watch_disk(node: Arc<Node>, fail: Arc<dyn Fn(String) + Send + Sync>) {
+async fn watch_disk(node: Arc<Node>, fail: Fail) {
     let mut tick = tokio::time::interval(Duration::from_millis(50));
     while node.failure().is_none() && !node.stopping.load(Ordering::Relaxed) {
         tick.tick().await;

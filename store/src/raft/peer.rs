@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     io,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -17,8 +17,10 @@ use tokio::{
 };
 
 use super::{
+    frame::{self, Frame},
     lane::{self, PeerTls, Stream},
-    wire::{self, Fault, Frame, Greeting, Kind, Lane},
+    version::Own,
+    wire::{self, Fault, Kind, Lane},
 };
 use crate::model::NodeId;
 
@@ -51,12 +53,13 @@ impl CallError {
 }
 
 /// Connects a lane to a peer and exchanges greetings.
-async fn connect(me: NodeId, to: Option<NodeId>, addr: &str, lane: Lane, tls: Option<&PeerTls>) -> io::Result<Stream> {
+async fn connect(own: &Own, to: Option<NodeId>, addr: &str, lane: Lane, tls: Option<&PeerTls>) -> io::Result<Stream> {
     let connecting = async {
         let mut stream = lane::connect(addr, tls).await?;
-        wire::write_greeting(&mut stream, &Greeting { from: me, to, lane, refused: None }).await?;
+        wire::write_greeting(&mut stream, &own.greeting(to, lane, None)).await?;
         let answer = wire::read_greeting(&mut stream).await?;
-        match answer.refused {
+        // An older build does not look at what we speak: so both sides do.
+        match answer.refused.clone().or_else(|| own.refusal(&answer)) {
             Some(reason) => Err(io::Error::new(io::ErrorKind::ConnectionRefused, reason)),
             None => Ok(stream),
         }
@@ -77,7 +80,7 @@ struct Question {
 pub(super) struct Peer(Arc<Inner>);
 
 struct Inner {
-    me: NodeId,
+    own: Arc<Own>,
     to: Option<NodeId>,
     addr: String,
     tls: Option<Arc<PeerTls>>,
@@ -85,16 +88,19 @@ struct Inner {
     lane: Mutex<Option<mpsc::Sender<Question>>>,
     /// One attempt to connect at a time.
     connecting: tokio::sync::Mutex<()>,
+    /// Since when it cannot be connected to.
+    away: Mutex<Option<Instant>>,
 }
 
 impl Peer {
-    pub(super) fn new(me: NodeId, to: Option<NodeId>, addr: String, tls: Option<Arc<PeerTls>>) -> Self {
-        Self(Arc::new(Inner { me, to, addr, tls, lane: Mutex::default(), connecting: tokio::sync::Mutex::default() }))
+    pub(super) fn new(own: Arc<Own>, to: Option<NodeId>, addr: String, tls: Option<Arc<PeerTls>>) -> Self {
+        let (lane, connecting, away) = (Mutex::default(), tokio::sync::Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { own, to, addr, tls, lane, connecting, away }))
     }
 
     /// A connection of its own to this peer, for a lane that is not for calls.
     pub(super) async fn open(&self, lane: Lane) -> io::Result<Stream> {
-        connect(self.0.me, self.0.to, &self.0.addr, lane, self.0.tls.as_deref()).await
+        connect(&self.0.own, self.0.to, &self.0.addr, lane, self.0.tls.as_deref()).await
     }
 
     /// Asks, and waits at most until the deadline.
@@ -138,6 +144,23 @@ impl Peer {
         lane.as_ref().filter(|lane| !lane.is_closed()).cloned()
     }
 
+    /// Says once that a member cannot be connected to, and once that it can be again.
+    fn note(&self, connected: &io::Result<Stream>) {
+        let Some(to) = self.0.to else { return };
+        let mut away = self.0.away.lock().expect("no holder of this lock panics");
+        match (connected, *away) {
+            (Err(error), None) => {
+                *away = Some(Instant::now());
+                tracing::warn!(peer = %self.0.addr, id = %to, %error, "a peer cannot be connected to; it is tried again");
+            }
+            (Ok(_), Some(since)) => {
+                *away = None;
+                tracing::info!(peer = %self.0.addr, id = %to, away = ?since.elapsed(), "the peer is back");
+            }
+            (Err(_), Some(_)) | (Ok(_), None) => {}
+        }
+    }
+
     async fn lane(&self) -> Result<mpsc::Sender<Question>, CallError> {
         if let Some(lane) = self.live() {
             return Ok(lane);
@@ -146,7 +169,9 @@ impl Peer {
         if let Some(lane) = self.live() {
             return Ok(lane);
         }
-        let stream = self.open(Lane::Call).await.map_err(|error| self.unreachable(&error.to_string()))?;
+        let connected = self.open(Lane::Call).await;
+        self.note(&connected);
+        let stream = connected.map_err(|error| self.unreachable(&error.to_string()))?;
         let (lane, questions) = mpsc::channel(MAX_OPEN_CALLS);
         tokio::spawn(converse(stream, questions, self.0.addr.clone()));
         *self.0.lane.lock().expect("no holder of this lock panics") = Some(lane.clone());
@@ -173,7 +198,7 @@ async fn converse(stream: Stream, mut questions: mpsc::Receiver<Question>, addr:
                     }
                     open.insert(number, answer);
                 }
-                wire::put_frame(&mut out, kind as u8, number, |out| {
+                frame::put_frame(&mut out, kind as u8, number, |out| {
                     out.extend_from_slice(&parts[0]);
                     out.extend_from_slice(&parts[1]);
                 });
@@ -190,7 +215,7 @@ async fn converse(stream: Stream, mut questions: mpsc::Receiver<Question>, addr:
     let answered = Arc::clone(&open);
     let listen = async move {
         let mut buffer = BytesMut::new();
-        while let Some(Frame { kind, number, body }) = wire::read_frame(&mut reader, &mut buffer).await? {
+        while let Some(Frame { kind, number, body }) = frame::read_frame(&mut reader, &mut buffer).await? {
             let answer = answered.lock().expect("no holder of this lock panics").remove(&number);
             let Some(answer) = answer else { continue };
             let _ = answer.send(match Kind::from_u8(kind) {

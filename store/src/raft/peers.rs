@@ -5,19 +5,24 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::{lane::PeerTls, peer::Peer};
+use super::{lane::PeerTls, peer::Peer, version::Own};
 use crate::model::NodeId;
 
 /// Peers by id (and by address, where no id is known yet).
 pub(super) struct Peers {
-    me: NodeId,
+    own: Arc<Own>,
     tls: Option<Arc<PeerTls>>,
     known: Mutex<HashMap<(Option<NodeId>, String), Peer>>,
 }
 
 impl Peers {
-    pub(super) fn new(me: NodeId, tls: Option<Arc<PeerTls>>) -> Arc<Self> {
-        Arc::new(Self { me, tls, known: Mutex::default() })
+    pub(super) fn new(own: Own, tls: Option<Arc<PeerTls>>) -> Arc<Self> {
+        Arc::new(Self { own: Arc::new(own), tls, known: Mutex::default() })
+    }
+
+    /// This node, as it presents itself.
+    pub(super) fn own(&self) -> &Arc<Own> {
+        &self.own
     }
 
     /// The certificates of this node's connections; none where they are plain.
@@ -37,7 +42,7 @@ impl Peers {
 
     fn find(&self, id: Option<NodeId>, addr: &str) -> Peer {
         let mut known = self.known.lock().expect("no holder of this lock panics");
-        let peer = || Peer::new(self.me, id, addr.to_owned(), self.tls.clone());
+        let peer = || Peer::new(Arc::clone(&self.own), id, addr.to_owned(), self.tls.clone());
         known.entry((id, addr.to_owned())).or_insert_with(peer).clone()
     }
 }

@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     codec,
+    frame::{self, Frame},
     group::Group,
     lane::{self, ReadHalf, Stream, WriteHalf},
     node::Node,
@@ -23,10 +24,10 @@ use super::{
     types::{TypeConfig, log_id, raft_log_id},
     view_lease::ViewAsk,
     wait::Wait,
-    wire::{self, AppendAnswer, AppendHead, Ballot, Fault, Frame, Greeting, Kind, Lane},
+    wire::{self, AppendAnswer, AppendHead, Ballot, Fault, Kind, Lane, WaitApplied},
 };
 use crate::{
-    model::GroupId,
+    model::{Command, GroupId, NodeId},
     platform::{
         net::{TcpListener, TcpStream},
         planted,
@@ -76,13 +77,15 @@ async fn connection(stream: TcpStream, from: SocketAddr, node: Arc<Node>) -> io:
         Some(to) if to != node.me() => Some(format!("node {} is not here; this is node {}", to, node.me())),
         _ => None,
     };
-    let answer = Greeting { from: node.me(), to: Some(greeting.from), lane: greeting.lane, refused };
+    let own = node.peers().own();
+    let refused = refused.or_else(|| own.refusal(&greeting));
+    let answer = own.greeting(Some(greeting.from), greeting.lane, refused);
     wire::write_greeting(&mut stream, &answer).await?;
     if answer.refused.is_some() {
         return Ok(());
     }
     match greeting.lane {
-        Lane::Call => calls(stream, node).await,
+        Lane::Call => calls(stream, greeting.from, node).await,
         Lane::Append(group) => {
             let group = node.group(group).map_err(io::Error::other)?;
             let (reader, writer) = stream.into_split();
@@ -92,7 +95,7 @@ async fn connection(stream: TcpStream, from: SocketAddr, node: Arc<Node>) -> io:
     }
 }
 
-async fn calls(stream: Stream, node: Arc<Node>) -> io::Result<()> {
+async fn calls(stream: Stream, from: NodeId, node: Arc<Node>) -> io::Result<()> {
     let (mut reader, mut writer) = stream.into_split();
     let (answers, mut answered) = mpsc::channel::<(u8, u64, Bytes)>(MAX_OPEN_QUESTIONS);
     let writing = tokio::spawn(async move {
@@ -100,7 +103,7 @@ async fn calls(stream: Stream, node: Arc<Node>) -> io::Result<()> {
         while let Some(answer) = answered.recv().await {
             let mut next = Some(answer);
             while let Some((kind, number, body)) = next.take() {
-                wire::put_frame(&mut out, kind, number, |out| out.extend_from_slice(&body));
+                frame::put_frame(&mut out, kind, number, |out| out.extend_from_slice(&body));
                 if out.len() < 1 << 20 {
                     next = answered.try_recv().ok();
                 }
@@ -115,7 +118,7 @@ async fn calls(stream: Stream, node: Arc<Node>) -> io::Result<()> {
     let (mut buffer, mut questions) = (BytesMut::new(), JoinSet::new());
     let ended = loop {
         while questions.try_join_next().is_some() {}
-        let frame = match wire::read_frame(&mut reader, &mut buffer).await {
+        let frame = match frame::read_frame(&mut reader, &mut buffer).await {
             Ok(Some(frame)) => frame,
             Ok(None) => break Ok(()),
             Err(error) => break Err(error),
@@ -125,7 +128,7 @@ async fn calls(stream: Stream, node: Arc<Node>) -> io::Result<()> {
         questions.spawn(async move {
             let _place = place;
             let Frame { kind, number, body } = frame;
-            let answer = tokio::time::timeout(QUESTION_DEADLINE, question(&node, kind, body)).await;
+            let answer = tokio::time::timeout(QUESTION_DEADLINE, question(&node, from, kind, body)).await;
             let (kind, body) = match answer.unwrap_or_else(|_| Err(Fault::Unknown("took too long".into()))) {
                 Ok(body) => (kind, body),
                 Err(fault) => (Kind::Error as u8, wire::cbor(&fault)),
@@ -139,7 +142,7 @@ async fn calls(stream: Stream, node: Arc<Node>) -> io::Result<()> {
     ended
 }
 
-async fn question(node: &Arc<Node>, kind: u8, mut body: Bytes) -> Result<Bytes, Fault> {
+async fn question(node: &Arc<Node>, from: NodeId, kind: u8, mut body: Bytes) -> Result<Bytes, Fault> {
     let kind = Kind::from_u8(kind)
         .ok_or_else(|| Fault::Failed(format!("question {kind} is not known to this build: upgrade this node")))?;
     match kind {
@@ -203,14 +206,20 @@ async fn question(node: &Arc<Node>, kind: u8, mut body: Bytes) -> Result<Bytes, 
             let (group, wait, command) = wire::decode_propose(body)?;
             let wait = Wait::from_u8(wait)
                 .ok_or_else(|| Fault::Failed(format!("wait {wait} is not known to this build: upgrade this node")))?;
-            Ok(node.group(group)?.propose_here(command, wait).await?.encode())
+            let group = node.group(group)?;
+            // A node that was let go may still bring in rows of requests that it had admitted before.
+            if !Command::is_rows(&command) {
+                group.require_member(from)?;
+            }
+            Ok(group.propose_here(command, wait).await?.encode())
         }
         Kind::ReadIndex => {
-            let group: GroupId = wire::from_cbor(&body)?;
-            Ok(wire::cbor(&node.group(group)?.read_index_here().await?))
+            let group = node.group(wire::from_cbor::<GroupId>(&body)?)?;
+            group.require_member(from)?;
+            Ok(wire::cbor(&group.read_index_here().await?))
         }
         Kind::WaitApplied => {
-            let (group, index, wait_ms): (GroupId, u64, u64) = wire::from_cbor(&body)?;
+            let WaitApplied { group, index, wait_ms } = wire::from_cbor(&body)?;
             let wait = Duration::from_millis(wait_ms).min(QUESTION_DEADLINE);
             node.group(group)?.wait_applied(index, wait).await.map_err(failed)?;
             Ok(Bytes::new())
@@ -219,8 +228,17 @@ async fn question(node: &Arc<Node>, kind: u8, mut body: Bytes) -> Result<Bytes, 
             let ask: ViewAsk = wire::from_cbor(&body)?;
             Ok(wire::cbor(&node.group(ask.group)?.grant_view_lease(&ask)?))
         }
-        Kind::Lease => node.answer_lease(body).await,
+        Kind::Lease => {
+            node.require_lessee(from)?;
+            node.answer_lease(body).await
+        }
         Kind::Join => node.take_in(wire::from_cbor(&body)?).await.map(|()| Bytes::new()),
+        Kind::Drain => {
+            node.set_drain(wire::from_cbor(&body)?);
+            Ok(Bytes::new())
+        }
+        Kind::Remove => Ok(wire::cbor(&node.let_go(&wire::from_cbor(&body)?)?)),
+        Kind::HandOver => node.hand_over(&wire::from_cbor(&body)?).await.map(|to| wire::cbor(&to)),
     }
 }
 
@@ -229,14 +247,14 @@ fn failed(error: impl std::fmt::Display) -> Fault {
 }
 
 fn take_append(body: &mut Bytes) -> Result<(GroupId, AppendEntriesRequest<TypeConfig>), Fault> {
-    let head: AppendHead = wire::from_cbor(&wire::take_part(body)?)?;
+    let head: AppendHead = wire::from_cbor(&frame::take_part(body)?)?;
     // Each entry needs its length: a count beyond the body is found out before memory is asked for.
     if head.entries as usize > body.len() / 4 {
         return Err(Fault::Failed(format!("{} entries in {} bytes", head.entries, body.len())));
     }
     let mut entries = Vec::with_capacity(head.entries as usize);
     for _ in 0..head.entries {
-        entries.push(codec::decode_entry(&wire::take_part(body)?).map_err(failed)?);
+        entries.push(codec::decode_entry(&frame::take_part(body)?).map_err(failed)?);
     }
     let request = AppendEntriesRequest {
         vote: codec::decode_vote(&head.vote).map_err(failed)?,
@@ -254,7 +272,7 @@ async fn appends(mut reader: ReadHalf, mut writer: WriteHalf, group: Arc<Group>)
     let mut results = Box::pin(group.raft().stream_append(input));
     let reading = tokio::spawn(async move {
         let mut buffer = BytesMut::new();
-        while let Some(mut frame) = wire::read_frame(&mut reader, &mut buffer).await? {
+        while let Some(mut frame) = frame::read_frame(&mut reader, &mut buffer).await? {
             let (_, request) = take_append(&mut frame.body).map_err(io::Error::other)?;
             if requests.send(request).await.is_err() {
                 break;
@@ -274,7 +292,7 @@ async fn appends(mut reader: ReadHalf, mut writer: WriteHalf, group: Arc<Group>)
             Err(StreamAppendError::HigherVote(vote)) => AppendAnswer::HigherVote(codec::encode_vote(vote).to_vec()),
         };
         number += 1;
-        wire::put_frame(&mut out, Kind::Append as u8, number, |out| out.extend_from_slice(&wire::cbor(&answer)));
+        frame::put_frame(&mut out, Kind::Append as u8, number, |out| out.extend_from_slice(&wire::cbor(&answer)));
         writer.write_all(&out).await?;
         writer.flush().await?;
         out.clear();

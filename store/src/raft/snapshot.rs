@@ -20,11 +20,10 @@ use tokio::{
 };
 
 use super::{
-    codec,
+    codec, frame,
     lane::Stream,
     machine::SnapshotData,
     types::{SnapshotMeta, StoredMembership, TypeConfig, Vote, raft_log_id},
-    wire,
 };
 use crate::{model::GroupId, platform, state::State};
 
@@ -42,7 +41,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// Sends the group's state, and answers with the follower's vote.
 pub(super) async fn send(mut stream: Stream, vote: &Vote, state: Arc<State>) -> io::Result<Vote> {
     let mut out = BytesMut::new();
-    wire::put_frame(&mut out, VOTE, 0, |out| out.put_slice(&codec::encode_vote(vote)));
+    frame::put_frame(&mut out, VOTE, 0, |out| out.put_slice(&codec::encode_vote(vote)));
     stream.write_all(&out).await?;
     // In a simulation the export is done before the first chunk is sent.
     let ahead = if platform::simulated() { Semaphore::MAX_PERMITS } else { CHUNKS_AHEAD };
@@ -55,20 +54,20 @@ pub(super) async fn send(mut stream: Stream, vote: &Vote, state: Arc<State>) -> 
     }));
     while let Some(chunk) = ready.recv().await {
         out.clear();
-        wire::put_frame(&mut out, DATA, 0, |out| out.put_slice(&chunk));
+        frame::put_frame(&mut out, DATA, 0, |out| out.put_slice(&chunk));
         tokio::time::timeout(SILENCE, stream.write_all(&out)).await??;
     }
     let applied = exporting.await.map_err(io::Error::other)???;
     out.clear();
-    wire::put_frame(&mut out, END, 0, |out| {
+    frame::put_frame(&mut out, END, 0, |out| {
         let last = applied.last.map(raft_log_id).map(|id| codec::encode_log_id(&id)).unwrap_or_default();
-        wire::put_part(out, |out| out.put_slice(&last));
-        wire::put_part(out, |out| out.put_slice(&applied.membership.unwrap_or_default()));
+        frame::put_part(out, |out| out.put_slice(&last));
+        frame::put_part(out, |out| out.put_slice(&applied.membership.unwrap_or_default()));
     });
     stream.write_all(&out).await?;
     stream.flush().await?;
     let mut buffer = BytesMut::new();
-    let answer = tokio::time::timeout(SILENCE, wire::read_frame(&mut stream, &mut buffer)).await??;
+    let answer = tokio::time::timeout(SILENCE, frame::read_frame(&mut stream, &mut buffer)).await??;
     match answer {
         Some(frame) if frame.kind == ANSWER => codec::decode_vote(&frame.body),
         _ => Err(io::Error::other("the follower did not take the snapshot")),
@@ -107,7 +106,7 @@ pub(super) async fn receive(
     let mut file = File::create(&path)?;
     let (mut buffer, mut vote) = (BytesMut::new(), None);
     loop {
-        let frame = tokio::time::timeout(SILENCE, wire::read_frame(stream, &mut buffer)).await??.ok_or_else(cut)?;
+        let frame = tokio::time::timeout(SILENCE, frame::read_frame(stream, &mut buffer)).await??.ok_or_else(cut)?;
         match frame.kind {
             VOTE => vote = Some(codec::decode_vote(&frame.body)?),
             DATA => {
@@ -115,8 +114,8 @@ pub(super) async fn receive(
             }
             END => {
                 let mut body = frame.body;
-                let last = wire::take_part(&mut body).map_err(io::Error::other)?;
-                let membership = wire::take_part(&mut body).map_err(io::Error::other)?;
+                let last = frame::take_part(&mut body).map_err(io::Error::other)?;
+                let membership = frame::take_part(&mut body).map_err(io::Error::other)?;
                 platform::blocking(move || file.sync_all()).await??;
                 let meta = SnapshotMeta {
                     last_log_id: (!last.is_empty()).then(|| codec::decode_log_id(&last)).transpose()?,
@@ -137,7 +136,7 @@ pub(super) async fn receive(
 /// Tells the leader that the snapshot is installed, and our vote.
 pub(super) async fn answer(stream: &mut Stream, vote: &Vote) -> io::Result<()> {
     let mut out = BytesMut::new();
-    wire::put_frame(&mut out, ANSWER, 0, |out| out.put_slice(&codec::encode_vote(vote)));
+    frame::put_frame(&mut out, ANSWER, 0, |out| out.put_slice(&codec::encode_vote(vote)));
     stream.write_all(&out).await?;
     stream.flush().await
 }

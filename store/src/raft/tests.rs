@@ -10,7 +10,8 @@ use std::{
 };
 
 use super::{
-    node::{Node, NodeSettings},
+    node::{Fail, Node, NodeSettings},
+    version::Spoken,
     view_lease::VIEW_LEASE,
     wait::{Everywhere, Wait},
 };
@@ -27,7 +28,7 @@ fn free_addrs(n: usize) -> Vec<String> {
 }
 
 async fn start(dir: &std::path::Path, name: &str, addr: &str, join: &[String]) -> Arc<Node> {
-    start_with(dir, name, addr, join, |_, _| Ok(())).await
+    start_with(dir, name, addr, join, |_, _, _| Ok(())).await
 }
 
 async fn start_with(
@@ -35,10 +36,14 @@ async fn start_with(
     name: &str,
     addr: &str,
     join: &[String],
-    prepare: impl Fn(GroupId, &Arc<State>) -> Result<(), StateError>,
+    prepare: impl Fn(GroupId, &Arc<State>, &Fail) -> Result<(), StateError>,
 ) -> Arc<Node> {
+    Node::start(settings(dir, name, addr, join), prepare).await.expect("starts")
+}
+
+fn settings(dir: &std::path::Path, name: &str, addr: &str, join: &[String]) -> NodeSettings {
     let listen: SocketAddr = addr.parse().expect("an address");
-    let settings = NodeSettings {
+    NodeSettings {
         tls: None,
         data_dir: dir.join(name),
         info: NodeInfo { name: name.into(), peer_addr: addr.into(), ..NodeInfo::default() },
@@ -48,8 +53,8 @@ async fn start_with(
         retention_days: 30,
         disk: Arc::new(crate::wal::RealDisk),
         files: Arc::new(crate::state::Disk),
-    };
-    Node::start(settings, prepare).await.expect("starts")
+        spoken: Spoken::OURS,
+    }
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -225,7 +230,7 @@ async fn a_write_is_not_answered_while_a_node_in_contact_may_decide_without_it()
     let mut nodes = Vec::new();
     for (name, addr) in ["a", "b", "c"].iter().zip(&addrs) {
         let (stuck, held) = (Arc::clone(&stuck), Arc::clone(&held));
-        let prepare = move |group: GroupId, state: &Arc<State>| {
+        let prepare = move |group: GroupId, state: &Arc<State>, _: &Fail| {
             if group == GroupId::META && *name == "c" {
                 let (stuck, held) = (Arc::clone(&stuck), Arc::clone(&held));
                 state.subscribe(Box::new(move |_| {
@@ -278,6 +283,159 @@ async fn a_write_is_not_answered_while_a_node_in_contact_may_decide_without_it()
     until("its view", || nodes[2].meta().has_view_lease()).await;
     assert_eq!(write(&nodes[0], "fourth").await.waited_out.len(), 0);
     for node in nodes {
+        node.shutdown().await;
+    }
+}
+
+async fn grown(dir: &std::path::Path, names: &[&str]) -> Vec<Arc<Node>> {
+    let addrs = free_addrs(names.len());
+    let mut nodes = vec![start(dir, names[0], &addrs[0], &[]).await];
+    until("readiness", || nodes[0].not_ready().is_none()).await;
+    for (name, addr) in names.iter().zip(&addrs).skip(1) {
+        nodes.push(start(dir, name, addr, &[addrs[0].clone(), addr.clone()]).await);
+    }
+    for node in &nodes {
+        until("readiness", || node.not_ready().is_none()).await;
+    }
+    nodes
+}
+
+fn voters(node: &Node) -> Vec<String> {
+    let mut of: Vec<Vec<String>> = Vec::new();
+    for group in node.groups() {
+        let mut names: Vec<String> =
+            group.members().into_values().filter(|(_, votes)| *votes).map(|(info, _)| info.name.to_string()).collect();
+        names.sort();
+        of.push(names);
+    }
+    if of[0] == of[1] && node.groups().iter().all(|group| group.unfinished_change().is_none()) {
+        of.remove(0)
+    } else {
+        Vec::new()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_cluster_of_one_grows_to_three_voters_and_a_learner_and_shrinks_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let nodes = grown(dir.path(), &["a", "b", "c", "d"]).await;
+    for node in &nodes {
+        until("three voters", || voters(node) == ["a", "b", "c"]).await;
+        assert_eq!(node.meta().members().len(), 4, "and a learner, which serves as well");
+        node.ledger().propose(&command(1), Wait::Applied, true, PATIENCE).await.expect("commits");
+    }
+    // The leader of both groups goes, asked for at a learner; the learner votes in its place.
+    nodes[1].transfer(None, Some("a")).await.expect("leads again");
+    until("it leads", || nodes[0].meta().is_leader() && nodes[0].ledger().is_leader()).await;
+    let before = crate::platform::lease_clock_ns();
+    nodes[3].remove_node("a").await.expect("goes");
+    assert!(crate::platform::lease_clock_ns() - before >= 3_000_000_000, "its leases were waited out");
+    until("another voter", || voters(&nodes[1]) == ["b", "c", "d"]).await;
+    assert!(nodes[1].groups().iter().all(|group| !group.members().contains_key(&nodes[0].me().0)));
+    until("it knows", || nodes[0].not_ready().is_some_and(|why| why.contains("was removed from the cluster"))).await;
+    assert!(!nodes[0].meta().has_view_lease());
+    let refused = nodes[0].ask_lease(GroupId::LEDGER, bytes::Bytes::new(), PATIENCE).await;
+    assert!(refused.is_err_and(|why| why.contains("no member")), "it gets no units");
+    for name in ["b", "c"] {
+        nodes[3].remove_node(name).await.expect("goes");
+    }
+    assert_eq!(voters(&nodes[3]), ["d"]);
+    let last = nodes[3].remove_node("d").await.expect_err("the last one stays").to_string();
+    assert!(last.contains("the only voter"), "{last}");
+    nodes[3].ledger().propose(&command(2), Wait::Applied, true, PATIENCE).await.expect("commits alone");
+    for node in nodes {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_name_that_is_taken_and_a_quorum_that_would_be_lost_are_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut nodes = grown(dir.path(), &["a", "b", "c"]).await;
+    until("three voters", || voters(&nodes[0]) == ["a", "b", "c"]).await;
+    let addr = free_addrs(1).remove(0);
+    let listed = [nodes[0].info().peer_addr.clone(), addr.clone()];
+    let second = start(&dir.path().join("second"), "b", &addr, &listed).await;
+    until("the refusal", || second.not_ready().is_some_and(|why| why.contains("give this one another --node-name")))
+        .await;
+    second.shutdown().await;
+    assert!(matches!(nodes[0].remove_node("nobody").await, Err(crate::raft::OperateError::Unknown(_))));
+
+    nodes.pop().expect("c").shutdown().await;
+    let refused = nodes[0].remove_node("b").await.expect_err("one of two voters would be left").to_string();
+    assert!(refused.contains("2 voters, of which 1 answer and 2 are needed"), "{refused}");
+    nodes[0].remove_node("c").await.expect("the dead one goes");
+    assert_eq!(voters(&nodes[0]), ["a", "b"]);
+    for node in nodes {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_lost_disks_of_three_are_refused_with_what_to_do_and_one_that_comes_back_helps_the_other() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let addrs = free_addrs(3);
+    let names = ["a", "b", "c"];
+    let mut nodes = Vec::new();
+    for (name, addr) in names.iter().zip(&addrs) {
+        nodes.push(start(dir.path(), name, addr, &addrs).await);
+    }
+    for node in &nodes {
+        until("readiness", || node.not_ready().is_none()).await;
+    }
+    nodes[0].ledger().propose(&command(7), Wait::Applied, true, PATIENCE).await.expect("commits");
+    for node in nodes.drain(1..) {
+        node.shutdown().await;
+    }
+    for name in ["b", "c"] {
+        std::fs::rename(dir.path().join(name), dir.path().join(format!("{name}-lost"))).expect("its disk is gone");
+    }
+    let empty = [start(dir.path(), "b", &addrs[1], &addrs).await, start(dir.path(), "c", &addrs[2], &addrs).await];
+    for node in empty.iter().chain(&nodes) {
+        let told =
+            |why: String| why.contains("have lost the data") && why.contains("Bring back the data directory of b");
+        until("the refusal", || node.not_ready().is_some_and(told)).await;
+        assert_eq!(nodes[0].meta().members().len(), 3, "nobody was taken in");
+    }
+    // The disk of b is found again: b and a are a quorum, and c is taken in anew.
+    let [b, c] = empty;
+    b.shutdown().await;
+    std::fs::rename(dir.path().join("b"), dir.path().join("b-empty")).expect("moved away");
+    std::fs::rename(dir.path().join("b-lost"), dir.path().join("b")).expect("found");
+    let b = start(dir.path(), "b", &addrs[1], &addrs).await;
+    for node in [&nodes[0], &b, &c] {
+        until("readiness", || node.not_ready().is_none()).await;
+        until("three voters", || voters(node) == names && node.meta().members().contains_key(&c.me().0)).await;
+        assert_eq!(node.meta().members().len(), 3);
+    }
+    for node in [nodes.remove(0), b, c] {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nodes_of_neighbouring_wire_versions_make_a_cluster_and_a_stranger_is_refused_by_name() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let addrs = free_addrs(3);
+    let mut nodes = Vec::new();
+    for ((name, addr), newest) in ["a", "b", "c"].iter().zip(&addrs).zip([1, 2, 2]) {
+        let mut settings = settings(dir.path(), name, addr, &addrs);
+        settings.spoken = Spoken { oldest: 1, newest };
+        nodes.push(Node::start(settings, |_, _, _| Ok(())).await.expect("starts"));
+    }
+    for node in &nodes {
+        until("readiness", || node.not_ready().is_none()).await;
+        node.ledger().propose(&command(1), Wait::Applied, true, PATIENCE).await.expect("commits");
+    }
+    let addr = free_addrs(1).remove(0);
+    let mut settings = settings(dir.path(), "far", &addr, &[addrs[0].clone(), addr.clone()]);
+    settings.spoken = Spoken { oldest: 3, newest: 4 };
+    let far = Node::start(settings, |_, _, _| Ok(())).await.expect("starts");
+    until("the refusal", || far.not_ready().is_some_and(|why| why.contains("upgrade a first"))).await;
+    let why = far.not_ready().unwrap_or_default();
+    assert!(why.contains("far (version") && why.contains("wire versions 3 to 4"), "{why}");
+    assert_eq!(nodes[0].meta().members().len(), 3);
+    for node in nodes.into_iter().chain([far]) {
         node.shutdown().await;
     }
 }

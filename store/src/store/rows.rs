@@ -61,7 +61,7 @@ impl Store {
     /// [`Unavailable`]: 503, never 401, 403 or 429.
     pub fn check(&self, view: View) -> Result<(), Unavailable> {
         let node = &self.0.node;
-        if self.is_in_force(view) && node.ledger().is_in_contact() && !node.has_failed() {
+        if self.is_in_force(view) && node.ledger().is_in_contact() && !node.has_failed() && !node.is_retiring() {
             return Ok(());
         }
         let reason = match self.readiness() {

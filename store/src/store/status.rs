@@ -1,9 +1,9 @@
-//! The cluster and the node, for operators.
+//! The node and its groups, for operators.
 
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use super::Store;
-use crate::model::{Name, NodeInfo};
+use crate::model::Name;
 
 /// Whether the node can serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,19 +12,6 @@ pub enum Readiness {
     Ready,
     /// It does not, and this is why (waiting for a peer by name, no leader, draining, disk failure).
     NotReady(String),
-}
-
-/// A member of the cluster.
-#[derive(Debug, Clone)]
-pub struct MemberStatus {
-    /// Raft id, in hexadecimal.
-    pub id: String,
-    /// What peers know of it.
-    pub info: NodeInfo,
-    /// Votes in group 0.
-    pub voter: bool,
-    /// Is this node.
-    pub this: bool,
 }
 
 /// A Raft group as this node sees it.
@@ -46,58 +33,32 @@ pub struct GroupStatus {
     pub lag: BTreeMap<Name, u64>,
 }
 
-/// The cluster as this node sees it.
-#[derive(Debug, Clone)]
-pub struct ClusterStatus {
-    /// This node's name.
-    pub node: Name,
-    /// Members.
-    pub members: Vec<MemberStatus>,
-    /// Groups.
-    pub groups: Vec<GroupStatus>,
-}
-
 impl Store {
     /// Whether the node can serve, and why not.
     pub fn readiness(&self) -> Readiness {
         self.0.node.not_ready().map_or(Readiness::Ready, Readiness::NotReady)
     }
 
-    /// The cluster as this node sees it.
-    pub fn cluster(&self) -> ClusterStatus {
+    /// The Raft groups as this node sees them.
+    pub fn groups(&self) -> Vec<GroupStatus> {
         let node = &self.0.node;
         let members = node.meta().members();
-        let groups = node
-            .groups()
-            .iter()
-            .map(|group| {
-                let progress = group.progress();
-                let lag = progress
-                    .matched
-                    .iter()
-                    .filter_map(|(id, matched)| {
-                        Some((members.get(id)?.0.name.clone(), progress.last.saturating_sub(*matched)))
-                    })
-                    .collect();
-                GroupStatus {
-                    group: group.id().0,
-                    leader: group.leader().map(|(_, info)| info.name),
-                    term: progress.term,
-                    last_index: progress.last,
-                    committed_index: progress.committed,
-                    applied_index: progress.applied,
-                    lag,
-                }
-            })
-            .collect();
-        let members = members
-            .into_iter()
-            .map(|(id, (info, voter))| {
-                let id = crate::model::NodeId(id);
-                MemberStatus { id: id.to_string(), info, voter, this: id == node.me() }
-            })
-            .collect();
-        ClusterStatus { node: node.info().name.clone(), members, groups }
+        let groups = node.groups().iter().map(|group| {
+            let progress = group.progress();
+            let lag = |(id, matched): (&u64, &u64)| {
+                Some((members.get(id)?.0.name.clone(), progress.last.saturating_sub(*matched)))
+            };
+            GroupStatus {
+                group: group.id().0,
+                leader: group.leader().map(|(_, info)| info.name),
+                term: progress.term,
+                last_index: progress.last,
+                committed_index: progress.committed,
+                applied_index: progress.applied,
+                lag: progress.matched.iter().filter_map(lag).collect(),
+            }
+        });
+        groups.collect()
     }
 
     /// Numbers for `/metrics`: name (Prometheus, with unit), help, value.

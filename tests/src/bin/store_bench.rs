@@ -302,7 +302,7 @@ async fn run(store: &Store, writers: usize, rate: u64, seconds: u64, trace_ids: 
     let took = start.elapsed().as_secs_f64();
     let ended = Instant::now();
     loop {
-        let groups = store.cluster().groups;
+        let groups = store.groups();
         if groups.iter().all(|group| group.applied_index >= group.committed_index) {
             break;
         }

@@ -91,7 +91,9 @@ pub(super) fn operation(method: &Method, path: &str, call: &Call) -> Value {
         parameter["explode"] = false.into();
         parameters.push(parameter);
     }
-    if *method == Method::POST && !["explain", "apply"].contains(&call.id) {
+    // These come to the same however often they are asked for.
+    const REPEATABLE: [&str; 5] = ["explain", "apply", "joinNode", "drainNode", "transferLeader"];
+    if *method == Method::POST && !REPEATABLE.contains(&call.id) {
         let form = pattern("^[!-~]{1,255}$");
         parameters.push(header(
             "Idempotency-Key",
@@ -134,6 +136,7 @@ fn in_path(path: &str) -> Vec<Value> {
         }
         Some("tiers") => (name(), "Its name", "free"),
         Some("routes") => (name(), "Its name", "scan"),
+        Some("cluster") => (slug(), "The node's name or id", "node-2"),
         _ => (name(), "Its name", "scan-api"),
     };
     path.split('/')

@@ -49,6 +49,22 @@ fn document() -> Value {
 
 pub(crate) const NEW_KEY: Body =
     Body { form: new_key, example: r#"{"name": "ci", "env": "test", "scopes": ["scan"]}"#, may_be_empty: true };
+pub(crate) const NEW_NODE: Body = body(new_node, r#"{"peer_addr": "10.0.0.7:8082"}"#);
+pub(crate) const DRAIN: Body = Body { form: drain, example: r#"{"draining": true}"#, may_be_empty: true };
+pub(crate) const TRANSFER: Body = Body { form: transfer, example: r#"{"to": "node-2"}"#, may_be_empty: true };
+
+fn new_node() -> Value {
+    object(vec![("peer_addr", pattern("^[A-Za-z0-9.-]{1,200}:[1-9][0-9]{0,3}$"))])
+}
+
+fn drain() -> Value {
+    object(vec![("draining?", or_null(json!({ "type": "boolean" })))])
+}
+
+fn transfer() -> Value {
+    object(vec![("group?", or_null(whole(0, u32::MAX.into()))), ("to?", or_null(slug()))])
+}
+
 pub(crate) const ROTATION: Body = Body { form: rotation, example: r#"{"grace_seconds": 3600}"#, may_be_empty: true };
 
 fn scopes() -> Value {

@@ -358,7 +358,20 @@ fn cluster() -> Value {
         ("version", text()),
         ("ready", boolean()),
         ("reason", or_null(text())),
-        ("nodes", list(open(vec![("id", text()), ("name", text()), ("voter", boolean()), ("this", boolean())]))),
+        (
+            "nodes",
+            list(open(vec![
+                ("id", text()),
+                ("name", text()),
+                ("role", one_of(&["voter", "learner"])),
+                ("voter", boolean()),
+                ("this", boolean()),
+                ("live", boolean()),
+                ("draining", boolean()),
+                ("version", or_null(text())),
+                ("applied", any_object()),
+            ])),
+        ),
         ("groups", list(open(vec![("group", count()), ("kind", one_of(&["meta", "ledger"])), ("term", count())]))),
         (
             "certificates",

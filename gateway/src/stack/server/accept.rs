@@ -31,6 +31,8 @@ const UNEVEN_BY: usize = 2;
 /// Connections on their way to another core; one more stays where it is.
 const MAILBOX: usize = 256;
 
+/// How long clients of a node that was just started wait for it; an election takes a tenth of that.
+const START: Duration = Duration::from_secs(5);
 /// How long the rows of requests that a drain cut off may take; the default commit deadline.
 const LATE_ROWS: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(10);
@@ -65,6 +67,7 @@ impl<L: Ledger> Core<L> {
     pub(super) async fn run(mut self, listener: StdListener, mut inbox: Inbox) -> io::Result<()> {
         let registry = Arc::new(Registry::new(self.stack.settings().timeouts));
         let listener = TcpListener::from_std(listener)?;
+        self.wait_until_it_may_decide().await;
         let mut tick = tokio::time::interval(TICK);
         let until = loop {
             tokio::select! {
@@ -117,6 +120,19 @@ impl<L: Ledger> Core<L> {
         })
         .await;
         Ok(())
+    }
+
+    /// After a start, clients wait in the listener's queue until the node may decide: what would be answered 503 is answered
+    /// a moment later. A node that finds no quorum says so in the end.
+    async fn wait_until_it_may_decide(&self) {
+        let may = || self.stack.may_decide();
+        let stays = || matches!(*self.draining.borrow(), Phase::Serving);
+        let waited = async {
+            while !may() && stays() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(START, waited).await;
     }
 
     fn accepted(&self, stream: TcpStream, peer: SocketAddr, registry: &Arc<Registry>) {

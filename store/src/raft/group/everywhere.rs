@@ -11,7 +11,7 @@ use crate::{
     raft::{
         view_lease::{end_of_grant, grants_of_predecessor},
         wait::Everywhere,
-        wire::{self, Kind},
+        wire::{self, Kind, WaitApplied},
     },
 };
 
@@ -59,7 +59,7 @@ impl Group {
                 return false;
             }
             let wait_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-            let body = wire::cbor(&(self.id, index, wait_ms));
+            let body = wire::cbor(&WaitApplied { group: self.id, index, wait_ms });
             if peer.call(Kind::WaitApplied, body, left).await.is_ok() {
                 return true;
             }

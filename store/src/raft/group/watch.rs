@@ -1,6 +1,7 @@
 //! What a replica knows of its leadership, of its contact and of its view, kept up to date by two loops.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -14,6 +15,7 @@ use crate::{
     platform::lease_clock_ns,
     raft::{
         config::ELECTION_MAX_MS,
+        peer::CallError,
         view_lease::{Granted, RENEWAL, Trust, VIEW_LEASE, ViewAsk, ViewGrant, ns},
         wire::{self, Fault, Kind},
     },
@@ -38,6 +40,8 @@ impl Group {
         let mut tick = tokio::time::interval(WATCH_TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut leading: Option<Leading> = None;
+        // What its own quorum last let it trust; it outlives the leadership, as a successor waits for it like for any lease.
+        let mut own: Option<Trust> = None;
         loop {
             tick.tick().await;
             let (term, is_leader, acked, voters, members, stopped) = {
@@ -66,16 +70,22 @@ impl Group {
                 self.led.store(None);
                 self.granting.store(None);
                 self.hand_over(false);
+                self.bar_only(&BTreeSet::new());
                 let silent = match self.contact_ms.load(Ordering::Relaxed) {
                     0 => None,
                     at => Some(Duration::from_millis((self.now_ms() + 1).saturating_sub(at))),
                 };
-                self.contact_until_ns.store(until(now_ns, silent, CONTACT_LEASE), Ordering::SeqCst);
-                self.trust_view(held.unwrap_or_default());
+                // Who led until now was in contact: a hand-over is no reason to refuse requests.
+                self.contact_until_ns.fetch_max(until(now_ns, silent, CONTACT_LEASE), Ordering::SeqCst);
+                self.trust_view(own.max_by_end(held));
                 continue;
             }
             let confirmed = if voters == 1 { Some(Duration::ZERO) } else { acked };
-            self.contact_until_ns.store(until(now_ns, confirmed, LEADER_TRUST), Ordering::SeqCst);
+            // Just elected, by a quorum: what it had as a follower stands until that quorum has answered. Nothing that is only
+            // the leader's to say depends on it before then (`led`).
+            if confirmed.is_some() || self.led.load().is_some() {
+                self.contact_until_ns.store(until(now_ns, confirmed, LEADER_TRUST), Ordering::SeqCst);
+            }
             let Some(leading) = leading.as_ref().filter(|leading| leading.term == term) else {
                 self.led.store(None);
                 self.granting.store(None);
@@ -84,7 +94,7 @@ impl Group {
             };
             // What predecessors had committed must be applied here before this leadership is used.
             if self.led.load().is_none() {
-                self.trust_view(held.unwrap_or_default());
+                self.trust_view(own.max_by_end(held));
                 if self.read_confirmed().await {
                     // Not before the election: what it grants from now on is waited for by whoever comes next.
                     self.led.store(Some(Arc::new(Led { term, since_ns: lease_clock_ns() })));
@@ -92,7 +102,7 @@ impl Group {
                 continue;
             }
             // The quorum that answered elects nobody else before its lease ends, and a successor waits for this view.
-            let own = confirmed.map(|ago| Trust::of(now_ns.saturating_sub(ns(ago)), VIEW_LEASE));
+            own = confirmed.map(|ago| Trust::of(now_ns.saturating_sub(ns(ago)), VIEW_LEASE)).or(own);
             self.trust_view(own.max_by_end(held));
             // A predecessor may have trusted its lease until now. The only member never had one: the process before this one
             // is dead, or it would hold the data directory.
@@ -129,11 +139,15 @@ impl Group {
         let asked_ns = lease_clock_ns();
         let peer = self.peers.peer(leader, &info.peer_addr);
         let ask = wire::cbor(&ViewAsk { group: self.id, node: self.me, in_force: self.in_force() });
-        let answer = peer.call(Kind::ViewLease, ask, ASK_DEADLINE).await.ok();
-        let Some(grant) = answer.and_then(|body| wire::from_cbor::<ViewGrant>(&body).ok()) else {
+        let answer = peer.call(Kind::ViewLease, ask, ASK_DEADLINE).await;
+        if matches!(answer, Err(CallError::Fault(Fault::NotMember))) {
+            self.set_stranger(true);
+        }
+        let Some(grant) = answer.ok().and_then(|body| wire::from_cbor::<ViewGrant>(&body).ok()) else {
             self.leader_decides_until_ns.store(0, Ordering::Relaxed);
             return ASK_AGAIN;
         };
+        self.set_stranger(false);
         self.held.lock().expect("no holder of this lock panics").granted(asked_ns, &grant);
         let until_ns = if grant.decides { asked_ns.saturating_add(ns(CONTACT_LEASE)) } else { 0 };
         self.leader_decides_until_ns.store(until_ns, Ordering::Relaxed);
@@ -142,12 +156,13 @@ impl Group {
 
     /// On the leader: a lease on a member's view.
     pub(in crate::raft) fn grant_view_lease(&self, ask: &ViewAsk) -> Result<ViewGrant, Fault> {
-        let Some((info, _)) = self.members().remove(&ask.node.0) else {
-            return Err(Fault::Failed(format!("node {} is no member of group {}", ask.node, self.id)));
-        };
         let now_ns = lease_clock_ns();
         if self.led.load().is_none() || now_ns >= self.contact_until_ns.load(Ordering::SeqCst) {
             return Err(Fault::NotLeader(None));
+        }
+        let Some((info, _)) = self.members().remove(&ask.node.0) else { return Err(Fault::NotMember) };
+        if self.bars(ask.node.0) {
+            return Err(Fault::Failed("this node is to leave the cluster".into()));
         }
         let mut grants = self.grants.lock().expect("no holder of this lock panics");
         let catches_up = grants.get(&ask.node.0).is_some_and(|last| ask.in_force < last.index);

@@ -1,0 +1,113 @@
+//! Which versions of the wire a build speaks, and whether two nodes understand each other.
+//!
+//! Messages are CBOR with numbered fields: a build skips those that it does not know and takes defaults for those that are
+//! absent, so a new field is no new version. A new version means that something old is said no more, or in another way. A
+//! build speaks a range of them; two nodes go on with the newest that both speak, or refuse each other by name.
+
+use minicbor::{Decode, Encode};
+
+use super::wire::{Greeting, Lane};
+use crate::model::{Name, NodeId};
+
+/// This build.
+pub(super) const BUILD: &str = env!("CARGO_PKG_VERSION");
+
+/// Versions of the wire, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Spoken {
+    #[n(0)]
+    pub(crate) oldest: u16,
+    #[n(1)]
+    pub(crate) newest: u16,
+}
+
+impl Spoken {
+    /// What was spoken before nodes said what they speak.
+    pub(super) const FIRST: Self = Self { oldest: 1, newest: 1 };
+    /// What this build speaks.
+    pub(crate) const OURS: Self = Self { oldest: 1, newest: 1 };
+
+    /// The newest version that both speak.
+    pub(super) fn common(self, other: Self) -> Option<u16> {
+        let newest = self.newest.min(other.newest);
+        (newest >= self.oldest.max(other.oldest)).then_some(newest)
+    }
+}
+
+impl std::fmt::Display for Spoken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.oldest == self.newest {
+            return write!(f, "wire version {}", self.newest);
+        }
+        write!(f, "wire versions {} to {}", self.oldest, self.newest)
+    }
+}
+
+/// Who says something.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Own {
+    pub(super) id: NodeId,
+    pub(super) name: Name,
+    pub(super) build: String,
+    pub(super) spoken: Spoken,
+}
+
+impl Own {
+    /// The first thing that it says on a lane.
+    pub(super) fn greeting(&self, to: Option<NodeId>, lane: Lane, refused: Option<String>) -> Greeting {
+        Greeting {
+            from: self.id,
+            to,
+            lane,
+            refused,
+            name: self.name.clone(),
+            build: self.build.clone(),
+            spoken: Some(self.spoken),
+        }
+    }
+
+    /// Why nothing can be said to a peer that greets so: no version in common. Names both, and who is to be upgraded.
+    pub(super) fn refusal(&self, greeting: &Greeting) -> Option<String> {
+        let theirs = greeting.spoken.unwrap_or(Spoken::FIRST);
+        if self.spoken.common(theirs).is_some() {
+            return None;
+        }
+        let name = |name: &Name, id: NodeId| if name.is_empty() { format!("node {id}") } else { name.to_string() };
+        let (own, other) = (name(&self.name, self.id), name(&greeting.name, greeting.from));
+        let (older, newer) = if self.spoken.newest < theirs.oldest { (&own, &other) } else { (&other, &own) };
+        Some(format!(
+            "{other} (version {}, {theirs}) and {own} (version {}, {}) have no version in common: upgrade {older} first, \
+             through the releases in between, or start {newer} with an older build",
+            if greeting.build.is_empty() { "unknown" } else { &greeting.build },
+            self.build,
+            self.spoken,
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own(name: &str, oldest: u16, newest: u16) -> Own {
+        Own { id: NodeId(7), name: name.into(), build: format!("{newest}.0.0"), spoken: Spoken { oldest, newest } }
+    }
+
+    #[test]
+    fn neighbours_in_a_rolling_upgrade_understand_each_other_and_strangers_are_refused_by_name() {
+        let (old, next, far) = (own("a", 1, 1), own("b", 1, 2), own("c", 3, 4));
+        let hello = |own: &Own| own.greeting(None, Lane::Call, None);
+        assert_eq!((old.refusal(&hello(&next)), next.refusal(&hello(&old))), (None, None));
+        assert_eq!(old.spoken.common(next.spoken), Some(1));
+        for said in [old.refusal(&hello(&far)), far.refusal(&hello(&old))] {
+            let said = said.expect("refused");
+            assert!(said.contains("upgrade a first") && said.contains("start c with an older build"), "{said}");
+            assert!(said.contains("a (version 1.0.0, wire version 1)"), "{said}");
+            assert!(said.contains("c (version 4.0.0, wire versions 3 to 4)"), "{said}");
+        }
+        // A build that does not say speaks the first version.
+        let silent = Greeting { spoken: None, name: Name::default(), ..hello(&old) };
+        assert_eq!(next.refusal(&silent), None);
+        assert!(far.refusal(&silent).is_some_and(|said| said.contains("upgrade node 0000000000000007 first")));
+    }
+}
