@@ -24,6 +24,7 @@ mod in_force;
 mod input;
 mod keys;
 mod limits;
+mod log_level;
 mod once;
 mod params;
 mod probes;
@@ -52,6 +53,7 @@ use axum::{
 use metrics_exporter_prometheus::PrometheusHandle;
 use store::Store;
 
+pub use self::log_level::LogLevel;
 use self::problem::{Code, Problem};
 use crate::{operator::Operator, tls::Certificates};
 
@@ -62,6 +64,7 @@ pub struct Admin {
     pub(crate) operator: Operator,
     pub(crate) prometheus: Prometheus,
     pub(crate) certificates: Arc<Certificates>,
+    pub(crate) log_level: LogLevel,
     draining: AtomicBool,
     under_way: once::UnderWay,
     trail: trail::Trail,
@@ -89,12 +92,29 @@ type Shared = axum::extract::State<Arc<Admin>>;
 
 impl Admin {
     /// The API over a store. Its background work runs on the runtime that this is called from.
-    pub fn new(store: Store, operator: Operator, prometheus: Prometheus, certificates: Arc<Certificates>) -> Arc<Self> {
+    pub fn new(
+        store: Store,
+        operator: Operator,
+        prometheus: Prometheus,
+        certificates: Arc<Certificates>,
+        log_level: LogLevel,
+    ) -> Arc<Self> {
         let trail = trail::Trail::start(store.clone());
         let (draining, under_way) = (AtomicBool::new(false), once::UnderWay::default());
         let followers = tail::Followers::default();
         let docs = docs::Docs::new(&openapi());
-        Arc::new(Self { store, operator, prometheus, certificates, draining, under_way, trail, followers, docs })
+        Arc::new(Self {
+            store,
+            operator,
+            prometheus,
+            certificates,
+            log_level,
+            draining,
+            under_way,
+            trail,
+            followers,
+            docs,
+        })
     }
 
     /// From now on `/readyz` answers 503.

@@ -20,7 +20,7 @@ pub use logging::{log_to_stderr, metrics};
 pub use serve::{serve, stop_signal};
 
 use crate::{
-    admin::{Admin, Prometheus},
+    admin::{Admin, LogLevel, Prometheus},
     config::Settings,
     operator::{Bootstrap, Operator},
     stack,
@@ -59,6 +59,7 @@ impl Node {
         settings: &Settings,
         bootstrap: Option<Bootstrap>,
         prometheus: Prometheus,
+        log_level: LogLevel,
     ) -> anyhow::Result<Self> {
         // Bound before the store is opened: a port in use is told before anything is touched.
         let admin_listener = listen::bind("admin_addr", settings.admin_addr)?;
@@ -98,7 +99,13 @@ impl Node {
                 return Err(error);
             }
         };
-        let admin = Admin::new(store.clone(), Operator::new(bootstrap.as_ref()), prometheus, tls.watch.certificates());
+        let admin = Admin::new(
+            store.clone(),
+            Operator::new(bootstrap.as_ref()),
+            prometheus,
+            tls.watch.certificates(),
+            log_level,
+        );
         let router = admin.clone().router(settings.admin_body_bytes);
         let admin_server = admin_server::Server::start(
             admin_listener,

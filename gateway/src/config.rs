@@ -13,6 +13,7 @@ mod table;
 
 use std::path::{Path, PathBuf};
 
+pub use check::{is_log_level, network};
 pub use entry::{ClientAuth, List, LogFormat};
 pub use table::{Entries, Settings};
 

@@ -17,6 +17,7 @@ use anyhow::Context;
 use store::model::{Secret, SecretKind};
 
 use crate::{
+    admin::LogLevel,
     app::{self, Node},
     config::LogFormat,
 };
@@ -51,21 +52,21 @@ pub struct Options {
 /// # Errors
 /// What kept it from starting.
 pub fn run(options: &Options) -> anyhow::Result<()> {
-    app::log_to_stderr(if options.verbose { "info" } else { "warn" }, LogFormat::Text)?;
+    let log_level = app::log_to_stderr(if options.verbose { "info" } else { "warn" }, LogFormat::Text)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     let directory = tempfile::Builder::new().prefix("tollgate-demo-").tempdir().context("make a data directory")?;
-    let result = runtime.block_on(show(options, directory.path().to_owned()));
+    let result = runtime.block_on(show(options, directory.path().to_owned(), &log_level));
     if options.keep {
         eprintln!("the data stays in {}", directory.keep().display());
     }
     result
 }
 
-async fn show(options: &Options, directory: PathBuf) -> anyhow::Result<()> {
+async fn show(options: &Options, directory: PathBuf, log_level: &LogLevel) -> anyhow::Result<()> {
     let interrupted = app::stop_signal()?;
     tokio::pin!(interrupted);
     let (cluster, load) = tokio::select! {
-        started = Box::pin(start(options, directory)) => started?,
+        started = Box::pin(start(options, directory, log_level)) => started?,
         () = &mut interrupted => return Ok(()),
     };
     interrupted.await;
@@ -90,7 +91,7 @@ enum Cluster {
     Processes(Processes),
 }
 
-async fn start(options: &Options, directory: PathBuf) -> anyhow::Result<(Cluster, Option<Load>)> {
+async fn start(options: &Options, directory: PathBuf, log_level: &LogLevel) -> anyhow::Result<(Cluster, Option<Load>)> {
     let upstream = scan_api::start().await?;
     let token = Secret::generate(SecretKind::Admin);
     let (cluster, addresses, control) = if options.processes {
@@ -100,7 +101,7 @@ async fn start(options: &Options, directory: PathBuf) -> anyhow::Result<(Cluster
         let addresses = nodes.addresses();
         (Cluster::Processes(nodes), addresses, Some(control))
     } else {
-        let nodes = nodes::start(options, &directory, &token).await?;
+        let nodes = nodes::start(options, &directory, &token, log_level).await?;
         let addresses = nodes.iter().map(|node| Addresses::of(&node.info)).collect();
         (Cluster::Here(nodes), addresses, None)
     };

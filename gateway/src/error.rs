@@ -19,6 +19,9 @@ pub const CLIENT_CLOSED_REQUEST: u16 = 499;
 /// An upgrade that the upstream agreed to.
 pub const SWITCHING_PROTOCOLS: StatusCode = StatusCode::SWITCHING_PROTOCOLS;
 
+/// The answer to a preflight of a page of an allowed origin.
+pub const PREFLIGHT: StatusCode = StatusCode::NO_CONTENT;
+
 /// Written as it is to a connection beyond the node's bound, before any request is read.
 pub const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 223\r\n\r\n\

@@ -18,8 +18,10 @@
 
 mod auth;
 mod body;
+mod cors;
 mod deadline;
 mod entry;
+mod forwarded;
 mod headers;
 mod hold;
 mod id;
@@ -112,7 +114,7 @@ impl<S, Req, Res> MountableService<Req, Res> for S where
 impl<L: Ledger, B: Inbound> Stack<L, B> {
     /// Puts the chain of one core together.
     pub fn new(ledger: Arc<L>, settings: Arc<Settings>, rejections: Arc<Rejections>) -> Self {
-        let pools = Arc::new(upstream::Pools::new(settings.cores, settings.upstream_tls.clone()));
+        let pools = Arc::new(upstream::Pools::new(&settings));
         let shared = Arc::new(Shared {
             ledger,
             node: settings.node.as_str().into(),

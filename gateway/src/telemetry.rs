@@ -5,44 +5,81 @@
 use std::time::Duration;
 
 use metrics::{
-    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 use store::model::Outcome;
 
-/// Requests by outcome (label `outcome`).
-pub const REQUESTS: &str = "tollgate_requests_total";
-/// Answers by status class (label `class`).
-pub const RESPONSES: &str = "tollgate_responses_total";
-/// Arrival to the release of the answer's head.
-pub const DURATION: &str = "tollgate_request_duration_seconds";
-/// The upstream call to its first byte.
-pub const UPSTREAM: &str = "tollgate_upstream_duration_seconds";
-/// A row handed in to its quorum.
-pub const COMMIT: &str = "tollgate_commit_wait_seconds";
-/// Requests being served.
-pub const IN_FLIGHT: &str = "tollgate_requests_in_flight";
-/// Client connections open.
-pub const CONNECTIONS: &str = "tollgate_client_connections";
-/// Connections to upstreams made.
-pub const UPSTREAM_CONNECTS: &str = "tollgate_upstream_connects_total";
-/// Requests without a known key; they have no row.
-pub const UNKNOWN_KEYS: &str = "tollgate_unknown_key_requests_total";
-/// Rejections that were coalesced.
-pub const COALESCED: &str = "tollgate_coalesced_rejections_total";
-/// Connections refused at the node's bound.
-pub const CONNECTIONS_REFUSED: &str = "tollgate_client_connections_refused_total";
-/// `accept` failures.
-pub const ACCEPT_ERRORS: &str = "tollgate_accept_errors_total";
-/// Unix time until which a certificate is valid (labels `listener`, `name`).
-pub const TLS_NOT_AFTER: &str = "tollgate_tls_certificate_not_after_seconds";
-/// Certificates that were read anew (label `listener`).
-pub const TLS_RELOADS: &str = "tollgate_tls_reloads_total";
-/// Certificates that changed and cannot be used (label `listener`).
-pub const TLS_RELOAD_FAILURES: &str = "tollgate_tls_reload_failures_total";
-/// Handshakes that failed (label `listener`).
-pub const TLS_HANDSHAKE_FAILURES: &str = "tollgate_tls_handshake_failures_total";
-/// Rows whose commit failed or took too long: answered 503.
-pub const COMMIT_FAILURES: &str = "tollgate_commit_failures_total";
+/// A metric, for those who look it up.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// As Prometheus sees it.
+    pub name: &'static str,
+    /// How it is counted.
+    pub kind: Kind,
+    /// In what.
+    pub unit: Unit,
+    /// Labels, beside those of a histogram.
+    pub labels: &'static [&'static str],
+    /// A sentence.
+    pub help: &'static str,
+}
+
+/// How a metric is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "Prometheus' own words")]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+macro_rules! metrics {
+    ($($name:ident = $text:literal, $kind:ident, $unit:ident, [$($label:literal),*], $help:literal;)+) => {
+        $(
+            #[doc = $help]
+            pub const $name: &str = $text;
+        )+
+
+        /// Every metric of this crate; the store's are [`store::Store::stats`].
+        pub const ALL: &[Metric] = &[$(
+            Metric { name: $text, kind: Kind::$kind, unit: Unit::$unit, labels: &[$($label),*], help: $help },
+        )+];
+    };
+}
+
+metrics! {
+    REQUESTS = "tollgate_requests_total", Counter, Count, ["outcome"], "Requests by outcome.";
+    RESPONSES = "tollgate_responses_total", Counter, Count, ["class"], "Answers by status class.";
+    DURATION = "tollgate_request_duration_seconds", Histogram, Seconds, [], "From arrival to the release of the answer's head.";
+    UPSTREAM = "tollgate_upstream_duration_seconds", Histogram, Seconds, [], "From the upstream call to its first byte.";
+    COMMIT = "tollgate_commit_wait_seconds", Histogram, Seconds, [], "From handing a row in to its quorum.";
+    IN_FLIGHT = "tollgate_requests_in_flight", Gauge, Count, [], "Requests being served.";
+    CONNECTIONS = "tollgate_client_connections", Gauge, Count, [], "Client connections open.";
+    UPSTREAM_CONNECTS = "tollgate_upstream_connects_total", Counter, Count, [], "Connections made to upstreams.";
+    UNKNOWN_KEYS = "tollgate_unknown_key_requests_total", Counter, Count, [], "Requests without a known key; they have no row.";
+    COALESCED = "tollgate_coalesced_rejections_total", Counter, Count, [], "Rejections that share a row with others.";
+    CONNECTIONS_REFUSED =
+        "tollgate_client_connections_refused_total", Counter, Count, [], "Connections refused at the node's bound.";
+    PREFLIGHTS = "tollgate_preflights_total", Counter, Count, [], "Preflights of pages of allowed origins.";
+    UPSTREAM_RETRIES =
+        "tollgate_upstream_retries_total", Counter, Count, [], "Requests that were sent to an upstream once more.";
+    RETRY_BUDGET_SPENT =
+        "tollgate_upstream_retry_budget_spent_total", Counter, Count, [], "Retries not made because the upstream's budget was spent.";
+    UPSTREAM_EJECTIONS =
+        "tollgate_upstream_ejections_total", Counter, Count, ["upstream"], "Targets that were left out for what they answered.";
+    UPSTREAM_HEALTHY =
+        "tollgate_upstream_target_healthy", Gauge, Count, ["upstream", "target"], "What health checks say of a target: 1 healthy, 0 not.";
+    TLS_NOT_AFTER =
+        "tollgate_tls_certificate_not_after_seconds", Gauge, Seconds, ["listener", "name"], "Unix time until which a certificate is valid.";
+    TLS_RELOADS = "tollgate_tls_reloads_total", Counter, Count, ["listener"], "Certificates that were read anew.";
+    TLS_RELOAD_FAILURES =
+        "tollgate_tls_reload_failures_total", Counter, Count, ["listener"], "Certificates that changed and cannot be used: the old ones stay.";
+    TLS_HANDSHAKE_FAILURES =
+        "tollgate_tls_handshake_failures_total", Counter, Count, ["listener"], "TLS handshakes that failed.";
+    ACCEPT_ERRORS = "tollgate_accept_errors_total", Counter, Count, [], "Failures to accept a connection.";
+    COMMIT_FAILURES =
+        "tollgate_commit_failures_total", Counter, Count, [], "Rows whose commit failed or took too long: answered 503.";
+}
 
 /// Handles of one core.
 #[derive(Debug)]
@@ -60,6 +97,9 @@ pub struct Telemetry {
     pub unknown_keys: Counter,
     pub coalesced: Counter,
     pub connections_refused: Counter,
+    pub preflights: Counter,
+    pub upstream_retries: Counter,
+    pub retry_budget_spent: Counter,
     pub accept_errors: Counter,
     pub commit_failures: Counter,
 }
@@ -81,6 +121,9 @@ impl Telemetry {
             unknown_keys: counter!(UNKNOWN_KEYS),
             coalesced: counter!(COALESCED),
             connections_refused: counter!(CONNECTIONS_REFUSED),
+            preflights: counter!(PREFLIGHTS),
+            upstream_retries: counter!(UPSTREAM_RETRIES),
+            retry_budget_spent: counter!(RETRY_BUDGET_SPENT),
             accept_errors: counter!(ACCEPT_ERRORS),
             commit_failures: counter!(COMMIT_FAILURES),
         }
@@ -112,22 +155,11 @@ impl Default for Telemetry {
 }
 
 fn describe() {
-    use metrics::Unit::{Count, Seconds};
-    describe_counter!(REQUESTS, Count, "Requests by outcome.");
-    describe_counter!(RESPONSES, Count, "Answers by status class.");
-    describe_histogram!(DURATION, Seconds, "From arrival to the release of the answer's head.");
-    describe_histogram!(UPSTREAM, Seconds, "From the upstream call to its first byte.");
-    describe_histogram!(COMMIT, Seconds, "From handing a row in to its quorum.");
-    describe_gauge!(IN_FLIGHT, Count, "Requests being served.");
-    describe_gauge!(CONNECTIONS, Count, "Client connections open.");
-    describe_counter!(UPSTREAM_CONNECTS, Count, "Connections made to upstreams.");
-    describe_counter!(UNKNOWN_KEYS, Count, "Requests without a known key.");
-    describe_counter!(COALESCED, Count, "Rejections that share a row with others.");
-    describe_counter!(CONNECTIONS_REFUSED, Count, "Connections refused at the node's bound.");
-    describe_gauge!(TLS_NOT_AFTER, Seconds, "Unix time until which a certificate is valid.");
-    describe_counter!(TLS_RELOADS, Count, "Certificates that were read anew.");
-    describe_counter!(TLS_RELOAD_FAILURES, Count, "Certificates that changed and cannot be used: the old ones stay.");
-    describe_counter!(TLS_HANDSHAKE_FAILURES, Count, "TLS handshakes that failed.");
-    describe_counter!(ACCEPT_ERRORS, Count, "Failures to accept a connection.");
-    describe_counter!(COMMIT_FAILURES, Count, "Rows whose commit failed or took too long.");
+    for Metric { name, kind, unit, help, .. } in ALL {
+        match kind {
+            Kind::Counter => describe_counter!(*name, *unit, *help),
+            Kind::Gauge => describe_gauge!(*name, *unit, *help),
+            Kind::Histogram => describe_histogram!(*name, *unit, *help),
+        }
+    }
 }

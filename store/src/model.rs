@@ -32,7 +32,7 @@ pub use limit::{Gcra, Limit, Rate, RateParseError, Refused};
 pub use node::NodeInfo;
 pub use quota::{Overage, Period, PeriodBounds, Quota, QuotaError, Unit};
 pub use reply::{CommandError, Reply, WriteConflict};
-pub use route::{HealthCheck, PathMatch, Route, RouteMatch, Target, Upstream};
+pub use route::{Cors, HeaderEdits, HealthCheck, Outlier, PathMatch, Protocol, Route, RouteMatch, Target, Upstream};
 pub use row::{Charge, Completion, Outcome, Row};
 pub use secret::{KeyHash, Secret, SecretError, SecretKind};
 pub use tier::{Dimension, Tier};

@@ -32,9 +32,9 @@ const GATEWAY: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("operator", &[]),
     ("stack", &["error", "telemetry", "tls"]),
-    ("admin", &["error", "operator", "telemetry", "tls"]),
+    ("admin", &["config", "error", "operator", "telemetry", "tls"]),
     ("app", &["admin", "config", "error", "operator", "stack", "telemetry", "tls"]),
-    ("demo", &["app", "cli", "config", "error", "operator", "tls"]),
+    ("demo", &["admin", "app", "cli", "config", "error", "operator", "tls"]),
     ("cli", &["app", "config", "demo", "tls"]),
 ];
 

@@ -12,6 +12,7 @@ mod in_force;
 mod input;
 mod keys;
 mod limits;
+mod logs;
 mod membership;
 mod quotas;
 mod readme;

@@ -6,7 +6,7 @@ use http::Method;
 
 use super::{
     api::{Answer, Api, Body, Call, Takes, Text, View, inputs},
-    audit, batch, cluster, declared, explain, requests, routes, tail, tiers, tokens, upstreams,
+    audit, batch, cluster, declared, explain, log_level, requests, routes, tail, tiers, tokens, upstreams,
 };
 
 const fn call(
@@ -155,6 +155,32 @@ pub(crate) fn all() -> Api {
                 &[],
                 Some(inputs::TRANSFER),
                 &[(200, Answer::Plain(View::Cluster))],
+            ),
+        )
+        .call(
+            &get,
+            "/log-level",
+            log_level::get,
+            call(
+                "getLogLevel",
+                "viewer",
+                "What the node that answers logs",
+                &[],
+                None,
+                &[(200, Answer::Plain(View::LogLevel))],
+            ),
+        )
+        .call(
+            &put,
+            "/log-level",
+            log_level::put,
+            call(
+                "putLogLevel",
+                "admin",
+                "Changes what the node that answers logs, until it is started anew",
+                &[],
+                Some(inputs::LOG_LEVEL),
+                &[(200, Answer::Plain(View::LogLevel))],
             ),
         )
         .call(

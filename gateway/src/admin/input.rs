@@ -196,6 +196,26 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// An object whose keys are the caller's, each value read with its key and its own pointer.
+    pub(crate) fn entries<T>(self, most: usize, mut each: impl FnMut(&str, Field<'a>) -> Option<T>) -> Option<Vec<T>> {
+        let map = match self.value {
+            Value::Object(map) if map.len() <= most => map,
+            Value::Object(ref map) => {
+                return self.refuse(format!("has {} fields; at most {most} fit", map.len()));
+            }
+            _ => return self.expected("an object"),
+        };
+        let (pointer, errors, length) = (self.pointer, self.errors, map.len());
+        let read: Vec<T> = map
+            .into_iter()
+            .filter_map(|(key, value)| {
+                let pointer = format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"));
+                each(&key, Field { value, pointer, errors })
+            })
+            .collect();
+        (read.len() == length).then_some(read)
+    }
+
     /// One of some texts.
     pub(crate) fn choice<T: Copy>(self, choices: &[(&str, T)]) -> Option<T> {
         let form = choices.iter().map(|(text, _)| *text).collect::<Vec<_>>().join(", ");

@@ -1,5 +1,8 @@
 //! `/v1/routes`.
 
+mod cors;
+mod edits;
+
 use axum::{
     body::Bytes,
     extract::{Path, State},
@@ -25,6 +28,8 @@ use super::{
 const MAX_METHODS: usize = 16;
 /// Most tries after a connection that failed.
 const MAX_RETRIES: u64 = 10;
+/// Statuses after which a request is tried again.
+const MAX_STATUSES: usize = 20;
 /// An hour.
 const MAX_TIMEOUT_MS: u64 = 3_600_000;
 
@@ -128,6 +133,17 @@ pub(crate) fn read(object: &mut Object<'_>, path_name: &str) -> Option<Route> {
     let cost = object.optional("cost").map_or(Some(None), |field| field.whole(0..=1_000_000_000).map(Some));
     let max_body_bytes =
         object.optional("max_body_bytes").map_or(Some(None), |field| field.whole(0..=forms::MAX_WHOLE).map(Some));
+    let add_prefix = object.optional("add_prefix").map_or(Some(None), |field| forms::path(field).map(Some));
+    let total_timeout_ms =
+        object.optional("total_timeout_ms").map_or(Some(None), |field| field.whole(1..=MAX_TIMEOUT_MS).map(Some));
+    let retry_statuses = object
+        .optional("retry_statuses")
+        .map_or(Some(None), |field| field.list(MAX_STATUSES, |item| item.whole(500..=599)).map(Some));
+    let request_headers =
+        object.optional("request_headers").map_or(Some(None), |field| edits::read(field).map(Box::new).map(Some));
+    let response_headers =
+        object.optional("response_headers").map_or(Some(None), |field| edits::read(field).map(Box::new).map(Some));
+    let cors = object.optional("cors").map_or(Some(None), |field| cors::read(field).map(Box::new).map(Some));
     if let (Some(matches), Some(Some(prefix))) = (&matches, &strip_prefix) {
         let path = matches.path.as_ref().or(matches.path_prefix.as_ref());
         if !path.is_some_and(|path| path.starts_with(prefix.as_str())) {
@@ -148,6 +164,12 @@ pub(crate) fn read(object: &mut Object<'_>, path_name: &str) -> Option<Route> {
         cost: cost?,
         max_body_bytes: max_body_bytes?,
         revision: 0,
+        add_prefix: add_prefix?,
+        total_timeout_ms: total_timeout_ms?,
+        retry_statuses: retry_statuses?,
+        request_headers: request_headers?,
+        response_headers: response_headers?,
+        cors: cors?,
     })
 }
 
@@ -191,10 +213,40 @@ mod tests {
         let body = json!({
             "match": { "host": "api.example.com", "path_prefix": "/v3", "methods": ["POST"] },
             "upstream": "scan-api", "strip_prefix": "/v3", "timeout_ms": 500, "retries": 2, "scopes": ["scan"],
-            "cost": 3, "max_body_bytes": 10,
+            "cost": 3, "max_body_bytes": 10, "add_prefix": "/internal", "total_timeout_ms": 900, "retry_statuses": [503],
+            "request_headers": { "set": { "X-Env": "live" }, "remove": ["Cookie"] },
+            "response_headers": { "remove": ["server"] },
+            "cors": { "origins": ["https://app.example.com"], "headers": ["X-API-Key"], "max_age_seconds": 60 },
         });
         let route = input::read(body, |object| read(object, "scan")).expect("reads");
         assert_eq!(input::read(json!(route), |object| read(object, "scan")), Ok(route));
+    }
+
+    #[test]
+    fn wrong_headers_and_origins_are_told_where_they_stand() {
+        let with = |more: Value| {
+            let mut body = json!({ "match": { "path": "/a" }, "upstream": "x" });
+            input::merge(&mut body, more);
+            refused(body)
+        };
+        assert_eq!(
+            with(json!({ "request_headers": {
+                "set": { "Host": "x", "x y": "1", "x-a": "line\nbreak", "x-ok": "1" }, "remove": ["Content-Length", "x-b"],
+            } })),
+            [
+                "/request_headers/set/Host",
+                "/request_headers/set/x y",
+                "/request_headers/set/x-a",
+                "/request_headers/remove/0",
+            ]
+        );
+        assert_eq!(with(json!({ "cors": {} })), ["/cors/origins"]);
+        assert_eq!(
+            with(json!({ "cors": { "origins": ["app.example.com", "https://x/path"] } })),
+            ["/cors/origins/0", "/cors/origins/1",]
+        );
+        assert_eq!(with(json!({ "cors": { "origins": ["*"], "credentials": true } })), ["/cors/credentials"]);
+        assert_eq!(with(json!({ "retry_statuses": [404, 503] })), ["/retry_statuses/0"]);
     }
 
     #[test]

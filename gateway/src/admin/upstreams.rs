@@ -7,7 +7,7 @@ use axum::{
 };
 use http::{StatusCode, Uri, uri::Scheme};
 use serde_json::{Value, json};
-use store::model::{HealthCheck, MetaOp, Role, Target, Upstream};
+use store::model::{HealthCheck, MetaOp, Outlier, Protocol, Role, Target, Upstream};
 
 use super::{
     Shared,
@@ -112,6 +112,12 @@ pub(crate) fn read(object: &mut Object<'_>, path_name: &str) -> Option<Upstream>
     let (connect_timeout_ms, idle_timeout_ms) = (timeout("connect_timeout_ms"), timeout("idle_timeout_ms"));
     let max_connections =
         object.optional("max_connections").map_or(Some(None), |field| field.whole(1..=1_000_000).map(Some));
+    let outlier = object.optional("outlier").map_or(Some(None), |field| read_outlier(field).map(Some));
+    let retry_budget_percent =
+        object.optional("retry_budget_percent").map_or(Some(None), |field| field.whole(0..=100).map(Some));
+    let protocol = object
+        .optional("protocol")
+        .map_or(Some(None), |field| field.choice(&[("http1", Protocol::Http1), ("http2", Protocol::Http2)]).map(Some));
     if let Some(targets) = &targets {
         if targets.iter().all(|target| target.weight == 0) {
             object.tell("targets", "at least one target with a weight above 0 is needed");
@@ -130,7 +136,18 @@ pub(crate) fn read(object: &mut Object<'_>, path_name: &str) -> Option<Upstream>
         idle_timeout_ms: idle_timeout_ms?,
         max_connections: max_connections?,
         revision: 0,
+        outlier: outlier?,
+        retry_budget_percent: retry_budget_percent?,
+        protocol: protocol?,
     })
+}
+
+fn read_outlier(field: Field<'_>) -> Option<Outlier> {
+    let mut object = field.object()?;
+    let failures = object.optional("failures").map_or(Some(5), |field| field.whole(1..=10_000));
+    let eject_ms = object.optional("eject_ms").map_or(Some(10_000), |field| field.whole(100..=MAX_TIMEOUT_MS));
+    let max_percent = object.optional("max_percent").map_or(Some(50), |field| field.whole(1..=100));
+    Some(Outlier { failures: failures?, eject_ms: eject_ms?, max_percent: max_percent? })
 }
 
 fn target(field: Field<'_>) -> Option<Target> {
@@ -179,6 +196,7 @@ mod tests {
             "targets": [{ "url": "http://127.0.0.1:9000/" }, { "url": "http://scan:80", "weight": 3 }],
             "health_check": { "path": "/health", "interval_ms": 1_000 },
             "connect_timeout_ms": 100, "idle_timeout_ms": 1_000, "max_connections": 5,
+            "outlier": { "failures": 3, "max_percent": 100 }, "retry_budget_percent": 10, "protocol": "http2",
         });
         let upstream = input::read(body, |object| read(object, "scan")).expect("reads");
         assert_eq!(upstream.targets[0], Target { url: "http://127.0.0.1:9000".into(), weight: 1 });

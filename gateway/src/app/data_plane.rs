@@ -6,7 +6,7 @@ use anyhow::Context;
 use store::Store;
 
 use crate::{
-    config::Settings,
+    config::{Settings, network},
     stack::{self, CompatHeaders, Timeouts},
     tls::{Connector, Listener},
 };
@@ -37,6 +37,7 @@ fn stack_settings(settings: &Settings, listen: SocketAddr) -> anyhow::Result<sta
         max_connections: settings.max_connections,
         key_headers: key_headers.collect::<anyhow::Result<_>>()?,
         compat_headers: compat_headers.map_err(anyhow::Error::msg).context("read compat_headers")?,
+        trusted_proxies: settings.trusted_proxies.0.iter().filter_map(|text| network(text)).collect(),
         max_body_bytes: settings.max_body_bytes,
         timeouts: Timeouts {
             header_read: Duration::from_millis(settings.header_timeout_ms),

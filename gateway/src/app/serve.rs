@@ -6,14 +6,14 @@ use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Node, is_fresh};
-use crate::{config::Settings, operator::Bootstrap};
+use crate::{admin::LogLevel, config::Settings, operator::Bootstrap};
 
 /// Runs a node until SIGTERM or SIGINT; a second signal ends it at once.
 ///
 /// # Errors
 /// What kept it from starting, with what to do.
 pub fn serve(settings: &Settings, admin_token: Option<String>) -> anyhow::Result<()> {
-    super::log_to_stderr(&settings.log_level, settings.log_format).context("set up the log")?;
+    let log_level = super::log_to_stderr(&settings.log_level, settings.log_format).context("set up the log")?;
     let bootstrap = Bootstrap::find(&settings.admin_token_file, admin_token, is_fresh(&settings.data_dir))
         .map_err(anyhow::Error::msg)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -21,16 +21,16 @@ pub fn serve(settings: &Settings, admin_token: Option<String>) -> anyhow::Result
         .enable_all()
         .build()
         .context("start the runtime")?;
-    runtime.block_on(run(settings, bootstrap))
+    runtime.block_on(run(settings, bootstrap, log_level))
 }
 
-async fn run(settings: &Settings, bootstrap: Option<Bootstrap>) -> anyhow::Result<()> {
+async fn run(settings: &Settings, bootstrap: Option<Bootstrap>, log_level: LogLevel) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     // From now on: without a listener a SIGHUP would end the process.
     let mut hang_up = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let metrics = super::metrics().context("set up the metrics")?;
     let node = tokio::select! {
-        node = Box::pin(Node::start(settings, bootstrap, metrics)) => node?,
+        node = Box::pin(Node::start(settings, bootstrap, metrics, log_level)) => node?,
         // The data directory is as after a crash, which a start recovers from.
         name = signals.next() => {
             tracing::info!(signal = name, "asked to stop while starting");

@@ -3,6 +3,7 @@
 mod audit;
 mod declared;
 mod explain;
+mod metrics;
 mod openapi;
 mod writes;
 
@@ -48,7 +49,9 @@ impl Rig {
         .expect("settings");
         let bootstrap = Bootstrap::find(Path::new(""), Some(token.expose().to_owned()), true).expect("a token");
         let metrics = Prometheus(PrometheusBuilder::new().build_recorder().handle());
-        let node = Box::pin(Node::start(&settings, bootstrap, metrics)).await.expect("started");
+        let node = Box::pin(Node::start(&settings, bootstrap, metrics, LogLevel::new("info", |_| Ok(()))))
+            .await
+            .expect("started");
         node.ready().await;
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
         Self { node, agent, token: token.expose().to_owned(), _directory: directory }

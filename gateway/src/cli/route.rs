@@ -62,6 +62,18 @@ struct Flags {
     /// Tries after a connection that failed
     #[arg(long, value_name = "COUNT")]
     retries: Option<u8>,
+    /// Put before the path, after --strip-prefix
+    #[arg(long, value_name = "PATH")]
+    add_prefix: Option<String>,
+    /// From the upstream call to the end of its answer
+    #[arg(long, value_name = "MILLISECONDS")]
+    total_timeout_ms: Option<u64>,
+    /// Statuses of the upstream after which a request that may be sent twice is tried again
+    #[arg(long, value_name = "STATUS,...", value_delimiter = ',')]
+    retry_statuses: Option<Vec<u16>>,
+    /// Origins whose pages may call, like https://app.example.com; more of CORS with `tollgate apply`
+    #[arg(long, value_name = "ORIGIN,...", value_delimiter = ',')]
+    cors_origins: Option<Vec<String>>,
     /// Scopes that a key needs
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     scopes: Option<Vec<String>>,
@@ -99,6 +111,14 @@ impl Form for Flags {
         set(over, "strip_prefix", self.strip_prefix.clone());
         set(over, "timeout_ms", self.timeout_ms);
         set(over, "retries", self.retries);
+        set(over, "add_prefix", self.add_prefix.clone());
+        set(over, "total_timeout_ms", self.total_timeout_ms);
+        set(over, "retry_statuses", self.retry_statuses.clone());
+        if let Some(origins) = &self.cors_origins {
+            let mut cors = over.get("cors").filter(|cors| cors.is_object()).cloned().unwrap_or_else(|| json!({}));
+            set(&mut cors, "origins", Some(origins.clone()));
+            set(over, "cors", Some(cors));
+        }
         set(over, "scopes", self.scopes.clone());
         set(over, "cost", self.cost);
         set(over, "max_body_bytes", self.max_body_bytes);

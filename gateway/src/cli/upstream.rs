@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Args)]
 struct Flags {
-    /// An address, http://host:port; may be given more than once, and replaces all that there were
+    /// An address, http://host:port or https://host:port; may be given more than once, and replaces all that there were
     #[arg(long, value_name = "URL")]
     target: Vec<String>,
     /// Time to connect
@@ -43,6 +43,18 @@ struct Flags {
     /// Longest silence in the middle of a body
     #[arg(long, value_name = "MILLISECONDS")]
     idle_timeout_ms: Option<u64>,
+    /// What it speaks: http1 or http2 (gRPC)
+    #[arg(long, value_name = "PROTOCOL")]
+    protocol: Option<String>,
+    /// Path that each target is asked for every --health-interval-ms; a 2xx is healthy
+    #[arg(long, value_name = "PATH")]
+    health_path: Option<String>,
+    /// Time between two checks; 5000 when not said
+    #[arg(long, value_name = "MILLISECONDS", requires = "health_path")]
+    health_interval_ms: Option<u64>,
+    /// Failures in a row after which a target is left out for a while
+    #[arg(long, value_name = "COUNT")]
+    eject_after: Option<u16>,
     /// Connections at once a node
     #[arg(long, value_name = "COUNT")]
     max_connections: Option<u32>,
@@ -62,6 +74,14 @@ impl Form for Flags {
         }
         set(over, "connect_timeout_ms", self.connect_timeout_ms);
         set(over, "idle_timeout_ms", self.idle_timeout_ms);
+        set(over, "protocol", self.protocol.clone());
+        if let Some(path) = &self.health_path {
+            let interval_ms = self.health_interval_ms.unwrap_or(5_000);
+            set(over, "health_check", Some(json!({ "path": path, "interval_ms": interval_ms })));
+        }
+        if let Some(failures) = self.eject_after {
+            set(over, "outlier", Some(json!({ "failures": failures })));
+        }
         set(over, "max_connections", self.max_connections);
         Ok(())
     }

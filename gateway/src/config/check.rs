@@ -1,6 +1,13 @@
 //! What must hold of settings together, and what is filled in from the host.
 
-use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive, path::Path};
+use std::{
+    fmt::Display,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    path::Path,
+};
+
+use ipnet::IpNet;
 
 use super::{Error, List, Settings, peers};
 
@@ -33,7 +40,7 @@ pub(super) fn complete(settings: &mut Settings) -> Result<(), Error> {
     if settings.data_dir.as_os_str().is_empty() {
         reasons.push("data_dir is not set: give --data-dir DIR, TOLLGATE_DATA_DIR or data_dir in tollgate.toml".into());
     }
-    if !settings.log_level.split(',').all(is_level) {
+    if !settings.log_level.split(',').all(is_log_level) {
         reasons.push(format!(
             "log_level {:?}: expected error, warn, info, debug or trace, also by module like info,store=debug",
             settings.log_level
@@ -177,6 +184,13 @@ fn lists(settings: &Settings, reasons: &mut Vec<String>) {
             ));
         }
     }
+    for text in &settings.trusted_proxies.0 {
+        if network(text).is_none() {
+            reasons.push(format!(
+                "trusted_proxies: {text:?} is no network: expected one like 10.0.0.0/8 or 2001:db8::/32, or an address"
+            ));
+        }
+    }
     for set in &settings.compat_headers.0 {
         if !["x-rate-limit", "x-quota"].contains(&set.as_str()) {
             reasons.push(format!("compat_headers: {set:?} is not known: expected x-rate-limit or x-quota"));
@@ -184,8 +198,14 @@ fn lists(settings: &Settings, reasons: &mut Vec<String>) {
     }
 }
 
+/// A network, or an address alone.
+pub fn network(text: &str) -> Option<IpNet> {
+    let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse::<IpNet>().ok().map(|net| net.trunc()).or_else(alone)
+}
+
 /// Whether a text is a level, or a module with its level.
-fn is_level(text: &str) -> bool {
+pub fn is_log_level(text: &str) -> bool {
     let (module, level) = text.split_once('=').unwrap_or(("tollgate", text));
     !module.is_empty()
         && module.chars().all(|c| c.is_ascii_alphanumeric() || "_:".contains(c))

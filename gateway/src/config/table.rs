@@ -151,6 +151,8 @@ settings! {
     workers, "TOLLGATE_WORKERS": usize = "0", "COUNT";
     /// Headers that may carry the API key; the first present decides
     key_headers, "TOLLGATE_KEY_HEADERS": List = "x-api-key,authorization", "NAME,...";
+    /// Networks of proxies in front whose X-Forwarded-For, -Proto and -Host are believed; nobody's when empty
+    trusted_proxies, "TOLLGATE_TRUSTED_PROXIES": List = "", "NETWORK,...";
     /// Compatibility headers to send: x-rate-limit, x-quota
     compat_headers, "TOLLGATE_COMPAT_HEADERS": List = "", "NAME,...";
     /// Client connections at once; one more is told 503 and closed

@@ -10,6 +10,7 @@ use store::model::Secret;
 
 use super::Options;
 use crate::{
+    admin::LogLevel,
     app::{self, Node},
     config::{self, Entries, List, Settings},
     operator::Bootstrap,
@@ -22,14 +23,19 @@ const FIRST_PORTS: [u16; 3] = [8080, 8081, 8082];
 const CONTROL_PORT: u16 = 8079;
 
 /// Starts all nodes and waits until they are ready.
-pub(super) async fn start(options: &Options, directory: &Path, token: &Secret) -> anyhow::Result<Vec<Node>> {
+pub(super) async fn start(
+    options: &Options,
+    directory: &Path,
+    token: &Secret,
+    log_level: &LogLevel,
+) -> anyhow::Result<Vec<Node>> {
     let prometheus = app::metrics()?;
     let starts = settings(options, directory)?.into_iter().map(|settings| {
         let prometheus = prometheus.clone();
         async move {
             let bootstrap = Bootstrap::find(Path::new(""), Some(token.expose().to_owned()), true);
             let bootstrap = bootstrap.map_err(anyhow::Error::msg)?;
-            Box::pin(Node::start(&settings, bootstrap, prometheus))
+            Box::pin(Node::start(&settings, bootstrap, prometheus, log_level.clone()))
                 .await
                 .with_context(|| format!("start {}", settings.node_name))
         }

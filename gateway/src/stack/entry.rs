@@ -24,7 +24,9 @@ use store::{
 };
 
 use super::{
-    Shared, id,
+    Shared,
+    cors::Allowed,
+    id,
     ledger::{Grant, Ledger, Permit},
     upload::Meter,
 };
@@ -36,10 +38,12 @@ const MAX_ROW_PATH_BYTES: usize = 1_024;
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
-    /// The peer's address.
+    /// Its address: the peer's, or what a trusted proxy says.
     pub(crate) ip: IpAddr,
-    /// As text, made once a connection.
-    pub(crate) ip_value: HeaderValue,
+    /// The peer's address as text, made once a connection.
+    pub(crate) peer_value: HeaderValue,
+    /// The peer is a proxy that is believed.
+    pub(crate) trusted: bool,
     /// The connection is encrypted.
     pub(crate) secure: bool,
 }
@@ -48,7 +52,8 @@ impl Client {
     /// A client at an address.
     pub fn new(ip: IpAddr) -> Self {
         let ip = ip.to_canonical();
-        Self { ip, ip_value: HeaderValue::from_str(&ip.to_string()).expect("addresses are ASCII"), secure: false }
+        let peer_value = HeaderValue::from_str(&ip.to_string()).expect("addresses are ASCII");
+        Self { ip, peer_value, trusted: false, secure: false }
     }
 
     /// A client whose connection is encrypted, or not.
@@ -79,6 +84,8 @@ pub(crate) struct Entry<L: Ledger> {
     /// What is known once the key is.
     pub(crate) known: Option<Known>,
     pub(crate) route: Option<Arc<RouteView>>,
+    /// The page that asks may read the answer.
+    pub(crate) cors: Option<Allowed>,
     /// Most bytes that the body may have.
     pub(crate) max_body_bytes: u64,
     pub(crate) permit: Option<L::Permit>,
@@ -112,6 +119,16 @@ pub(crate) struct Known {
     client_request_id: Option<Box<str>>,
 }
 
+impl Known {
+    pub(crate) fn method(&self) -> &str {
+        &self.method
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+}
+
 impl<L: Ledger> Entry<L> {
     pub(crate) fn new(shared: Arc<Shared<L>>, client: Client) -> Self {
         let ts = Timestamp::now();
@@ -126,6 +143,7 @@ impl<L: Ledger> Entry<L> {
             view: shared.ledger.view(),
             known: None,
             route: None,
+            cors: None,
             max_body_bytes: 0,
             permit: None,
             grant: None,

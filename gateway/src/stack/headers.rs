@@ -1,6 +1,8 @@
 //! Headers on their way through: hop-by-hop ones end here (RFC 9110 §7.6.1), keys never go on, forwarding ones are added.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header, request::Parts};
+
+use store::model::HeaderEdits;
 
 use super::{Ledger, auth::bearer, entry::Entry};
 use crate::error::Fault;
@@ -9,7 +11,7 @@ pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 const X_TOLLGATE_ACCOUNT: HeaderName = HeaderName::from_static("x-tollgate-account");
 const X_TOLLGATE_TIER: HeaderName = HeaderName::from_static("x-tollgate-tier");
 const X_TOLLGATE_PREFIX: &str = "x-tollgate-";
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -27,6 +29,13 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Fault> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     if codings.any(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")) {
         return Err(Fault::BadRequest("a Transfer-Encoding other than chunked"));
+    }
+    if headers.get_all(header::TRANSFER_ENCODING).iter().nth(1).is_some() {
+        return Err(Fault::BadRequest("more than one Transfer-Encoding"));
+    }
+    // A gateway opens no tunnels to wherever a client says.
+    if *request.method() == Method::CONNECT {
+        return Err(Fault::BadRequest("CONNECT is for forward proxies"));
     }
     if request.version() <= Version::HTTP_11 {
         let mut hosts = headers.get_all(header::HOST).iter();
@@ -90,15 +99,41 @@ pub(crate) fn to_upstream<L: Ledger>(parts: &mut Parts, entry: &Entry<L>, upgrad
     headers.insert(X_REQUEST_ID, entry.id_value.clone());
     insert_text(headers, X_TOLLGATE_ACCOUNT, &account.id);
     insert_text(headers, X_TOLLGATE_TIER, &account.tier);
-    let ours = &entry.client.ip_value;
-    append_list(headers, X_FORWARDED_FOR, ours);
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if entry.client.secure { "https" } else { "http" }));
+    let trusted = entry.client.trusted;
+    if trusted {
+        append_list(headers, X_FORWARDED_FOR, &entry.client.peer_value);
+    } else {
+        // What anybody can say is not handed on as if it were known.
+        headers.remove(header::FORWARDED);
+        headers.insert(X_FORWARDED_FOR, entry.client.peer_value.clone());
+    }
+    if !(trusted && headers.contains_key(X_FORWARDED_PROTO)) {
+        let scheme = if entry.client.secure { "https" } else { "http" };
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    }
     // HTTP/2 has the host in its URI. The upstream link sets the upstream's own.
     let host = authority.and_then(Result::ok).or_else(|| headers.remove(header::HOST));
-    if let Some(host) = host {
+    if let Some(host) = host
+        && !(trusted && headers.contains_key(X_FORWARDED_HOST))
+    {
         headers.insert(X_FORWARDED_HOST, host);
     }
     append_list(headers, header::VIA, &VIA_US);
+    if let Some(edits) = &entry.route().route.request_headers {
+        edit(headers, edits);
+    }
+}
+
+/// What a route changes; names and values were checked when it was written.
+pub(crate) fn edit(headers: &mut HeaderMap, edits: &HeaderEdits) {
+    for name in &edits.remove {
+        headers.remove(name.as_str());
+    }
+    for (name, value) in &edits.set {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+            headers.insert(name, value);
+        }
+    }
 }
 
 /// Has a body of unknown length sent in chunks. The HTTP/1 client does so by itself for most methods, and for `GET`, `HEAD`

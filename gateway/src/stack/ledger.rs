@@ -8,7 +8,7 @@ use store::{
     CommitError, RowPermit, Store, Unavailable, View,
     lease::{self, Demand, Denied, Standing},
     model::{AccountId, Charge, KeyHash, Row},
-    view::{FoundKey, RouteView},
+    view::{FoundKey, RouteView, UpstreamView},
 };
 
 /// The ledger as the request path sees it.
@@ -22,6 +22,8 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     fn key(&self, hash: &KeyHash) -> Option<FoundKey>;
     /// The most specific route; memory only.
     fn route(&self, host: Option<&str>, path: &str, method: &str) -> Option<Arc<RouteView>>;
+    /// All upstreams as they are configured now.
+    fn upstreams(&self) -> Vec<Arc<UpstreamView>>;
     /// The lease on the node's view, taken before something is looked up (P3).
     fn view(&self) -> View;
     /// Whether what was looked up after `view` was taken may still be acted upon.
@@ -72,6 +74,10 @@ impl Ledger for Store {
 
     fn route(&self, host: Option<&str>, path: &str, method: &str) -> Option<Arc<RouteView>> {
         self.directory().routes().find(host, path, method).cloned()
+    }
+
+    fn upstreams(&self) -> Vec<Arc<UpstreamView>> {
+        self.directory().routes().upstreams().cloned().collect()
     }
 
     fn view(&self) -> View {

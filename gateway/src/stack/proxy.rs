@@ -36,7 +36,11 @@ impl<L: Ledger, B: Inbound, S: Link<L, Request<Upload<B>>>> Link<L, Request<B>> 
         headers::to_upstream(&mut parts, entry, upgrade);
         headers::frame(&mut parts.headers, &body);
         trace::insert(&mut parts.headers, traceparent);
-        parts.uri = origin_form(&parts.uri, entry.route().route.strip_prefix.as_deref());
+        let route = &entry.route().route;
+        parts.uri = origin_form(&parts.uri, route.strip_prefix.as_deref());
+        if let Some(prefix) = &route.add_prefix {
+            parts.uri = prefixed(parts.uri, prefix);
+        }
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
         self.inner.call(entry, Request::from_parts(parts, body)).await
@@ -63,9 +67,24 @@ fn origin_form(uri: &Uri, strip_prefix: Option<&str>) -> Uri {
     Uri::from(target)
 }
 
+/// The path below a prefix; the query goes on.
+fn prefixed(uri: Uri, prefix: &str) -> Uri {
+    let rest = uri.path_and_query().map_or("/", uri::PathAndQuery::as_str);
+    format!("{}{rest}", prefix.trim_end_matches('/')).parse().unwrap_or(uri)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prefix_is_put_before_the_path() {
+        for (uri, prefix, expected) in
+            [("/scan?q=1", "/internal", "/internal/scan?q=1"), ("/", "/a/", "/a/"), ("/x", "/", "/x")]
+        {
+            assert_eq!(prefixed(uri.parse().expect("a URI"), prefix), expected, "{uri} {prefix}");
+        }
+    }
 
     #[test]
     fn prefix_is_taken_off_on_segment_boundaries_and_the_query_goes_on() {

@@ -2,13 +2,15 @@
 
 use std::{borrow::Cow, sync::Arc, time::Instant};
 
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, header};
 use store::model::{Completion, Outcome};
 
 use super::{
     Inbound, Ledger, Permit, Shared,
     body::{Download, Whole},
-    entry::{Client, End, Entry},
+    cors::Allowed,
+    entry::{Client, End, Entry, Known, micros},
+    forwarded,
     headers::{self, X_REQUEST_ID},
     hold::{self, Held},
     link::Link,
@@ -40,7 +42,16 @@ impl<L: Ledger, S> Record<L, S> {
         B: Inbound,
         S: Link<L, Request<B>, Response = Response<Reply<B>>>,
     {
+        let client = forwarded::client(client, request.headers(), &self.shared.settings.trusted_proxies);
         let mut entry = Entry::new(self.shared.clone(), client);
+        if request.headers().contains_key(header::ORIGIN) {
+            entry.cors = Allowed::find(&*self.shared.ledger, &request);
+            if let Some(mut answer) = entry.cors.as_ref().and_then(|allowed| allowed.preflight(&request)) {
+                self.shared.telemetry.preflights.increment(1);
+                answer.headers_mut().insert(X_REQUEST_ID, entry.id_value.clone());
+                return answer;
+            }
+        }
         let answer = match headers::check(&request) {
             Ok(()) => self.inner.call(&mut entry, request).await,
             Err(fault) => Err(fault),
@@ -57,6 +68,31 @@ impl<L: Ledger, S> Record<L, S> {
     }
 }
 
+/// An access event's target; off unless the log's level says `access=info`.
+const ACCESS: &str = "access";
+
+/// One event a request whose answer is released, apart from its row. Where it is off it costs one look at a flag.
+fn tell<L: Ledger>(entry: &Entry<L>, outcome: &str, status: u16) {
+    if !tracing::enabled!(target: ACCESS, tracing::Level::INFO) {
+        return;
+    }
+    let known = entry.known.as_ref();
+    tracing::info!(
+        target: ACCESS,
+        request_id = entry.id_value.to_str().unwrap_or_default(),
+        account = known.map(|known| known.key.account.id.as_str()),
+        route = entry.route.as_ref().map(|route| route.route.name.as_str()),
+        method = known.map(Known::method),
+        path = known.map(Known::path),
+        status,
+        outcome,
+        client_ip = %entry.client.ip,
+        duration_us = micros(entry.started),
+        upstream_us = entry.upstream_us,
+        trace_id = format_args!("{:032x}", entry.trace_id),
+    );
+}
+
 /// The upstream's answer, once its row (for one that is streamed: its open row) is committed.
 async fn release<L: Ledger, B: Inbound>(mut entry: Entry<L>, held: Held<B>) -> Response<Download<L, B>> {
     let (status, completion, bytes_out) = match &held {
@@ -69,9 +105,11 @@ async fn release<L: Ledger, B: Inbound>(mut entry: Entry<L>, held: Held<B>) -> R
         return problem_response(&entry, &fault);
     }
     entry.shared.telemetry.answered(end.outcome, end.status, entry.started.elapsed());
+    tell(&entry, end.outcome.as_str(), end.status);
     match held {
         Held::Whole(mut parts, body) => {
             headers::to_client(&mut parts.headers, false);
+            edit(&mut parts.headers, &entry);
             stamp(&mut parts.headers, &entry, None);
             Response::from_parts(parts, Download::Whole(body))
         }
@@ -84,6 +122,7 @@ async fn release<L: Ledger, B: Inbound>(mut entry: Entry<L>, held: Held<B>) -> R
         }
         Held::Open(mut parts, prefix, reply) => {
             headers::to_client(&mut parts.headers, false);
+            edit(&mut parts.headers, &entry);
             stamp(&mut parts.headers, &entry, None);
             Response::from_parts(parts, Download::stream(entry, end.status, prefix, reply))
         }
@@ -124,6 +163,7 @@ async fn refuse<L: Ledger, B: Inbound>(mut entry: Entry<L>, fault: Fault) -> Res
         entry.shared.telemetry.coalesced.increment(1);
     }
     entry.shared.telemetry.answered(outcome, status, entry.started.elapsed());
+    tell(&entry, fault.code(), status);
     let mut response = problem::response(&fault, body);
     stamp(response.headers_mut(), &entry, Some(&fault));
     response
@@ -142,6 +182,7 @@ fn problem_response<L: Ledger, B: Inbound>(entry: &Entry<L>, fault: &Fault) -> R
         Fault::BadRequest(_) => telemetry.bad_request(fault.status().as_u16()),
         _ => telemetry.answered(fault.outcome(), fault.status().as_u16(), entry.started.elapsed()),
     }
+    tell(entry, fault.code(), fault.status().as_u16());
     let mut response = problem::response(fault, problem::body(fault, entry));
     stamp(response.headers_mut(), entry, Some(fault));
     response
@@ -163,9 +204,19 @@ async fn commit<L: Ledger>(entry: &mut Entry<L>, end: &End) -> Result<(), Fault>
     })
 }
 
+/// What the route changes of the upstream's headers.
+fn edit<L: Ledger>(headers: &mut HeaderMap, entry: &Entry<L>) {
+    if let Some(edits) = &entry.route().route.response_headers {
+        headers::edit(headers, edits);
+    }
+}
+
 /// What every answer carries: its id and, once the key is known, where the client stands.
 fn stamp<L: Ledger>(headers: &mut HeaderMap, entry: &Entry<L>, fault: Option<&Fault>) {
     headers.insert(X_REQUEST_ID, entry.id_value.clone());
+    if let Some(allowed) = &entry.cors {
+        allowed.stamp(headers);
+    }
     if let Some(known) = &entry.known {
         let standings = match fault {
             Some(Fault::Refused(refusal)) => Some(refusal.standings.as_slice().into()),

@@ -1,6 +1,9 @@
 //! Third link: the route, whether tier and key may use it, and the size of the body as declared.
 
+use std::sync::Arc;
+
 use http::{Request, header, uri::Authority};
+use store::view::RouteView;
 
 use super::{Inbound, Ledger, entry::Entry, link::Link};
 use crate::error::Fault;
@@ -28,17 +31,7 @@ impl<L: Ledger, B: Inbound, S: Link<L, Request<B>>> Link<L, Request<B>> for Rout
 
 /// Finds the route, and judges whether the request may use it.
 pub(super) fn find<L: Ledger, B: Inbound>(entry: &mut Entry<L>, request: &Request<B>) -> Result<(), Fault> {
-    let host = host(request);
-    let lower;
-    let host = match host {
-        Some(host) if host.bytes().any(|byte| byte.is_ascii_uppercase()) => {
-            lower = host.to_ascii_lowercase();
-            Some(lower.as_str())
-        }
-        host => host,
-    };
-    let found = entry.shared.ledger.route(host, request.uri().path(), request.method().as_str());
-    let found = found.ok_or(Fault::NoRoute)?;
+    let found = matching(&*entry.shared.ledger, request, request.method().as_str()).ok_or(Fault::NoRoute)?;
     let route = &entry.route.insert(found).route;
 
     let key = &entry.known.as_ref().expect("auth comes before route").key;
@@ -56,6 +49,20 @@ pub(super) fn find<L: Ledger, B: Inbound>(entry: &mut Entry<L>, request: &Reques
     }
     entry.max_body_bytes = limit;
     Ok(())
+}
+
+/// The route of a request, were it made with `method`.
+pub(crate) fn matching<L: Ledger, B>(ledger: &L, request: &Request<B>, method: &str) -> Option<Arc<RouteView>> {
+    let host = host(request);
+    let lower;
+    let host = match host {
+        Some(host) if host.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+            lower = host.to_ascii_lowercase();
+            Some(lower.as_str())
+        }
+        host => host,
+    };
+    ledger.route(host, request.uri().path(), method)
 }
 
 /// The host that the client asks for, without port: HTTP/2's `:authority` or the `Host` header.

@@ -18,9 +18,9 @@ use std::{
 };
 
 use hyper::body::Incoming;
-use tokio::sync::watch as signal;
+use tokio::{sync::watch as signal, task::AbortHandle};
 
-use super::{Ledger, Rejections, Settings, Stack};
+use super::{Ledger, Rejections, Settings, Stack, upstream::health};
 
 /// How the server should end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +88,12 @@ impl Server {
                 };
                 let _ = ready.send(Ok(()));
                 runtime.block_on(async {
+                    // One core looks after the health of upstreams for all.
+                    let _checks = (core == 0).then(|| {
+                        let checks =
+                            health::run(settings.health.clone(), ledger.clone(), settings.upstream_tls.clone());
+                        AbortOnDrop(tokio::spawn(checks).abort_handle())
+                    });
                     let stack = Arc::new(Stack::<L, Incoming>::new(ledger.clone(), settings, rejections.clone()));
                     let core = accept::Core { number: core, stack, open, outboxes, draining };
                     if let Err(error) = core.run(listener, inbox).await {
@@ -103,6 +109,15 @@ impl Server {
             started.map_err(StartError::Thread)?;
         }
         Ok(Handle { local_addr, phase, threads })
+    }
+}
+
+/// A task that ends with this.
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

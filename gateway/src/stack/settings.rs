@@ -3,8 +3,10 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{HeaderName, header};
+use ipnet::IpNet;
 use store::model::Name;
 
+use super::upstream::Health;
 use crate::tls::{Connector, Listener};
 
 /// Largest request body where neither route nor tier says, bytes.
@@ -29,12 +31,16 @@ pub struct Settings {
     pub key_headers: Vec<HeaderName>,
     /// Which compatibility headers to send.
     pub compat_headers: CompatHeaders,
+    /// Networks of proxies in front: what they say of whom they serve is believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// Largest request body where neither route nor tier says.
     pub max_body_bytes: u64,
     /// TLS towards API clients; none for plain connections.
     pub tls: Option<Arc<Listener>>,
     /// TLS towards upstreams whose targets are `https://`; without it they cannot be called.
     pub upstream_tls: Option<Arc<Connector>>,
+    /// What the health checks of upstreams say; all cores go by it.
+    pub(crate) health: Arc<Health>,
     /// How long to wait for whom.
     pub timeouts: Timeouts,
 }
@@ -49,9 +55,11 @@ impl Default for Settings {
             max_connections: DEFAULT_MAX_CONNECTIONS,
             key_headers: vec![HeaderName::from_static("x-api-key"), header::AUTHORIZATION],
             compat_headers: CompatHeaders::default(),
+            trusted_proxies: Vec::new(),
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
             tls: None,
             upstream_tls: None,
+            health: Arc::default(),
             timeouts: Timeouts::default(),
         }
     }

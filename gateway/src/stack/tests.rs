@@ -2,10 +2,13 @@
 
 mod answers;
 mod double;
+mod edges;
 mod ends;
 mod framing;
 mod harness;
+mod http2_upstream;
 mod measure;
 mod proxying;
+mod resilience;
 mod streaming;
 mod tls;

@@ -1,8 +1,12 @@
 //! Last link: a connection to the upstream, the request on it, and the first byte of its answer in time.
 
+mod budget;
 mod connect;
+pub(crate) mod health;
 mod pool;
 mod reply;
+mod sender;
+mod standing;
 
 use std::{
     future::poll_fn,
@@ -12,20 +16,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use store::Unavailable;
 
+pub(crate) use health::Health;
 pub(crate) use pool::Pools;
 pub(crate) use reply::{Reply, ReplyError};
 
-use self::pool::Connection;
+use self::pool::{Connection, Pool};
 use super::{
     Inbound, Ledger, Upload,
     entry::{Entry, micros},
     link::Link,
 };
-use crate::error::{Fault, SWITCHING_PROTOCOLS};
+use crate::{
+    error::{Fault, SWITCHING_PROTOCOLS},
+    telemetry::Telemetry,
+};
 
 /// A pooled connection that was idle for longer may have been closed by the upstream at this very moment: a request
 /// without a body is kept in copy, to be sent again on a fresh one.
@@ -53,10 +61,15 @@ impl<L: Ledger, B: Inbound> Link<L, Request<Upload<B>>> for Upstream<B> {
         let pool = self.pools.pool(view);
         let slot = pool.slot().await?;
         let route = &entry.route().route;
-        let timeout = route.timeout_ms.map(Duration::from_millis);
-        let timeout = timeout.unwrap_or(entry.shared.settings.timeouts.upstream_first_byte);
-        // Tries after a connection that failed before anything was sent.
-        let mut retries = route.retries;
+        let first_byte = route.timeout_ms.map(Duration::from_millis);
+        let first_byte = first_byte.unwrap_or(entry.shared.settings.timeouts.upstream_first_byte);
+        // From here to the end of the answer.
+        let until = route.total_timeout_ms.map(|total| Instant::now() + Duration::from_millis(total));
+        let mut retries = Retries(route.retries);
+        let repeats = retries.0 > 0 && may_repeat(&request);
+        if retries.0 > 0 {
+            pool.budget.pay_in();
+        }
         let mut target = pool.pick()?;
         loop {
             let (mut connection, fresh) = match pool.idle(target) {
@@ -66,17 +79,20 @@ impl<L: Ledger, B: Inbound> Link<L, Request<Upload<B>>> for Upstream<B> {
                         entry.shared.telemetry.upstream_connects.increment(1);
                         (connection, true)
                     }
-                    Err(fault) if retries == 0 => return Err(fault),
-                    Err(_) => {
-                        retries -= 1;
+                    Err(fault) => {
+                        if !retries.take(&pool, &entry.shared.telemetry) {
+                            return Err(fault);
+                        }
                         target = pool.pick()?;
                         continue;
                     }
                 },
             };
-            request.headers_mut().insert(header::HOST, pool.authority(target));
-            let copy = if !fresh && connection.idle_for() > STALE_AFTER { replay(&request) } else { None };
+            pool.address(target, &mut request);
+            let stale = !fresh && connection.idle_for() > STALE_AFTER && may_repeat(&request);
+            let copy = if repeats || stale { Some(replay(&request)) } else { None };
             let called = Instant::now();
+            let timeout = until.map_or(first_byte, |until| first_byte.min(until.saturating_duration_since(called)));
             let before = entry.called.replace(called);
             match send(&mut connection, request, entry, timeout).await {
                 // Another protocol, for which nobody asked.
@@ -87,17 +103,26 @@ impl<L: Ledger, B: Inbound> Link<L, Request<Upload<B>>> for Upstream<B> {
                 Sent::Answered(response) => {
                     entry.upstream_us = micros(called);
                     entry.shared.telemetry.upstream.record(called.elapsed());
+                    let status = response.status();
+                    pool.answered(target, status);
+                    let statuses = entry.route().route.retry_statuses.as_deref().unwrap_or_default();
+                    if let Some(again) = copy.filter(|_| repeats && statuses.contains(&status.as_u16()))
+                        && let Ok(other) = pool.pick()
+                        && retries.take(&pool, &entry.shared.telemetry)
+                    {
+                        (request, target) = (again, other);
+                        continue;
+                    }
                     let idle = pool.idle_timeout();
-                    return Ok(response.map(|body| Reply::new(body, connection, pool, target, slot, idle)));
+                    return Ok(response.map(|body| Reply::new(body, connection, pool, target, slot, idle, until)));
                 }
                 // Nothing of it was written: not a call at all. An idle connection was closed under it, so the next one.
                 Sent::Unsent(back) => {
                     entry.called = before;
-                    if fresh && retries == 0 {
-                        return Err(Fault::UpstreamUnreachable("the upstream closed the connection"));
-                    }
                     if fresh {
-                        retries -= 1;
+                        if !retries.take(&pool, &entry.shared.telemetry) {
+                            return Err(Fault::UpstreamUnreachable("the upstream closed the connection"));
+                        }
                         target = pool.pick()?;
                     }
                     request = back;
@@ -108,12 +133,24 @@ impl<L: Ledger, B: Inbound> Link<L, Request<Upload<B>>> for Upstream<B> {
                         return Err(fault);
                     }
                     match copy {
-                        Some(again) => request = again,
-                        None => return Err(Fault::UpstreamBroke),
+                        // It was closed under the request, which is nobody's failure.
+                        Some(again) if stale => request = again,
+                        Some(again) => {
+                            pool.failed(target);
+                            if !retries.take(&pool, &entry.shared.telemetry) {
+                                return Err(Fault::UpstreamBroke);
+                            }
+                            (request, target) = (again, pool.pick()?);
+                        }
+                        None => {
+                            pool.failed(target);
+                            return Err(Fault::UpstreamBroke);
+                        }
                     }
                 }
                 Sent::Invalid => {
                     entry.upstream_us = micros(called);
+                    pool.failed(target);
                     return Err(Fault::UpstreamInvalid);
                 }
                 Sent::Lapsed => {
@@ -125,10 +162,30 @@ impl<L: Ledger, B: Inbound> Link<L, Request<Upload<B>>> for Upstream<B> {
                 }
                 Sent::TimedOut => {
                     entry.upstream_us = micros(called);
+                    pool.failed(target);
                     return Err(Fault::UpstreamTimeout);
                 }
             }
         }
+    }
+}
+
+/// The tries that are left, as far as the upstream's budget goes.
+struct Retries(u8);
+
+impl Retries {
+    /// Whether one more may be made; then it is counted.
+    fn take<B: Inbound>(&mut self, pool: &Pool<B>, telemetry: &Telemetry) -> bool {
+        if self.0 == 0 {
+            return false;
+        }
+        if !pool.budget.spend() {
+            telemetry.retry_budget_spent.increment(1);
+            return false;
+        }
+        self.0 -= 1;
+        telemetry.upstream_retries.increment(1);
+        true
     }
 }
 
@@ -149,7 +206,7 @@ async fn send<L: Ledger, B: Inbound>(
     timeout: Duration,
 ) -> Sent<B> {
     let Connection { sender, deadline, .. } = connection;
-    let mut answer = pin!(sender.try_send_request(request));
+    let mut answer = pin!(sender.send(request));
     // Rings each lease time as well, to see whether the request may still run.
     let every = timeout.min(entry.shared.settings.timeouts.recheck);
     deadline.set(every);
@@ -186,16 +243,18 @@ async fn send<L: Ledger, B: Inbound>(
     .await
 }
 
-/// A copy of a request that may be sent twice: idempotent (RFC 9110 §9.2.2) and without a body.
-fn replay<B: Inbound>(request: &Request<Upload<B>>) -> Option<Request<Upload<B>>> {
+/// Whether a request may be sent twice: idempotent (RFC 9110 §9.2.2) and without a body.
+fn may_repeat<B: Inbound>(request: &Request<Upload<B>>) -> bool {
     use http_body::Body as _;
     let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE, Method::TRACE];
-    if !request.body().is_end_stream() || !idempotent.contains(request.method()) {
-        return None;
-    }
+    request.body().is_end_stream() && idempotent.contains(request.method())
+}
+
+/// A copy of a request without a body.
+fn replay<B: Inbound>(request: &Request<Upload<B>>) -> Request<Upload<B>> {
     let mut copy = Request::new(Upload::empty());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
-    Some(copy)
+    copy
 }

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use zeroize::Zeroizing;
 
-use super::{Certificate, ClientFiles, Error, HTTP1, pem, provider};
+use super::{Certificate, ClientFiles, Error, HTTP1, HTTP2, pem, provider};
 
 /// The name of this place in messages and metrics.
 pub(super) const PLACE: &str = "upstream";
@@ -21,7 +21,8 @@ pub(super) const PLACE: &str = "upstream";
 #[derive(Debug)]
 pub struct Connector {
     files: ClientFiles,
-    config: ArcSwap<ClientConfig>,
+    /// For HTTP/1.1 and for HTTP/2: a client offers what it will speak.
+    config: ArcSwap<[Arc<ClientConfig>; 2]>,
 }
 
 impl Connector {
@@ -31,7 +32,7 @@ impl Connector {
     /// A file cannot be used.
     pub fn new(files: ClientFiles) -> Result<(Arc<Self>, Vec<Certificate>), Error> {
         let (config, certificates) = configure(&files)?;
-        Ok((Arc::new(Self { files, config: ArcSwap::new(config) }), certificates))
+        Ok((Arc::new(Self { files, config: ArcSwap::from_pointee(config) }), certificates))
     }
 
     /// Reads the files anew; connections from now on use what they say.
@@ -40,7 +41,7 @@ impl Connector {
     /// A file cannot be used: nothing has changed then.
     pub(super) fn reload(&self) -> Result<Vec<Certificate>, Error> {
         let (config, certificates) = configure(&self.files)?;
-        self.config.store(config);
+        self.config.store(Arc::new(config));
         Ok(certificates)
     }
 
@@ -53,12 +54,18 @@ impl Connector {
     ///
     /// # Errors
     /// Its certificate is not of an authority that is trusted, or not of this name, or it wants one of us.
-    pub async fn connect(&self, name: ServerName<'static>, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        TlsConnector::from(self.config.load_full()).connect(name, stream).await
+    pub async fn connect(
+        &self,
+        name: ServerName<'static>,
+        stream: TcpStream,
+        http2: bool,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let config = self.config.load()[usize::from(http2)].clone();
+        TlsConnector::from(config).connect(name, stream).await
     }
 }
 
-fn configure(files: &ClientFiles) -> Result<(Arc<ClientConfig>, Vec<Certificate>), Error> {
+fn configure(files: &ClientFiles) -> Result<([Arc<ClientConfig>; 2], Vec<Certificate>), Error> {
     let roots = match &files.ca {
         Some(path) => pem::authorities(path)?,
         // Without them a node can still have upstreams that speak no TLS; one that does is refused when it is called.
@@ -75,7 +82,13 @@ fn configure(files: &ClientFiles) -> Result<(Arc<ClientConfig>, Vec<Certificate>
         }
     };
     config.alpn_protocols = vec![HTTP1.to_vec()];
-    Ok((Arc::new(config), certificates))
+    let http2 = Arc::new(with_protocol(config.clone(), HTTP2));
+    Ok(([Arc::new(config), http2], certificates))
+}
+
+fn with_protocol(mut config: ClientConfig, protocol: &[u8]) -> ClientConfig {
+    config.alpn_protocols = vec![protocol.to_vec()];
+    config
 }
 
 /// A client's configuration that lacks its own certificate only.

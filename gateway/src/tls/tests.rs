@@ -122,7 +122,7 @@ pub(crate) type ClientStream = tokio_rustls::client::TlsStream<TcpStream>;
 
 async fn connect(client: &Connector, addr: std::net::SocketAddr, host: &str) -> std::io::Result<ClientStream> {
     let stream = TcpStream::connect(addr).await?;
-    let mut stream = client.connect(ServerName::try_from(host.to_owned()).expect("a name"), stream).await?;
+    let mut stream = client.connect(ServerName::try_from(host.to_owned()).expect("a name"), stream, false).await?;
     // A server that refuses the client's certificate says so after the client's handshake.
     echo(&mut stream).await?;
     Ok(stream)

@@ -1,5 +1,7 @@
 //! Routes and upstreams.
 
+use std::collections::BTreeMap;
+
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +62,55 @@ impl PathMatch<'_> {
     }
 }
 
+/// Changes of a message's headers.
+#[derive(Debug, Clone, PartialEq, Default, Encode, Decode, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeaderEdits {
+    /// Headers and their values, in the place of any that are there; names in lower case.
+    #[n(0)]
+    #[cbor(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set: BTreeMap<String, String>,
+    /// Headers that are taken out; names in lower case.
+    #[n(1)]
+    #[cbor(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<String>,
+}
+
+/// What pages of other origins may do (the Fetch standard's CORS protocol).
+#[derive(Debug, Clone, PartialEq, Default, Encode, Decode, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cors {
+    /// Origins like `https://app.example.com`; `*` alone is any.
+    #[n(0)]
+    pub origins: Vec<String>,
+    /// Methods that a preflight allows; those of the route when empty.
+    #[n(1)]
+    #[cbor(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<String>,
+    /// Request headers that a preflight allows; those that it asks for when empty.
+    #[n(2)]
+    #[cbor(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<String>,
+    /// Response headers that a page may read.
+    #[n(3)]
+    #[cbor(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expose: Vec<String>,
+    /// Whether pages may send cookies and the like.
+    #[n(4)]
+    #[cbor(default)]
+    #[serde(default)]
+    pub credentials: bool,
+    /// How long a browser may keep a preflight's answer, seconds; 600 when not said.
+    #[n(5)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age_seconds: Option<u32>,
+}
+
 /// A route.
 #[derive(Debug, Clone, PartialEq, Default, Encode, Decode, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,7 +134,8 @@ pub struct Route {
     #[n(4)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
-    /// Tries after a connection that failed before the request was sent; 0 when not said.
+    /// Tries after a connection that failed before the request was sent, and of requests that may be sent twice (idempotent, no
+    /// body) also after one that broke or a status of `retry_statuses`; 0 when not said.
     #[n(5)]
     #[cbor(default)]
     #[serde(default)]
@@ -106,6 +158,30 @@ pub struct Route {
     #[cbor(default)]
     #[serde(default, skip_deserializing)]
     pub revision: Revision,
+    /// Put before the path, after `strip_prefix`.
+    #[n(10)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub add_prefix: Option<String>,
+    /// From the upstream call to the end of its answer, milliseconds; without bound when not said.
+    #[n(11)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_timeout_ms: Option<u64>,
+    /// Statuses of the upstream after which a request that may be sent twice is tried again.
+    #[n(12)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_statuses: Option<Vec<u16>>,
+    /// Changes of the request's headers on its way up.
+    #[n(13)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_headers: Option<Box<HeaderEdits>>,
+    /// Changes of the answer's headers on its way down.
+    #[n(14)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_headers: Option<Box<HeaderEdits>>,
+    /// What pages of other origins may do; nothing when not said.
+    #[n(15)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Box<Cors>>,
 }
 
 /// One address of an upstream.
@@ -141,6 +217,35 @@ pub struct HealthCheck {
     pub threshold: u8,
 }
 
+/// When a target is left out for what it answers, and for how long.
+#[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outlier {
+    /// Failures in a row (5xx, no answer in time, a broken connection) after which a target is ejected.
+    #[n(0)]
+    pub failures: u16,
+    /// How long it is ejected the first time; each further time in a row as much longer, up to ten times this.
+    #[n(1)]
+    pub eject_ms: u64,
+    /// Most targets of 100 that may be ejected at once. With 100 nothing is left when all fail: 502 at once, a circuit breaker.
+    #[n(2)]
+    pub max_percent: u8,
+}
+
+/// What an upstream speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode, Serialize, Deserialize)]
+#[cbor(index_only)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[n(0)]
+    #[default]
+    Http1,
+    /// HTTP/2, over TLS or by prior knowledge (gRPC).
+    #[n(1)]
+    Http2,
+}
+
 /// A service behind the gateway.
 #[derive(Debug, Clone, PartialEq, Default, Encode, Decode, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -173,6 +278,18 @@ pub struct Upstream {
     #[cbor(default)]
     #[serde(default, skip_deserializing)]
     pub revision: Revision,
+    /// When targets are left out for what they answer; never when not said.
+    #[n(7)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlier: Option<Outlier>,
+    /// Retries that may be made of 100 requests that may be retried; 20 when not said.
+    #[n(8)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_budget_percent: Option<u8>,
+    /// What it speaks; HTTP/1.1 when not said.
+    #[n(9)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ bodies! {
     ROUTE: route, r#"{"match": {"path_prefix": "/v3", "methods": ["POST"]}, "upstream": "scan-api", "scopes": ["scan"]}"#;
     UPSTREAM: upstream, r#"{"targets": [{"url": "http://127.0.0.1:9000"}, {"url": "http://127.0.0.1:9001", "weight": 3}]}"#;
     NEW_TOKEN: new_token, r#"{"name": "ci", "role": "operator", "accounts": ["eu-*"]}"#;
+    LOG_LEVEL: log_level, r#"{"level": "info,store=debug"}"#;
     QUESTION: question, r#"{"key_id": "key_01M7YCG97NQQWGSKVJ8BWS25DH", "method": "POST", "path": "/v3/scan"}"#;
     BATCH: batch, r#"{"operations": [{"method": "PUT", "path": "/v1/tiers/gold", "body": {"concurrency": 50}}, {"method": "PATCH", "path": "/v1/accounts/acme", "body": {"tier": "gold"}}]}"#;
 }
@@ -195,7 +196,38 @@ fn route() -> Value {
         ("scopes?", scopes()),
         ("cost?", or_null(whole(0, 1_000_000_000))),
         ("max_body_bytes?", or_null(whole(0, MAX_WHOLE))),
+        ("add_prefix?", or_null(path())),
+        ("total_timeout_ms?", or_null(whole(1, HOUR_MS))),
+        ("retry_statuses?", or_null(list_of(whole(500, 599), 20))),
+        ("request_headers?", or_null(header_edits())),
+        ("response_headers?", or_null(header_edits())),
+        ("cors?", or_null(cors())),
         ("revision?", ignored()),
+    ])
+}
+
+fn header_name() -> Value {
+    pattern("^x-[a-su-z][a-z0-9-]{0,40}$")
+}
+
+fn header_edits() -> Value {
+    let set = json!({
+        "type": "object",
+        "propertyNames": header_name(),
+        "additionalProperties": { "type": "string", "pattern": "^[!-~]([ -~]{0,200}[!-~])?$" },
+        "maxProperties": 32,
+    });
+    object(vec![("set?", or_null(set)), ("remove?", or_null(list_of(header_name(), 32)))])
+}
+
+fn cors() -> Value {
+    object(vec![
+        ("origins", list_of(pattern("^https?://[a-z0-9][a-z0-9-]{0,40}(?::[1-9][0-9]{0,3})?$"), 64)),
+        ("methods?", or_null(list_of(pattern("^[A-Z-]{1,32}$"), 64))),
+        ("headers?", or_null(list_of(header_name(), 64))),
+        ("expose?", or_null(list_of(header_name(), 64))),
+        ("credentials?", or_null(json!({ "type": "boolean" }))),
+        ("max_age_seconds?", or_null(whole(0, 86_400))),
     ])
 }
 
@@ -219,6 +251,16 @@ fn upstream() -> Value {
         ("connect_timeout_ms?", or_null(whole(1, HOUR_MS))),
         ("idle_timeout_ms?", or_null(whole(1, HOUR_MS))),
         ("max_connections?", or_null(whole(1, 1_000_000))),
+        (
+            "outlier?",
+            or_null(object(vec![
+                ("failures?", or_null(whole(1, 10_000))),
+                ("eject_ms?", or_null(whole(100, HOUR_MS))),
+                ("max_percent?", or_null(whole(1, 100))),
+            ])),
+        ),
+        ("retry_budget_percent?", or_null(whole(0, 100))),
+        ("protocol?", or_null(one_of(&["http1", "http2"]))),
         ("revision?", ignored()),
     ])
 }
@@ -232,6 +274,11 @@ fn new_token() -> Value {
         ("account?", about(or_null(slug()), "Makes it this account's own token.")),
         ("expires_at?", or_null(time())),
     ])
+}
+
+fn log_level() -> Value {
+    let level = "(?:[a-z_:]{1,40}=)?(?:off|error|warn|info|debug|trace)";
+    object(vec![("level", about(pattern(&format!("^{level}(?:,{level}){{0,5}}$")), "A level, also by module."))])
 }
 
 fn question() -> Value {

@@ -26,6 +26,7 @@ pub(crate) enum View {
     LimitNow,
     Explanation,
     Cluster,
+    LogLevel,
     AuditLine,
     AuditExport,
     AuditVerdict,
@@ -35,7 +36,7 @@ pub(crate) enum View {
 }
 
 impl View {
-    pub(super) const ALL: [Self; 19] = [
+    pub(super) const ALL: [Self; 20] = [
         Self::Account,
         Self::Key,
         Self::NewKey,
@@ -49,6 +50,7 @@ impl View {
         Self::LimitNow,
         Self::Explanation,
         Self::Cluster,
+        Self::LogLevel,
         Self::AuditLine,
         Self::AuditExport,
         Self::AuditVerdict,
@@ -116,6 +118,22 @@ impl View {
                 ("scopes?", list(scope())),
                 ("cost?", count()),
                 ("max_body_bytes?", count()),
+                ("add_prefix?", text()),
+                ("total_timeout_ms?", count()),
+                ("retry_statuses?", list(count())),
+                ("request_headers?", header_edits()),
+                ("response_headers?", header_edits()),
+                (
+                    "cors?",
+                    object(vec![
+                        ("origins", list(text())),
+                        ("methods?", list(text())),
+                        ("headers?", list(text())),
+                        ("expose?", list(text())),
+                        ("credentials", boolean()),
+                        ("max_age_seconds?", count()),
+                    ]),
+                ),
                 ("revision", count()),
             ]),
             Self::Upstream => object(vec![
@@ -125,6 +143,9 @@ impl View {
                 ("connect_timeout_ms?", count()),
                 ("idle_timeout_ms?", count()),
                 ("max_connections?", count()),
+                ("outlier?", object(vec![("failures", count()), ("eject_ms", count()), ("max_percent", count())])),
+                ("retry_budget_percent?", count()),
+                ("protocol?", one_of(&["http1", "http2"])),
                 ("revision", count()),
             ]),
             Self::Token => object(token()),
@@ -161,6 +182,7 @@ impl View {
             ]),
             Self::Explanation => explanation(),
             Self::Cluster => cluster(),
+            Self::LogLevel => object(vec![("level", text())]),
             Self::AuditLine => object(audit()),
             Self::AuditExport => {
                 let mut fields = audit();
@@ -342,6 +364,11 @@ fn explanation() -> Value {
         ),
         ("at", time()),
     ])
+}
+
+fn header_edits() -> Value {
+    let set = json!({ "type": "object", "additionalProperties": { "type": "string" } });
+    object(vec![("set?", set), ("remove?", list(text()))])
 }
 
 fn cluster() -> Value {

@@ -16,7 +16,7 @@ use store::{
         Account, AccountId, AccountState, Charge, Env, Key, KeyHash, KeyState, Name, Outcome, Overrides, Route, Row,
         Secret, SecretKind, Tier, Timestamp, Upstream,
     },
-    view::{Directory, FoundKey, RouteView},
+    view::{Directory, FoundKey, RouteView, UpstreamView},
 };
 
 use crate::stack::ledger::{Grant, Ledger, Permit};
@@ -173,6 +173,10 @@ impl Ledger for Double {
 
     fn route(&self, host: Option<&str>, path: &str, method: &str) -> Option<Arc<RouteView>> {
         self.0.directory.routes().find(host, path, method).cloned()
+    }
+
+    fn upstreams(&self) -> Vec<Arc<UpstreamView>> {
+        self.0.directory.routes().upstreams().cloned().collect()
     }
 
     fn view(&self) -> View {

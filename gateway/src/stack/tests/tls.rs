@@ -29,7 +29,7 @@ async fn secure_rig(ca: &Authority) -> (Rig, Watch) {
 
 async fn send(rig: &Rig, client: &Connector, text: &str) -> std::io::Result<String> {
     let stream = rig.connect().await;
-    let mut stream = client.connect(ServerName::try_from("api.test").expect("a name"), stream).await?;
+    let mut stream = client.connect(ServerName::try_from("api.test").expect("a name"), stream, false).await?;
     stream.write_all(text.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
@@ -88,7 +88,7 @@ async fn certificates_change_under_load_and_no_request_fails() {
                 // Half of them on one connection for many requests, the others on a new one each time.
                 let stream = rig.connect().await;
                 let name = ServerName::try_from("api.test").expect("a name");
-                let stream = client.connect(name, stream).await.expect("a handshake");
+                let stream = client.connect(name, stream, false).await.expect("a handshake");
                 let (mut sender, connection) =
                     hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("a handshake");
                 tokio::spawn(connection);

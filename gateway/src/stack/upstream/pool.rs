@@ -4,20 +4,31 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use http::HeaderValue;
-use hyper::client::conn::http1::SendRequest;
-use store::{Unavailable, model::Name, view::UpstreamView};
+use http::{Request, StatusCode, Uri, header};
+use metrics::counter;
+use store::{
+    Unavailable,
+    model::{Name, Protocol},
+    view::UpstreamView,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
-use super::connect::{self, Address};
+use super::{
+    budget::Budget,
+    connect::{self, Address},
+    health::Health,
+    sender::Sender,
+    standing::Standing,
+};
 use crate::{
     error::Fault,
-    stack::{Inbound, Upload, deadline::Deadline},
+    stack::{Inbound, Settings, deadline::Deadline},
+    telemetry::UPSTREAM_EJECTIONS,
     tls::Connector,
 };
 
@@ -31,8 +42,10 @@ const MAX_CONNECTIONS: u32 = 1_024;
 const MAX_IDLE: Duration = Duration::from_secs(4);
 /// Idle connections kept a target and core; one more is closed.
 const MAX_IDLE_CONNECTIONS: usize = 256;
-/// A target that could not be connected to is passed over for this long, while another is there.
-const PASSED_OVER_MS: u64 = 1_000;
+/// A connection to a name, not an address, is used for so long: then the name is looked up again.
+const MAX_AGE: Duration = Duration::from_secs(60);
+/// An upstream that nobody has called for so many sweeps (seconds) is forgotten.
+const FORGOTTEN_AFTER: u32 = 600;
 /// Turns of the round, at most: weights are scaled down to it.
 const MAX_TURNS: u64 = 1_024;
 
@@ -41,6 +54,7 @@ const MAX_TURNS: u64 = 1_024;
 pub(crate) struct Pools<B: Inbound> {
     cores: u32,
     tls: Option<Arc<Connector>>,
+    health: Arc<Health>,
     pools: Mutex<HashMap<Name, Arc<Pool<B>>>>,
 }
 
@@ -55,23 +69,32 @@ pub(crate) struct Pool<B: Inbound> {
     next: AtomicUsize,
     slots: Arc<Semaphore>,
     max_slots: usize,
-    born: Instant,
+    pub(super) budget: Budget,
+    /// Sweeps since it was asked for last.
+    unused_sweeps: AtomicU32,
+    /// Standings decide: there are checks or ejections, or more than one target.
+    judged: bool,
 }
 
 #[derive(Debug)]
 struct Target<B: Inbound> {
     address: Address,
     idle: Mutex<VecDeque<Connection<B>>>,
-    /// Milliseconds after the pool's birth.
-    passed_over_until: AtomicU64,
+    /// HTTP/2: the connection that all requests share, until it is closed or old.
+    shared: Mutex<Option<(Sender<B>, Option<Instant>)>>,
+    /// HTTP/2: one makes it, the others wait.
+    connecting: tokio::sync::Mutex<()>,
+    standing: Standing,
 }
 
 /// A connection, with the deadline that its requests use one after another.
 #[derive(Debug)]
 pub(crate) struct Connection<B: Inbound> {
-    pub(super) sender: SendRequest<Upload<B>>,
+    pub(super) sender: Sender<B>,
     pub(super) deadline: Deadline,
     idle_since: Instant,
+    /// Not used any more afterwards.
+    old_at: Option<Instant>,
 }
 
 impl<B: Inbound> Connection<B> {
@@ -81,8 +104,13 @@ impl<B: Inbound> Connection<B> {
 }
 
 impl<B: Inbound> Pools<B> {
-    pub(crate) fn new(cores: usize, tls: Option<Arc<Connector>>) -> Self {
-        Self { cores: u32::try_from(cores).unwrap_or(u32::MAX).max(1), tls, pools: Mutex::default() }
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            cores: u32::try_from(settings.cores).unwrap_or(u32::MAX).max(1),
+            tls: settings.upstream_tls.clone(),
+            health: settings.health.clone(),
+            pools: Mutex::default(),
+        }
     }
 
     /// The pool of an upstream as it is configured now.
@@ -91,40 +119,54 @@ impl<B: Inbound> Pools<B> {
         if let Some(pool) = pools.get(&view.upstream.name)
             && (Arc::ptr_eq(&pool.view, view) || pool.view.upstream == view.upstream)
         {
+            pool.unused_sweeps.store(0, Ordering::Relaxed);
             return pool.clone();
         }
         // New, or changed: requests under way keep the old pool until they end.
-        let pool = Arc::new(Pool::new(view.clone(), self.cores, self.tls.clone()));
+        let pool = Arc::new(Pool::new(view.clone(), self.cores, self.tls.clone(), &self.health));
         pools.insert(view.upstream.name.clone(), pool.clone());
         pool
     }
 
-    /// Closes what was idle too long, and forgets upstreams that nothing is connected to.
+    /// Closes what was idle too long, and forgets upstreams that nobody has called for a while. Not at once: an upstream that
+    /// fails has no connections, and what is known of its targets, and what its retries cost, must stay.
     pub(crate) fn sweep(&self) {
         lock(&self.pools).retain(|_, pool| {
             for target in &pool.targets {
                 lock(&target.idle).retain(Connection::is_fit);
+                let mut shared = lock(&target.shared);
+                *shared = shared.take().filter(|(sender, old_at)| !sender.is_closed() && !is_over(*old_at));
             }
-            let idle = pool.targets.iter().any(|target| !lock(&target.idle).is_empty());
-            idle || pool.slots.available_permits() < pool.max_slots
+            let busy = pool.slots.available_permits() < pool.max_slots;
+            busy || pool.unused_sweeps.fetch_add(1, Ordering::Relaxed) < FORGOTTEN_AFTER
         });
     }
 }
 
 impl<B: Inbound> Connection<B> {
     fn is_fit(&self) -> bool {
-        !self.sender.is_closed() && self.idle_for() < MAX_IDLE
+        !self.sender.is_closed() && self.idle_for() < MAX_IDLE && !is_over(self.old_at)
     }
 }
 
 impl<B: Inbound> Pool<B> {
-    fn new(view: Arc<UpstreamView>, cores: u32, tls: Option<Arc<Connector>>) -> Self {
+    fn new(view: Arc<UpstreamView>, cores: u32, tls: Option<Arc<Connector>>, health: &Health) -> Self {
         let upstream = &view.upstream;
         let max_slots = upstream.max_connections.unwrap_or(MAX_CONNECTIONS).div_ceil(cores).max(1) as usize;
         let (mut targets, mut weights) = (Vec::new(), Vec::new());
+        let verdict = |url: &str| match upstream.health_check {
+            Some(_) => health.verdict(&upstream.name, url),
+            None => Arc::default(),
+        };
         for target in &upstream.targets {
             if let Some(address) = Address::parse(&target.url) {
-                targets.push(Target { address, idle: Mutex::default(), passed_over_until: AtomicU64::new(0) });
+                targets.push(Target {
+                    address,
+                    idle: Mutex::default(),
+                    shared: Mutex::default(),
+                    connecting: tokio::sync::Mutex::default(),
+                    standing: Standing::new(verdict(&target.url)),
+                });
                 weights.push(u64::from(target.weight));
             }
         }
@@ -132,7 +174,9 @@ impl<B: Inbound> Pool<B> {
         // Each core starts its round elsewhere.
         let next = AtomicUsize::new(getrandom::u32().unwrap_or_default() as usize);
         let slots = Arc::new(Semaphore::new(max_slots));
-        Self { targets, turns, next, slots, max_slots, born: Instant::now(), tls, view }
+        let budget = Budget::new(upstream.retry_budget_percent);
+        let judged = upstream.health_check.is_some() || upstream.outlier.is_some() || targets.len() > 1;
+        Self { targets, turns, next, slots, max_slots, budget, unused_sweeps: AtomicU32::new(0), judged, tls, view }
     }
 
     /// A place among the upstream's connections; waits for one as long as a connection may take.
@@ -157,32 +201,55 @@ impl<B: Inbound> Pool<B> {
         if turns.is_empty() {
             return Err(Fault::UpstreamUnreachable("the upstream has no target"));
         }
-        let mut turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let first = turns[turn % turns.len()];
-        if self.targets.len() == 1 || self.is_open(first) {
+        if !self.judged || self.targets[first].standing.is_open() {
             return Ok(first);
         }
-        for _ in 1..turns.len() {
-            turn = turn.wrapping_add(1);
-            let target = turns[turn % turns.len()];
-            if self.is_open(target) {
-                return Ok(target);
-            }
+        let find = |fits: fn(&Standing) -> bool| {
+            let later = (0..turns.len()).map(|more| turns[turn.wrapping_add(more) % turns.len()]);
+            later.into_iter().find(|target| fits(&self.targets[*target].standing))
+        };
+        // One that could not be connected to a moment ago is still better than none.
+        find(Standing::is_open).or_else(|| find(Standing::is_fit)).ok_or(Fault::UpstreamUnreachable(
+            "no target of the upstream is healthy: all were left out for what they answered",
+        ))
+    }
+
+    /// What a target answered.
+    pub(super) fn answered(&self, target: usize, status: StatusCode) {
+        if self.view.upstream.outlier.is_none() {
+            return;
         }
-        Ok(first)
+        if status.is_server_error() { self.failed(target) } else { self.targets[target].standing.succeeded() }
     }
 
-    fn is_open(&self, target: usize) -> bool {
-        let until = self.targets[target].passed_over_until.load(Ordering::Relaxed);
-        until == 0 || until <= self.now_ms()
-    }
-
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
+    /// A target did not answer, or with a failure.
+    pub(super) fn failed(&self, target: usize) {
+        let Some(outlier) = &self.view.upstream.outlier else { return };
+        let standing = &self.targets[target].standing;
+        if !standing.failed(outlier) || standing.is_ejected() {
+            return;
+        }
+        let ejected = self.targets.iter().filter(|target| target.standing.is_ejected()).count() + 1;
+        if ejected * 100 > self.targets.len() * usize::from(outlier.max_percent) {
+            return;
+        }
+        standing.eject(outlier);
+        let upstream = &self.view.upstream.name;
+        counter!(UPSTREAM_EJECTIONS, "upstream" => upstream.to_string()).increment(1);
+        let authority = &self.targets[target].address.authority;
+        tracing::warn!(%upstream, target = ?authority, "target is left out for a while: it failed too often in a row");
     }
 
     /// The idle connection that was used last.
     pub(super) fn idle(&self, target: usize) -> Option<Connection<B>> {
+        if self.is_http2() {
+            let shared = lock(&self.targets[target].shared);
+            let (sender, old_at) =
+                shared.as_ref().filter(|(sender, old_at)| !sender.is_closed() && !is_over(*old_at))?;
+            return Some(self.connection(sender.share()?, *old_at));
+        }
         let mut idle = lock(&self.targets[target].idle);
         for place in (0..idle.len()).rev() {
             let (fit, ready) = (idle[place].is_fit(), idle[place].sender.is_ready());
@@ -197,35 +264,56 @@ impl<B: Inbound> Pool<B> {
     }
 
     pub(super) async fn connect(&self, target: usize) -> Result<Connection<B>, Fault> {
-        let target = &self.targets[target];
-        let connected = tokio::time::timeout(self.connect_timeout(), target.address.connect(self.tls.as_ref())).await;
-        let why = match connected {
-            Ok(Ok(stream)) => match connect::handshake(stream).await {
-                Ok(sender) => {
-                    target.passed_over_until.store(0, Ordering::Relaxed);
-                    return Ok(Connection {
-                        sender,
-                        deadline: Deadline::after(self.connect_timeout()),
-                        idle_since: Instant::now(),
-                    });
-                }
-                Err(_) => "the upstream closed the connection",
-            },
+        let place = &self.targets[target];
+        if !self.is_http2() {
+            return self.open(place).await.map(|sender| self.connection(sender, place.old_at()));
+        }
+        // The others find the one that was made.
+        let _one = place.connecting.lock().await;
+        if let Some(connection) = self.idle(target) {
+            return Ok(connection);
+        }
+        let (sender, old_at) = (self.open(place).await?, place.old_at());
+        *lock(&place.shared) = sender.share().map(|sender| (sender, old_at));
+        Ok(self.connection(sender, old_at))
+    }
+
+    fn connection(&self, sender: Sender<B>, old_at: Option<Instant>) -> Connection<B> {
+        let deadline = Deadline::after(self.connect_timeout());
+        Connection { sender, deadline, idle_since: Instant::now(), old_at }
+    }
+
+    async fn open(&self, target: &Target<B>) -> Result<Sender<B>, Fault> {
+        let connecting = async {
+            let stream = target.address.connect(self.tls.as_ref(), self.is_http2()).await?;
+            connect::handshake(stream, self.is_http2()).await.map_err(std::io::Error::other)
+        };
+        let why = match tokio::time::timeout(self.connect_timeout(), connecting).await {
+            Ok(Ok(sender)) => {
+                target.standing.connected();
+                return Ok(sender);
+            }
             Ok(Err(error)) => match error.kind() {
                 std::io::ErrorKind::ConnectionRefused => "the upstream refused the connection",
                 // What rustls says of certificates.
                 std::io::ErrorKind::InvalidData => "TLS with the upstream failed",
+                std::io::ErrorKind::Other => "the upstream closed the connection",
                 _ => "the upstream could not be connected to",
             },
             Err(_) => "the upstream could not be connected to in time",
         };
-        target.passed_over_until.store(self.now_ms() + PASSED_OVER_MS, Ordering::Relaxed);
+        target.standing.refused();
         Err(Fault::UpstreamUnreachable(why))
+    }
+
+    fn is_http2(&self) -> bool {
+        self.view.upstream.protocol == Some(Protocol::Http2)
     }
 
     /// Keeps a connection whose last answer was read to its end.
     pub(super) fn give_back(&self, target: usize, mut connection: Connection<B>) {
-        if connection.sender.is_closed() {
+        // One that is shared was never taken away.
+        if connection.sender.is_closed() || connection.sender.is_shared() {
             return;
         }
         connection.idle_since = Instant::now();
@@ -236,8 +324,22 @@ impl<B: Inbound> Pool<B> {
         idle.push_back(connection);
     }
 
-    pub(super) fn authority(&self, target: usize) -> HeaderValue {
-        self.targets[target].address.authority.clone()
+    /// The request as this target is asked: `Host`, or for HTTP/2 the whole URI.
+    pub(super) fn address<T>(&self, target: usize, request: &mut Request<T>) {
+        let address = &self.targets[target].address;
+        if !self.is_http2() {
+            request.headers_mut().insert(header::HOST, address.authority.clone());
+            return;
+        }
+        let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        if let Ok(uri) = address.absolute(path).parse::<Uri>() {
+            *request.uri_mut() = uri;
+        }
+        let headers = request.headers_mut();
+        // What HTTP/2 has elsewhere or not at all (RFC 9113 §8.2.2); `TE: trailers` stays, gRPC wants it.
+        for name in [header::HOST, header::CONNECTION, header::UPGRADE, header::TRANSFER_ENCODING] {
+            headers.remove(name);
+        }
     }
 
     pub(super) fn idle_timeout(&self) -> Duration {
@@ -247,6 +349,17 @@ impl<B: Inbound> Pool<B> {
     fn connect_timeout(&self) -> Duration {
         self.view.upstream.connect_timeout_ms.map_or(CONNECT_TIMEOUT, Duration::from_millis)
     }
+}
+
+impl<B: Inbound> Target<B> {
+    /// When a connection that is made now is to be replaced.
+    fn old_at(&self) -> Option<Instant> {
+        self.address.is_name().then(|| Instant::now() + MAX_AGE)
+    }
+}
+
+fn is_over(at: Option<Instant>) -> bool {
+    at.is_some_and(|at| Instant::now() >= at)
 }
 
 /// Smooth weighted round-robin (nginx's), unrolled.

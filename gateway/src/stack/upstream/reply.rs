@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -23,6 +23,8 @@ pub(crate) struct Reply<B: Inbound> {
     /// Until the end.
     held: Option<Held<B>>,
     idle: Duration,
+    /// The end of the route's total time.
+    until: Option<Instant>,
     waiting: bool,
 }
 
@@ -40,8 +42,8 @@ pub(crate) enum ReplyError {
     /// The connection broke, or the framing did.
     #[error("the upstream broke off")]
     Broke,
-    /// Silence for the upstream's idle timeout.
-    #[error("the upstream was silent for too long")]
+    /// Silence for the upstream's idle timeout, or the end of the route's total time.
+    #[error("the upstream was silent, or took altogether too long")]
     Stalled,
 }
 
@@ -53,9 +55,10 @@ impl<B: Inbound> Reply<B> {
         target: usize,
         slot: OwnedSemaphorePermit,
         idle: Duration,
+        until: Option<Instant>,
     ) -> Self {
         let held = Some(Held { connection, pool, target, _slot: slot });
-        Self { incoming, held, idle, waiting: false }
+        Self { incoming, held, idle, until, waiting: false }
     }
 
     /// All of the answer was read: the connection may serve the next request.
@@ -72,6 +75,9 @@ impl<B: Inbound> Body for Reply<B> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
         let this = &mut *self;
+        if this.until.is_some_and(|until| Instant::now() >= until) {
+            return Poll::Ready(Some(Err(ReplyError::Stalled)));
+        }
         match Pin::new(&mut this.incoming).poll_frame(cx) {
             Poll::Ready(frame) => {
                 this.waiting = false;
@@ -81,7 +87,8 @@ impl<B: Inbound> Body for Reply<B> {
                 let Some(held) = &mut this.held else { return Poll::Pending };
                 let deadline = &mut held.connection.deadline;
                 if !std::mem::replace(&mut this.waiting, true) {
-                    deadline.set(this.idle);
+                    let left = this.until.map(|until| until.saturating_duration_since(Instant::now()));
+                    deadline.set(left.map_or(this.idle, |left| left.min(this.idle)));
                 }
                 deadline.poll(cx).map(|()| Some(Err(ReplyError::Stalled)))
             }

@@ -1,0 +1,116 @@
+//! Upstreams that speak HTTP/2: many requests on one connection, trailers as gRPC needs them.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, Version};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
+use hyper::{body::Frame, body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use store::model::{Protocol, Target};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::harness::{Rig, ok, rig_with, status};
+
+/// Answers as a gRPC service does: what it got, and its status in trailers. Counts connections.
+async fn service() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let connections = Arc::<AtomicUsize>::default();
+    let counted = connections.clone();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.expect("accept");
+            counted.fetch_add(1, Ordering::SeqCst);
+            let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service_fn(answer));
+            tokio::spawn(connection);
+        }
+    });
+    (url, connections)
+}
+
+async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
+    let told = |name: &str| request.headers().get(name).cloned().unwrap_or_else(|| HeaderValue::from_static("-"));
+    let (te, authority) = (told("te"), request.uri().authority().map(ToString::to_string).unwrap_or_default());
+    assert_eq!(request.version(), Version::HTTP_2);
+    assert!(!request.headers().contains_key("connection") && !request.headers().contains_key("host"));
+    let body = request.into_body().collect().await.expect("a whole body").to_bytes();
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let frames = [Ok(Frame::data(body)), Ok(Frame::trailers(trailers))];
+    let body = StreamBody::new(futures_util::stream::iter(frames));
+    let response = Response::builder()
+        .header("content-type", "application/grpc")
+        .header("x-te", te)
+        .header("x-authority", authority)
+        .body(BodyExt::boxed(body));
+    Ok(response.expect("a response"))
+}
+
+async fn rig(url: &str) -> Rig {
+    rig_with(
+        ok("never"),
+        |_| {},
+        |_, upstream| {
+            upstream.protocol = Some(Protocol::Http2);
+            upstream.targets = vec![Target { url: url.to_owned(), weight: 1 }];
+        },
+    )
+    .await
+}
+
+#[tokio::test]
+async fn calls_with_trailers_pass_through_on_one_connection() {
+    let (url, connections) = service().await;
+    let rig = rig(&url).await;
+    let stream = TcpStream::connect(rig.addr).await.expect("connect");
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("a handshake");
+    tokio::spawn(connection);
+    let calls = (0..20).map(|n| {
+        let (mut sender, key) = (sender.clone(), rig.key.clone());
+        async move {
+            let message = format!("message {n}");
+            let request = Request::builder()
+                .method("POST")
+                .uri("http://api.test/scan.Scanner/Scan")
+                .header("x-api-key", key)
+                .header("te", "trailers")
+                .header("content-type", "application/grpc")
+                .body(Full::new(Bytes::from(message.clone())))
+                .expect("a request");
+            let response = sender.send_request(request).await.expect("an answer");
+            assert_eq!(response.status(), 200);
+            assert_eq!(response.headers()["x-te"], "trailers");
+            let body = response.into_body().collect().await.expect("a whole body");
+            assert_eq!(body.trailers().expect("trailers")["grpc-status"], "0");
+            assert_eq!(body.to_bytes(), message);
+        }
+    });
+    futures_util::future::join_all(calls).await;
+    assert_eq!(connections.load(Ordering::SeqCst), 1, "all of them share it");
+    assert_eq!(rig.ledger.wait_for_rows(20).await.len(), 20);
+}
+
+#[tokio::test]
+async fn clients_of_http_1_may_call_them_too_and_a_lost_connection_is_made_anew() {
+    let (url, connections) = service().await;
+    let rig = rig(&url).await;
+    let answer = rig.get("/v3/scan", "TE: trailers\r\n").await;
+    assert_eq!(status(&answer), 200, "{answer}");
+    assert!(answer.contains(&format!("x-authority: {}", url.trim_start_matches("http://"))), "{answer}");
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+
+    let gone = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let unreachable = format!("http://{}", gone.local_addr().expect("bound"));
+    drop(gone);
+    let rig = self::rig(&unreachable).await;
+    assert_eq!(status(&rig.get("/", "").await), 502);
+}
