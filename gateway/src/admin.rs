@@ -5,6 +5,7 @@
 
 mod access;
 mod accounts;
+mod alerts;
 mod answer;
 mod api;
 mod audit;
@@ -27,6 +28,7 @@ mod limits;
 mod log_level;
 mod once;
 mod params;
+mod preview;
 mod probes;
 mod problem;
 mod request_id;

@@ -4,6 +4,7 @@
 //! codes: 0 done, 1 failed, 2 used wrongly, 4 not allowed, 8 different.
 
 mod account;
+mod alerts;
 mod apply;
 mod audit;
 mod client;
@@ -71,6 +72,10 @@ enum Noun {
     Usage(usage::Arguments),
     /// An account's limits and quotas as they stand now
     Limits(limits::Arguments),
+    /// Quotas whose use has passed a threshold
+    Alerts(alerts::Alerts),
+    /// What an account has used beyond its quotas, to be billed apart
+    Overages(alerts::Overages),
     /// Makes the cluster as a file says, as one change
     Apply(apply::Apply),
     /// Tells where a file and the cluster differ (exit code 8)
@@ -107,6 +112,8 @@ pub fn main() -> ExitCode {
         Noun::Requests(arguments) => arguments.run(),
         Noun::Usage(arguments) => arguments.run(),
         Noun::Limits(arguments) => arguments.run(),
+        Noun::Alerts(arguments) => arguments.run(),
+        Noun::Overages(arguments) => arguments.run(),
         Noun::Apply(arguments) => arguments.run(),
         Noun::Diff(arguments) => arguments.run(),
         Noun::Export(arguments) => arguments.run(),

@@ -166,6 +166,7 @@ fn tier() -> Tier {
         rate: "1000000/s".parse().expect("a rate"),
         burst: 1_000_000,
         expires_at: None,
+        shadow: false,
     };
     let quota = Quota {
         name: "daily".into(),
@@ -175,6 +176,9 @@ fn tier() -> Tier {
         timezone: "UTC".into(),
         overage: Overage::Block,
         expires_at: None,
+        anchor_day: None,
+        thresholds: None,
+        shadow: false,
     };
     Tier { name: "free".into(), limits: vec![limit], quotas: vec![quota], concurrency: Some(20), ..Tier::default() }
 }
@@ -189,6 +193,7 @@ fn account(n: usize) -> Account {
         created_at: Timestamp(0),
         profile: String::new(),
         revision: 1,
+        resets: Vec::new(),
     }
 }
 
@@ -209,6 +214,7 @@ fn key(n: usize, secret: &str) -> Key {
         revoked_at: None,
         rotated_from: None,
         revision: 1,
+        overrides: Default::default(),
     }
 }
 

@@ -26,6 +26,7 @@ mod levels;
 mod peek;
 mod purse;
 mod reserve;
+mod shadow;
 mod slice;
 mod standing;
 mod stats;

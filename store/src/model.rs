@@ -5,6 +5,7 @@
 //! JSON (serde) is the outside form of the same types; the admin API and the declarative file speak it.
 
 mod account;
+mod alert;
 mod audit;
 mod command;
 mod id;
@@ -23,17 +24,21 @@ mod unavailable;
 mod usage;
 mod write;
 
-pub use account::{Account, AccountState, Overrides, Profile};
+pub use account::{Account, AccountState, Overrides, Profile, Reset};
+pub use alert::{Alert, AlertPlace, OverageRecord};
 pub use audit::{AuditChain, AuditError, AuditNote, AuditObject, AuditRecord, link as audit_link};
-pub use command::{ColdCommand, Command, DecodeError, Reservation, RowBatch, Staged};
+pub use command::{ColdCommand, Command, DecodeError, Reservation, RowBatch, Staged, Unpublished, Watch};
 pub use id::{AccountId, GroupId, KeyId, LogId, Name, NodeId, RequestId, Revision, SLOTS, slot_of};
 pub use key::{Env, Key, KeyState};
 pub use limit::{Gcra, Limit, Rate, RateParseError, Refused};
 pub use node::NodeInfo;
 pub use quota::{Overage, Period, PeriodBounds, Quota, QuotaError, Unit};
 pub use reply::{CommandError, Reply, WriteConflict};
-pub use route::{Cors, HeaderEdits, HealthCheck, Outlier, PathMatch, Protocol, Route, RouteMatch, Target, Upstream};
-pub use row::{Charge, Completion, Outcome, Row};
+pub use route::{
+    Cors, CostHeader, HeaderEdits, HealthCheck, Outlier, PathMatch, Protocol, Route, RouteMatch, SaidCost, Target,
+    Upstream,
+};
+pub use row::{Charge, Completion, Decided, Outcome, Row};
 pub use secret::{KeyHash, Secret, SecretError, SecretKind};
 pub use tier::{Dimension, Tier};
 pub use time::Timestamp;

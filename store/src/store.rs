@@ -6,6 +6,7 @@ mod error;
 mod gauges;
 mod ledger;
 mod meta;
+mod profiles;
 mod rows;
 #[cfg(feature = "simulation")]
 pub mod simulation;

@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "tests say what they say in their names")]
 
 mod architecture;
+mod bad_input;
 mod build;
 mod contract;
 mod crash;
@@ -22,4 +23,5 @@ mod start;
 mod story;
 mod streaming;
 mod table;
+mod tiers;
 mod tls;

@@ -139,6 +139,11 @@ impl Admin {
         Self { base: format!("http://{addr}"), token: token.to_owned(), agent: client() }
     }
 
+    /// The address of a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
     /// The token.
     pub fn token(&self) -> &str {
         &self.token

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use store::{
     Store,
-    model::{Account, AccountId, AccountState, MetaOp, Name, Overrides, Profile, Revision, Role, Timestamp},
+    model::{Account, AccountId, AccountState, MetaOp, Name, Overrides, Profile, Reset, Revision, Role, Timestamp},
 };
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
     answer, change,
     draft::{Draft, Effect, Kind},
     etag::Condition,
-    forms::{self, Expiry},
+    forms,
     input::{self, Object},
     params::Params,
     problem::{Code, Problem, Result},
@@ -34,6 +34,8 @@ const ID_PREFIX: &str = "acct_";
 /// Accounts that a list looks at in one go: with a filter that lets few through, many at once.
 const SCANNED_AT_ONCE: usize = 1_000;
 const MIN_SCANNED: usize = 100;
+/// Accounts found by their name; with more of them a page is full soon by looking through all.
+const MOST_NAMED: usize = 10_000;
 const STATES: &[(&str, AccountState)] = &[("active", AccountState::Active), ("suspended", AccountState::Suspended)];
 
 /// An account as the API shows it.
@@ -45,6 +47,8 @@ struct View {
     state: AccountState,
     region: Option<Name>,
     overrides: Overrides,
+    /// Policies that were reset.
+    resets: Vec<Reset>,
     metadata: Map<String, Value>,
     created_at: Timestamp,
     revision: Revision,
@@ -63,6 +67,7 @@ impl View {
             state: account.state,
             region: Some(account.region).filter(|region| !region.is_empty()),
             overrides: account.overrides,
+            resets: account.resets,
             metadata: metadata.collect(),
             created_at: account.created_at,
             revision: account.revision,
@@ -107,16 +112,13 @@ impl Form {
         }
         let state = object.optional("state").map_or(Some(AccountState::Active), |field| field.choice(STATES));
         let region = object.optional("region").map_or(Some(Name::default()), forms::name);
-        let overrides = object.optional("overrides").map_or(Some(Overrides::default()), |field| {
-            let mut object = field.object()?;
-            let (limits, quotas) = forms::policies(&mut object, Expiry::Allowed)?;
-            Some(Overrides { limits, quotas })
-        });
+        let overrides = object.optional("overrides").map_or(Some(Overrides::default()), forms::overrides);
         let metadata = object.optional("metadata").map_or(Some(Map::new()), |field| {
             field.map("a JSON object of at most 64 entries and 16 KiB", |map| {
                 map.len() <= MAX_METADATA_ENTRIES && json!(map).to_string().len() <= MAX_METADATA_BYTES
             })
         });
+        object.answered("resets");
         object.answered("created_at");
         object.answered("revision");
         Some(Self {
@@ -185,9 +187,22 @@ pub(crate) async fn list(visitor: Visitor, State(admin): Shared, mut params: Par
     let found = tokio::task::spawn_blocking(move || {
         let mut found = Vec::new();
         let mut after = page.after.clone();
+        let mut named = match &filter.name_prefix {
+            Some(prefix) => admin.store.accounts_named(prefix, MOST_NAMED)?.map(Vec::into_iter),
+            None => None,
+        };
         loop {
             // Without a gap: those that are filtered out have been looked at too.
-            let some = admin.store.accounts(after.as_deref(), SCANNED_AT_ONCE.min(page.limit + 1).max(MIN_SCANNED))?;
+            let at_once = SCANNED_AT_ONCE.min(page.limit + 1).max(MIN_SCANNED);
+            let some = match &mut named {
+                Some(named) => {
+                    let behind = named.filter(|id| after.as_deref().is_none_or(|after| id.as_str() > after));
+                    let ids: Vec<AccountId> = behind.take(at_once).collect();
+                    let found: std::result::Result<Vec<_>, _> = ids.iter().map(|id| admin.store.account(id)).collect();
+                    found?.into_iter().flatten().collect()
+                }
+                None => admin.store.accounts(after.as_deref(), at_once)?,
+            };
             let Some(last) = some.last() else { break };
             after = Some(last.id.to_string());
             let some: Vec<Account> = some
@@ -239,6 +254,7 @@ pub(crate) fn draft_create(draft: &mut Draft<'_>, body: Value) -> Result<Effect>
         created_at: draft.now,
         profile: String::new(),
         revision: 0,
+        resets: Vec::new(),
     };
     let view = json!(View::of(account.clone(), form.profile.clone()));
     draft.put_account(Condition::None, expect, account, form.profile, true);
@@ -381,6 +397,7 @@ mod tests {
             created_at: Timestamp(0),
             profile: "s1".into(),
             revision: 7,
+            resets: Vec::new(),
         };
         let metadata = [("crm".to_owned(), "{\"id\":5}".to_owned()), ("vip".to_owned(), "true".to_owned())];
         (account, Profile { name: "Acme".into(), metadata: metadata.into() })

@@ -51,6 +51,7 @@ pub(crate) enum Text {
     OneOf(&'static [&'static str]),
     Outcome,
     AuditPlace,
+    Days,
 }
 
 /// A call.

@@ -14,7 +14,7 @@ use super::{
     draft::{Draft, Effect},
     etag::Condition,
     input::{self, Field},
-    keys, once,
+    keys, limits, once,
     params::Params,
     problem::{Code, FieldError, Problem, Result},
     routes, tiers, tokens, upstreams,
@@ -115,6 +115,9 @@ fn perform(draft: &mut Draft<'_>, operation: &Operation) -> Result<Effect> {
         ["accounts", id] if is(Method::PATCH) => accounts::draft_patch(draft, id, condition, body),
         ["accounts", id] if is(Method::DELETE) => accounts::draft_delete(draft, id, condition),
         ["accounts", id, "keys"] if is(Method::POST) => keys::draft_create(draft, id, body),
+        ["accounts", id, "limits", name, "reset"] if is(Method::POST) => {
+            limits::draft_reset(draft, id, name, condition, body)
+        }
         ["keys", id] if is(Method::PATCH) => keys::draft_patch(draft, id, condition, body),
         ["keys", id] if is(Method::DELETE) => keys::draft_revoke(draft, id, condition),
         ["keys", id, "rotate"] if is(Method::POST) => keys::draft_rotate(draft, id, condition, body),

@@ -5,8 +5,9 @@ mod accounts;
 use http::Method;
 
 use super::{
+    alerts,
     api::{Answer, Api, Body, Call, Takes, Text, View, inputs},
-    audit, batch, cluster, declared, explain, log_level, requests, routes, tail, tiers, tokens, upstreams,
+    audit, batch, cluster, declared, explain, log_level, preview, requests, routes, tail, tiers, tokens, upstreams,
 };
 
 const fn call(
@@ -77,7 +78,14 @@ pub(crate) fn all() -> Api {
             &get,
             "/requests/{id}",
             requests::get,
-            call("getRequest", "viewer", "A request's row", &[], None, &[(200, Answer::Plain(View::Request))]),
+            call(
+                "getRequest",
+                "viewer",
+                "A request's row, and what decided",
+                &[],
+                None,
+                &[(200, Answer::Plain(View::RequestTrace))],
+            ),
         )
         .call(
             &post,
@@ -90,6 +98,24 @@ pub(crate) fn all() -> Api {
                 &[],
                 Some(inputs::QUESTION),
                 &[(200, Answer::Plain(View::Explanation))],
+            ),
+        )
+        .call(
+            &get,
+            "/alerts",
+            alerts::list,
+            call(
+                "listAlerts",
+                "viewer",
+                "Quotas whose use has passed a threshold, newest first",
+                &[
+                    Takes::AuditPage,
+                    OF_ACCOUNT,
+                    Takes::Query("since", Text::Time, "At or after"),
+                    Takes::Query("until", Text::Time, "Before"),
+                ],
+                None,
+                &[(200, Answer::List(View::Alert))],
             ),
         )
         .call(
@@ -357,6 +383,32 @@ fn named(api: Api, get: &Method, put: &Method, delete: &Method) -> Api {
         "/tiers/{name}",
         tiers::delete,
         call("deleteTier", "admin", "Deletes a tier that no account uses", IF, None, DONE),
+    )
+    .call(
+        get,
+        "/tiers/{name}/preview",
+        preview::get,
+        call(
+            "previewTier",
+            "viewer",
+            "How many of the last days' requests of its accounts the tier would have refused",
+            &[Takes::Query("days", Text::Days, "Days to look back; 7 when not said")],
+            None,
+            &[(200, Answer::Plain(View::Preview))],
+        ),
+    )
+    .call(
+        &Method::POST,
+        "/tiers/{name}/preview",
+        preview::create,
+        call(
+            "previewTierAs",
+            "viewer",
+            "The same, if the tier were as the body says; nothing is changed",
+            &[Takes::Query("days", Text::Days, "Days to look back; 7 when not said")],
+            Some(inputs::PREVIEWED),
+            &[(200, Answer::Plain(View::Preview))],
+        ),
     )
     .call(
         get,

@@ -10,10 +10,8 @@ use axum::{body::Bytes, extract::State, response::Response};
 use serde::Serialize;
 use store::{
     PolicyNow, Store,
-    model::{
-        AccountState, KeyHash, KeyId, KeyState, Name, Outcome, Overage, Overrides, Secret, SecretKind, Timestamp, Unit,
-    },
-    view::{FoundKey, RouteView},
+    model::{AccountState, KeyHash, KeyId, KeyState, Name, Outcome, Overage, Secret, SecretKind, Timestamp, Unit},
+    view::{FoundKey, LimitPolicy, RouteView, Source},
 };
 
 use super::{
@@ -86,6 +84,8 @@ struct Policy {
     /// Units that the request would take.
     needed: u64,
     passes: bool,
+    /// It never refuses.
+    shadow: bool,
     resets_at: Option<Timestamp>,
     set_by: String,
 }
@@ -185,8 +185,7 @@ async fn explain(store: &Store, visitor: &Visitor, question: &Question) -> Resul
     view.about_route(&key, &route, question);
 
     let stands = store.limits_of(account, std::slice::from_ref(&key), std::slice::from_ref(&route)).await?;
-    let overrides = store.account(&account.id)?.map(|account| account.overrides).unwrap_or_default();
-    view.about_policies(&key, &route, stands, &overrides, question, now);
+    view.about_policies(&key, &route, stands, question, now);
     Ok(view)
 }
 
@@ -303,39 +302,29 @@ impl View {
         key: &FoundKey,
         route: &Arc<RouteView>,
         mut stands: Vec<PolicyNow>,
-        overrides: &Overrides,
         question: &Question,
         now: Timestamp,
     ) {
         let policies = &key.account.policies;
         // Buckets that are full are not told; what nobody has used is whole.
-        for limit in policies.limits_at(now).map(|policy| &policy.limit) {
-            if !stands.iter().any(|known| known.kind == "rate" && known.name == limit.name) {
+        for limit in policies.all_limits_at(now) {
+            if !stands.iter().any(|known| known.kind == "rate" && known.name == limit.limit.name) {
                 stands.push(full(limit, key, route));
             }
         }
         let order = |policy: &PolicyNow| ["concurrency", "rate", "quota"].iter().position(|kind| *kind == policy.kind);
         stands.sort_by_key(order);
-        let lives = |end: Option<Timestamp>| end.is_none_or(|end| end > now);
         for stand in stands {
             let quota = policies.quotas_at(now).find(|quota| stand.kind == "quota" && quota.name == stand.name);
             let needed = match quota.map(|quota| quota.unit) {
                 None | Some(Unit::Requests) => 1,
                 Some(Unit::ContentBytes) => question.body_bytes,
-                Some(Unit::Cost) => route.route.cost.unwrap_or(1),
+                Some(Unit::Cost) => route.route.reserved_cost(question.body_bytes),
             };
-            let passes = stand.remaining >= needed || quota.is_some_and(|quota| quota.overage == Overage::Allow);
-            let own = match stand.kind {
-                "rate" => overrides.limits.iter().any(|own| own.name == stand.name && lives(own.expires_at)),
-                "quota" => overrides.quotas.iter().any(|own| own.name == stand.name && lives(own.expires_at)),
-                _ => false,
-            };
-            let set_by = if own {
-                format!("/v1/accounts/{}", key.account.id)
-            } else {
-                format!("/v1/tiers/{}", key.account.tier)
-            };
-            if !passes && self.admitted {
+            let passes = stand.remaining >= needed
+                || quota.is_some_and(|quota| quota.overage == Overage::Allow && !quota.shadow);
+            let set_by = set_by(stand.source, key);
+            if !passes && !stand.shadow && self.admitted {
                 let outcome = match stand.kind {
                     "rate" => Outcome::RateLimited,
                     "quota" => Outcome::QuotaExceeded,
@@ -355,6 +344,7 @@ impl View {
                 remaining: stand.remaining,
                 needed,
                 passes,
+                shadow: stand.shadow,
                 resets_at: stand.resets_at,
                 set_by,
             });
@@ -362,9 +352,19 @@ impl View {
     }
 }
 
+/// The resource that set a policy.
+pub(crate) fn set_by(source: Option<Source>, key: &FoundKey) -> String {
+    match source {
+        Some(Source::Key) => format!("/v1/keys/{}", key.id),
+        Some(Source::Account) => format!("/v1/accounts/{}", key.account.id),
+        Some(Source::Tier) | None => format!("/v1/tiers/{}", key.account.tier),
+    }
+}
+
 /// A limit that nobody has used for a while.
-fn full(limit: &store::model::Limit, key: &FoundKey, route: &Arc<RouteView>) -> PolicyNow {
-    let scope = limit.per.iter().filter_map(|dimension| match dimension {
+fn full(policy: &LimitPolicy, key: &FoundKey, route: &Arc<RouteView>) -> PolicyNow {
+    let limit = &policy.limit;
+    let scope = policy.per.iter().filter_map(|dimension| match dimension {
         store::model::Dimension::Account => None,
         store::model::Dimension::Key => Some(format!("key={}", key.id)),
         store::model::Dimension::Route => Some(format!("route={}", route.route.name)),
@@ -379,6 +379,9 @@ fn full(limit: &store::model::Limit, key: &FoundKey, route: &Arc<RouteView>) -> 
         remaining: limit.burst,
         reserved: 0,
         unsettled: 0,
+        shadow: limit.shadow,
+        overage: 0,
+        source: Some(policy.source),
         resets_at: None,
     }
 }

@@ -1,7 +1,7 @@
 //! The forms that fields of several resources share: names, times, limits and quotas.
 
 use ipnet::IpNet;
-use store::model::{Dimension, Limit, Name, Overage, Period, Quota, Timestamp, Unit};
+use store::model::{Dimension, Limit, Name, Overage, Overrides, Period, Quota, Timestamp, Unit};
 
 use super::input::{Field, Object};
 
@@ -9,6 +9,8 @@ use super::input::{Field, Object};
 const MAX_NAME_CHARS: usize = 63;
 /// Limits or quotas of a tier.
 const MAX_POLICIES: usize = 16;
+/// Percentages of a quota that raise alerts.
+const MAX_THRESHOLDS: usize = 10;
 /// Names in a list (scopes, routes).
 const MAX_NAMES: usize = 100;
 /// Networks of a key.
@@ -109,6 +111,13 @@ pub(crate) fn policies(object: &mut Object<'_>, expiry: Expiry) -> Option<(Vec<L
     Some((limits, quotas))
 }
 
+/// Policies of an account or a key, in the place of others or beside them.
+pub(crate) fn overrides(field: Field<'_>) -> Option<Overrides> {
+    let mut object = field.object()?;
+    let (limits, quotas) = policies(&mut object, Expiry::Allowed)?;
+    Some(Overrides { limits, quotas })
+}
+
 fn limit(field: Field<'_>, expiry: Expiry) -> Option<Limit> {
     let mut object = field.object()?;
     let name = object.required("name").and_then(name);
@@ -117,7 +126,9 @@ fn limit(field: Field<'_>, expiry: Expiry) -> Option<Limit> {
         object.required("rate").and_then(|field| field.parsed("a rate like 5/s, 300/m, 1000/h or 100/d", str::parse));
     let burst = object.required("burst").and_then(|field| field.whole(1..=MAX_BURST));
     let expires_at = expires_at(&mut object, expiry);
-    Some(Limit { name: name?, per: per?, rate: rate?, burst: burst?, expires_at: expires_at? })
+    let shadow = object.optional("shadow").map_or(Some(false), Field::boolean);
+    let (name, per, rate) = (name?, per?, rate?);
+    Some(Limit { name, per, rate, burst: burst?, expires_at: expires_at?, shadow: shadow? })
 }
 
 fn dimensions(field: Field<'_>) -> Option<Vec<Dimension>> {
@@ -149,6 +160,20 @@ fn quota(field: Field<'_>, expiry: Expiry) -> Option<Quota> {
         .optional("overage")
         .map_or(Some(Overage::Block), |field| field.choice(&[("block", Overage::Block), ("allow", Overage::Allow)]));
     let expires_at = expires_at(&mut object, expiry);
+    let shadow = object.optional("shadow").map_or(Some(false), Field::boolean);
+    let anchor_day = object.optional("anchor_day").map_or(Some(None), |field| match period {
+        Some(Period::Week) => field.whole(1..=7).map(Some),
+        Some(Period::Month) => field.whole(1..=31).map(Some),
+        Some(_) => field.refuse("is for weeks (1 Monday to 7 Sunday) and months (1 to 31)"),
+        None => Some(None),
+    });
+    let thresholds = object.optional("thresholds").map_or(Some(None), |field| {
+        field.list(MAX_THRESHOLDS, |item| item.whole(1..=1_000)).map(|mut percentages: Vec<u16>| {
+            percentages.sort_unstable();
+            percentages.dedup();
+            Some(percentages)
+        })
+    });
     Some(Quota {
         name: name?,
         unit: unit?,
@@ -157,6 +182,9 @@ fn quota(field: Field<'_>, expiry: Expiry) -> Option<Quota> {
         timezone: timezone?,
         overage: overage?,
         expires_at: expires_at?,
+        anchor_day: anchor_day?,
+        thresholds: thresholds?,
+        shadow: shadow?,
     })
 }
 
@@ -170,6 +198,9 @@ fn timezone(text: &str) -> Result<Name, ()> {
         timezone: text.into(),
         overage: Overage::Block,
         expires_at: None,
+        anchor_day: None,
+        thresholds: None,
+        shadow: false,
     };
     probe.time_zone().map(|_| probe.timezone).map_err(|_| ())
 }
@@ -179,7 +210,7 @@ fn expires_at(object: &mut Object<'_>, expiry: Expiry) -> Option<Option<Timestam
     match object.optional("expires_at") {
         None => Some(None),
         Some(field) if expiry == Expiry::Allowed => time(field).map(Some),
-        Some(field) => field.refuse("a tier's policies do not end; an account's overrides may"),
+        Some(field) => field.refuse("a tier's policies do not end; overrides of accounts and keys may"),
     }
 }
 
@@ -257,6 +288,41 @@ mod tests {
             ],
             "{told:#?}"
         );
+    }
+
+    #[test]
+    fn anchors_thresholds_and_shadows_read_and_refuse() {
+        let value = json!({
+            "limits": [{ "name": "x", "rate": "5/s", "burst": 5, "shadow": true }],
+            "quotas": [
+                { "name": "y", "limit": 9, "period": "month", "anchor_day": 31, "thresholds": [100, 50, 100], "shadow": true },
+                { "name": "z", "limit": 9, "period": "week", "anchor_day": 7, "thresholds": [] },
+            ],
+        });
+        let (limits, quotas) = read(value, Expiry::Never).expect("reads");
+        assert!(limits[0].shadow && quotas[0].shadow && !quotas[1].shadow);
+        assert_eq!((quotas[0].anchor_day, quotas[0].thresholds()), (Some(31), &[50, 100][..]));
+        assert_eq!((quotas[1].anchor_day, quotas[1].thresholds()), (Some(7), &[][..]));
+        let again = read(json!({ "limits": limits, "quotas": quotas }), Expiry::Never).expect("reads again");
+        assert_eq!(again, (limits, quotas));
+        let told = read(
+            json!({ "quotas": [
+                { "name": "a", "limit": 1, "period": "day", "anchor_day": 1 },
+                { "name": "b", "limit": 1, "period": "week", "anchor_day": 8 },
+                { "name": "c", "limit": 1, "period": "month", "anchor_day": 32, "thresholds": [0], "shadow": "yes" },
+            ] }),
+            Expiry::Never,
+        )
+        .expect_err("refused");
+        let pointers: Vec<&str> = told.iter().map(|line| line.split_once(' ').expect("two parts").0).collect();
+        let expected = [
+            "/quotas/0/anchor_day",
+            "/quotas/1/anchor_day",
+            "/quotas/2/shadow",
+            "/quotas/2/anchor_day",
+            "/quotas/2/thresholds/0",
+        ];
+        assert_eq!(pointers, expected, "{told:#?}");
     }
 
     #[test]

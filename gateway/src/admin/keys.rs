@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use store::{
     Store,
     model::{
-        AccountId, Env, Expect, Key, KeyHash, KeyId, KeyState, MetaOp, Name, Revision, Role, Secret, SecretKind,
-        Timestamp,
+        AccountId, Env, Expect, Key, KeyHash, KeyId, KeyState, MetaOp, Name, Overrides, Revision, Role, Secret,
+        SecretKind, Timestamp,
     },
 };
 
@@ -49,6 +49,7 @@ struct View {
     allowed_ips: Vec<ipnet::IpNet>,
     expires_at: Option<Timestamp>,
     state: KeyState,
+    overrides: Overrides,
     last_used_at: Option<Timestamp>,
     created_at: Timestamp,
     revoked_at: Option<Timestamp>,
@@ -72,6 +73,7 @@ impl View {
             allowed_ips: key.allowed_ips,
             expires_at: key.expires_at,
             state: key.state,
+            overrides: key.overrides,
             last_used_at,
             created_at: key.created_at,
             revoked_at: key.revoked_at,
@@ -94,6 +96,7 @@ struct Form {
     allowed_ips: Vec<ipnet::IpNet>,
     expires_at: Option<Timestamp>,
     state: KeyState,
+    overrides: Overrides,
 }
 
 impl Form {
@@ -106,12 +109,14 @@ impl Form {
             // A revoked key is shown as such; making one so is DELETE's.
             field.choice(&[("active", KeyState::Active), ("disabled", KeyState::Disabled)])
         });
+        let overrides = object.optional("overrides").map_or(Some(Overrides::default()), forms::overrides);
         Some(Self {
             name: name?.into(),
             scopes: scopes?,
             allowed_ips: allowed_ips?,
             expires_at: expires_at?,
             state: state?,
+            overrides: overrides?,
         })
     }
 }
@@ -183,6 +188,7 @@ pub(crate) fn draft_create(draft: &mut Draft<'_>, account: &str, body: Value) ->
         scopes: form.scopes,
         allowed_ips: form.allowed_ips,
         expires_at: form.expires_at,
+        overrides: form.overrides,
         ..fresh(account.id.clone(), env, &secret, now)
     };
     Ok(draft_new(draft, key, &secret))
@@ -237,6 +243,7 @@ pub(crate) fn draft_patch(draft: &mut Draft<'_>, id: &str, condition: Condition,
         allowed_ips: form.allowed_ips,
         expires_at: form.expires_at,
         state: form.state,
+        overrides: form.overrides,
         ..key
     };
     let view = json!(seen(draft.store, changed.clone())?);
@@ -320,6 +327,7 @@ fn new(account: AccountId, env: Env, hash: KeyHash, last4: String, now: Timestam
         revoked_at: None,
         rotated_from: None,
         revision: 0,
+        overrides: Overrides::default(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! `/v1/requests`: the log.
 
+mod trace;
+
 use std::net::IpAddr;
 
 use axum::{
@@ -9,7 +11,7 @@ use axum::{
 use serde::Serialize;
 use store::{
     RowQuery,
-    model::{AccountId, Completion, KeyId, Name, Outcome, RequestId, Row, Timestamp},
+    model::{AccountId, Completion, Decided, KeyId, Name, Outcome, RequestId, Row, Timestamp},
 };
 
 use super::{
@@ -20,6 +22,14 @@ use super::{
     problem::{Problem, Result},
 };
 use crate::operator::Caller;
+
+/// A row with what decided.
+#[derive(Debug, Serialize)]
+struct Traced {
+    #[serde(flatten)]
+    row: View,
+    trace: trace::Trace,
+}
 
 /// A row as the API shows it; what a row does not have is `null`.
 #[derive(Debug, Serialize)]
@@ -46,6 +56,8 @@ pub(crate) struct View {
     region: Option<Name>,
     completion: Completion,
     count: u32,
+    /// Policies that refused it, or would have.
+    decided_by: Vec<Decided>,
 }
 
 impl From<Row> for View {
@@ -74,6 +86,7 @@ impl From<Row> for View {
             region: some(row.region),
             completion: row.completion,
             count: row.count,
+            decided_by: Decided::read(&row.decided_by),
         }
     }
 }
@@ -149,7 +162,8 @@ pub(crate) async fn get(
     let unknown = || Problem::not_found("request", &id);
     let row = admin.store.request(id.parse().map_err(|_| unknown())?).await?;
     let row = row.filter(|row| visitor.caller().covers(&row.account)).ok_or_else(unknown)?;
-    Ok(answer::plain(&View::from(row)))
+    let trace = trace::Trace::of(&admin.store, &row);
+    Ok(answer::plain(&Traced { row: View::from(row), trace }))
 }
 
 #[cfg(test)]
@@ -185,6 +199,7 @@ mod tests {
             count: 7,
             settles: false,
             charges: Vec::new(),
+            decided_by: Default::default(),
             retention_days: 0,
         };
         let Value::Object(view) = json!(View::from(row)) else { panic!("an object") };
@@ -212,6 +227,7 @@ mod tests {
             "region",
             "completion",
             "count",
+            "decided_by",
         ];
         assert_eq!(names, contract);
         assert_eq!(view["ts"], "2023-11-14T22:13:20.123456Z");

@@ -10,7 +10,7 @@ use axum::{
 };
 use http::StatusCode;
 use serde_json::{Value, json};
-use store::model::{MetaOp, Role, Route, RouteMatch};
+use store::model::{CostHeader, MetaOp, Role, Route, RouteMatch};
 
 use super::{
     Shared,
@@ -30,6 +30,8 @@ const MAX_METHODS: usize = 16;
 const MAX_RETRIES: u64 = 10;
 /// Statuses after which a request is tried again.
 const MAX_STATUSES: usize = 20;
+/// Most units that a request, or a KiB of it, can cost.
+const MAX_COST: u64 = 1_000_000_000;
 /// An hour.
 const MAX_TIMEOUT_MS: u64 = 3_600_000;
 
@@ -130,7 +132,9 @@ pub(crate) fn read(object: &mut Object<'_>, path_name: &str) -> Option<Route> {
         object.optional("timeout_ms").map_or(Some(None), |field| field.whole(1..=MAX_TIMEOUT_MS).map(Some));
     let retries = object.optional("retries").map_or(Some(0), |field| field.whole(0..=MAX_RETRIES));
     let scopes = object.optional("scopes").map_or(Some(Vec::new()), forms::scopes);
-    let cost = object.optional("cost").map_or(Some(None), |field| field.whole(0..=1_000_000_000).map(Some));
+    let cost = object.optional("cost").map_or(Some(None), |field| field.whole(0..=MAX_COST).map(Some));
+    let cost_per_kib = object.optional("cost_per_kib").map_or(Some(None), |field| field.whole(0..=MAX_COST).map(Some));
+    let cost_header = object.optional("cost_header").map_or(Some(None), |field| read_cost_header(field).map(Some));
     let max_body_bytes =
         object.optional("max_body_bytes").map_or(Some(None), |field| field.whole(0..=forms::MAX_WHOLE).map(Some));
     let add_prefix = object.optional("add_prefix").map_or(Some(None), |field| forms::path(field).map(Some));
@@ -170,7 +174,21 @@ pub(crate) fn read(object: &mut Object<'_>, path_name: &str) -> Option<Route> {
         request_headers: request_headers?,
         response_headers: response_headers?,
         cors: cors?,
+        cost_per_kib: cost_per_kib?,
+        cost_header: cost_header?,
     })
+}
+
+fn read_cost_header(field: Field<'_>) -> Option<CostHeader> {
+    let mut object = field.object()?;
+    let name = object.required("name").and_then(|field| {
+        field.text("a response header's name in lower case, like x-units", |text| {
+            (1..=64).contains(&text.len())
+                && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c))
+        })
+    });
+    let max = object.required("max").and_then(|field| field.whole(1..=MAX_COST));
+    Some(CostHeader { name: name?, max: max? })
 }
 
 fn read_match(field: Field<'_>) -> Option<RouteMatch> {
@@ -217,6 +235,7 @@ mod tests {
             "request_headers": { "set": { "X-Env": "live" }, "remove": ["Cookie"] },
             "response_headers": { "remove": ["server"] },
             "cors": { "origins": ["https://app.example.com"], "headers": ["X-API-Key"], "max_age_seconds": 60 },
+            "cost_per_kib": 2, "cost_header": { "name": "x-units", "max": 100 },
         });
         let route = input::read(body, |object| read(object, "scan")).expect("reads");
         assert_eq!(input::read(json!(route), |object| read(object, "scan")), Ok(route));
@@ -255,9 +274,18 @@ mod tests {
         assert_eq!(
             refused(json!({
                 "match": { "host": "API:80", "path": "v3", "methods": ["post", "GET"], "pathprefix": "/" },
-                "upstream": "x", "timeout_ms": 0, "retries": 99,
+                "upstream": "x", "timeout_ms": 0, "retries": 99, "cost_header": { "name": "X Units", "max": 0 },
             })),
-            ["/match/host", "/match/path", "/match/methods/0", "/match/pathprefix", "/timeout_ms", "/retries"]
+            [
+                "/match/host",
+                "/match/path",
+                "/match/methods/0",
+                "/match/pathprefix",
+                "/timeout_ms",
+                "/retries",
+                "/cost_header/name",
+                "/cost_header/max",
+            ]
         );
         assert_eq!(
             refused(json!({ "match": { "path": "/a", "path_prefix": "/b" }, "upstream": "x" })),

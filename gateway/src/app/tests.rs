@@ -5,6 +5,7 @@ mod declared;
 mod explain;
 mod metrics;
 mod openapi;
+mod tiers;
 mod writes;
 
 use std::path::Path;

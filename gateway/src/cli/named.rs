@@ -45,6 +45,19 @@ pub(crate) struct Change<F: Args> {
     form: F,
 }
 
+impl<F: Form> Change<F> {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What an object would be after it.
+    pub(crate) fn over(&self, before: Value) -> Result<Value> {
+        let mut body = self.file.as_deref().map_or(Ok(before), document::read)?;
+        self.form.lay(&mut body)?;
+        Ok(body)
+    }
+}
+
 /// A part of a list.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Listing {

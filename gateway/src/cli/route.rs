@@ -80,6 +80,12 @@ struct Flags {
     /// Units of a cost quota a request
     #[arg(long, value_name = "UNITS")]
     cost: Option<u64>,
+    /// Units of a cost quota for each begun KiB of the body, on top
+    #[arg(long, value_name = "UNITS")]
+    cost_per_kib: Option<u64>,
+    /// Response header by which the upstream says the cost, and the most that it can say
+    #[arg(long, value_name = "NAME=MAX", value_parser = cost_header)]
+    cost_header: Option<Value>,
     /// Largest request body
     #[arg(long, value_name = "BYTES")]
     max_body_bytes: Option<u64>,
@@ -89,6 +95,13 @@ impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
         KIND.run(self.verb, &self.remote.client()?, self.remote.output)
     }
+}
+
+fn cost_header(text: &str) -> std::result::Result<Value, String> {
+    let form = || format!("{text:?} is not a header and its maximum: expected one like x-units=100");
+    let (name, max) = text.split_once('=').ok_or_else(form)?;
+    let max: u64 = max.parse().map_err(|_| form())?;
+    Ok(json!({ "name": name.to_lowercase(), "max": max }))
 }
 
 impl Form for Flags {
@@ -121,6 +134,8 @@ impl Form for Flags {
         }
         set(over, "scopes", self.scopes.clone());
         set(over, "cost", self.cost);
+        set(over, "cost_per_kib", self.cost_per_kib);
+        set(over, "cost_header", self.cost_header.clone());
         set(over, "max_body_bytes", self.max_body_bytes);
         Ok(())
     }

@@ -1,12 +1,14 @@
 //! `tollgate tier`
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use store::model::Rate;
 
 use super::{
+    client::segment,
     failure::{Failure, Result},
-    named::{Form, Kind, Verb, set},
+    named::{Change, Form, Kind, Verb, set},
+    output::{Column, Format},
     remote::Remote,
 };
 
@@ -28,13 +30,38 @@ const KIND: Kind = Kind {
 #[command(after_help = "Examples:
   tollgate tier create small --rate 5/s --burst 15 --quota 1000/day
   tollgate tier set small --concurrency 20
+  tollgate tier preview small --rate 2/s
   tollgate tier get small -o yaml")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
-    verb: Verb<Flags>,
+    verb: TierVerb,
     #[command(flatten)]
     remote: Remote,
 }
+
+#[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "one a process")]
+enum TierVerb {
+    #[command(flatten)]
+    Common(Verb<Flags>),
+    /// Tells how many of the last days' requests of its accounts it would have refused; with flags or -f, as it would then be
+    Preview {
+        /// Days to look back
+        #[arg(long, value_name = "DAYS", default_value = "7", value_parser = clap::value_parser!(u8).range(1..=7))]
+        days: u8,
+        #[command(flatten)]
+        change: Box<Change<Flags>>,
+    },
+}
+
+const PREVIEW: &[Column] = &[
+    ("account", "/account"),
+    ("requests", "/requests"),
+    ("refused", "/refused"),
+    ("would be refused", "/would_be_refused"),
+    ("by policy", "/by_policy"),
+    ("by shadow", "/by_shadow"),
+];
 
 #[derive(Debug, Args)]
 struct Flags {
@@ -53,6 +80,18 @@ struct Flags {
     /// Timezone of the quotas given here
     #[arg(long, value_name = "IANA NAME", requires = "quota")]
     timezone: Option<String>,
+    /// What happens above the quotas given here
+    #[arg(long, value_parser = ["block", "allow"], requires = "quota")]
+    overage: Option<String>,
+    /// Day that the weeks (1 Monday to 7 Sunday) or months of the quotas given here begin on
+    #[arg(long, value_name = "DAY", requires = "quota")]
+    anchor_day: Option<u8>,
+    /// Percentages of the quotas given here that raise an alert; 80 and 100 when not said
+    #[arg(long, value_name = "PERCENT,...", value_delimiter = ',', requires = "quota")]
+    thresholds: Option<Vec<u16>>,
+    /// Whether the rate and quotas given here only tell what they would refuse
+    #[arg(long, value_name = "WHETHER", num_args = 0..=1, default_missing_value = "true")]
+    shadow: Option<bool>,
     /// Requests at once of an account
     #[arg(long, value_name = "COUNT")]
     concurrency: Option<u32>,
@@ -97,7 +136,29 @@ impl std::str::FromStr for Quota {
 
 impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
-        KIND.run(self.verb, &self.remote.client()?, self.remote.output)
+        let (client, format) = (self.remote.client()?, self.remote.output);
+        let (days, change) = match self.verb {
+            TierVerb::Common(verb) => return KIND.run(verb, &client, format),
+            TierVerb::Preview { days, change } => (days, change),
+        };
+        let path = format!("/v1/tiers/{}", segment(change.name()));
+        let before = client.read(&path)?.body;
+        let body = change.over(before.clone())?;
+        let path = format!("{path}/preview?days={days}");
+        let preview = if body == before { client.read(&path)?.body } else { client.post(&path, &body)?.body };
+        if preview["complete"] != true {
+            eprintln!("there are more rows than one preview looks at: it covers the time since {}", preview["since"]);
+        }
+        match format {
+            Format::Table => {
+                let mut lines = preview["accounts"].as_array().cloned().unwrap_or_default();
+                let mut all = preview.clone();
+                all["account"] = "(all)".into();
+                lines.push(all);
+                format.list(&json!({ "data": lines, "next_cursor": null }), PREVIEW)
+            }
+            _ => format.object(&preview),
+        }
     }
 }
 
@@ -109,6 +170,10 @@ impl Form for Flags {
         for quota in &self.quota {
             let mut object = json!({ "name": quota.name, "limit": quota.limit, "period": quota.period });
             set(&mut object, "timezone", self.timezone.clone());
+            set(&mut object, "overage", self.overage.clone());
+            set(&mut object, "anchor_day", self.anchor_day);
+            set(&mut object, "thresholds", self.thresholds.clone());
+            set(&mut object, "shadow", self.shadow);
             replace(over, "quotas", object)?;
         }
         set(over, "concurrency", self.concurrency);
@@ -137,6 +202,7 @@ impl Flags {
             (None, _) => return Err(Failure::Usage("--burst and --per change a limit: say which with --rate".into())),
         };
         set(&mut limit, "burst", self.burst);
+        set(&mut limit, "shadow", self.shadow);
         if !self.per.is_empty() {
             limit["per"] = self
                 .per

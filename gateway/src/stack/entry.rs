@@ -19,7 +19,7 @@ use hyper::upgrade::OnUpgrade;
 use store::{
     View,
     lease::{Demand, Standing},
-    model::{Charge, Completion, KeyHash, Name, Outcome, RequestId, Row, Timestamp},
+    model::{Charge, Completion, Decided, KeyHash, Name, Outcome, RequestId, Row, SaidCost, Timestamp},
     view::{FoundKey, RouteView},
 };
 
@@ -92,6 +92,12 @@ pub(crate) struct Entry<L: Ledger> {
     pub(crate) grant: Option<L::Grant>,
     /// Where the client stood when the units were given back.
     stood: Vec<Standing>,
+    /// Policies that refused the request.
+    pub(crate) violated: Vec<Name>,
+    /// Policies that would have, if they were no shadows.
+    pub(crate) shadows: Vec<Name>,
+    /// What the upstream's answer said of its cost; none before there is one.
+    pub(crate) said_cost: Option<SaidCost>,
     /// The grant was turned into charges.
     settled: bool,
     /// What the grant came to, once settled.
@@ -148,6 +154,9 @@ impl<L: Ledger> Entry<L> {
             permit: None,
             grant: None,
             stood: Vec::new(),
+            violated: Vec::new(),
+            shadows: Vec::new(),
+            said_cost: None,
             settled: false,
             charges: Vec::new(),
             upload: None,
@@ -181,9 +190,36 @@ impl<L: Ledger> Entry<L> {
         self.route.as_ref().expect("the links below route have a route")
     }
 
-    /// Cost units of the request.
+    /// Cost units to be reserved for a body of at most so many bytes.
+    pub(crate) fn reserved_cost(&self, body_bytes: u64) -> u64 {
+        self.route.as_ref().map_or(0, |route| route.route.reserved_cost(body_bytes))
+    }
+
+    /// Cost units that the request came to, as far as it has come.
     pub(crate) fn cost(&self) -> u64 {
-        self.route.as_ref().map_or(0, |route| route.route.cost.unwrap_or(1))
+        self.route.as_ref().map_or(0, |route| route.route.settled_cost(self.bytes_in(), self.said_cost))
+    }
+
+    /// The upstream has answered: what it says of its cost.
+    pub(crate) fn note_cost(&mut self, headers: &HeaderMap) {
+        let Some(cost) = self.route.as_ref().and_then(|route| route.route.cost_header.as_ref()) else { return };
+        let units = headers.get(&cost.name).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        self.said_cost = Some(units.map_or(SaidCost::Nothing, SaidCost::Units));
+    }
+
+    /// What decided, as the row keeps it.
+    pub(crate) fn decided_by(&self) -> Name {
+        let Some(known) = self.known.as_ref().filter(|_| !self.violated.is_empty() || !self.shadows.is_empty()) else {
+            return Name::default();
+        };
+        let policies = &known.key.account.policies;
+        let decided = |shadow| {
+            move |policy: &Name| {
+                // The concurrency has no policy of its own, but a name.
+                Decided { policy: policy.clone(), setting: policies.setting(policy, self.ts), shadow }
+            }
+        };
+        Decided::text(self.violated.iter().map(decided(false)).chain(self.shadows.iter().map(decided(true))))
     }
 
     /// Bytes of the request's body so far.
@@ -202,7 +238,7 @@ impl<L: Ledger> Entry<L> {
     /// Where the client stands as this node's memory knows, when no units were asked for.
     pub(crate) fn stands(&self) -> Option<Vec<Standing>> {
         let (known, route) = (self.known.as_ref()?, self.route.as_ref()?);
-        let cost = self.cost();
+        let cost = self.reserved_cost(0);
         Some(self.shared.ledger.standings(Demand { key: &known.key, route, content_bytes: 0, cost, now: self.ts }))
     }
 
@@ -267,6 +303,7 @@ impl<L: Ledger> Entry<L> {
             count: 1,
             settles: end.settles,
             charges: std::mem::take(&mut self.charges),
+            decided_by: self.decided_by(),
             retention_days: account.policies.log_retention_days.unwrap_or(0),
         })
     }

@@ -7,7 +7,7 @@ use std::{fmt, future::Future, sync::Arc};
 use store::{
     CommitError, RowPermit, Store, Unavailable, View,
     lease::{self, Demand, Denied, Standing},
-    model::{AccountId, Charge, KeyHash, Row},
+    model::{AccountId, Charge, KeyHash, Name, Row},
     view::{FoundKey, RouteView, UpstreamView},
 };
 
@@ -56,6 +56,8 @@ pub trait Permit: fmt::Debug + Send + Sync + 'static {
 pub trait Grant: fmt::Debug + Send + Sync + 'static {
     /// Where the client stands with every policy.
     fn standings(&self) -> Vec<Standing>;
+    /// Policies that would have refused if they were no shadows.
+    fn shadows(&self) -> Vec<Name>;
     /// The charges, with the true numbers.
     fn settle(&mut self, content_bytes: u64, cost: u64) -> Vec<Charge>;
     /// The upstream was never called.
@@ -118,6 +120,10 @@ impl Permit for RowPermit {
 impl Grant for lease::Grant {
     fn standings(&self) -> Vec<Standing> {
         lease::Grant::standings(self)
+    }
+
+    fn shadows(&self) -> Vec<Name> {
+        lease::Grant::shadows(self)
     }
 
     fn settle(&mut self, content_bytes: u64, cost: u64) -> Vec<Charge> {

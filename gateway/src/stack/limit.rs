@@ -13,7 +13,7 @@ use store::{
     lease::{Demand, Denied},
 };
 
-use super::{Inbound, Ledger, auth, entry::Entry, link::Link, route};
+use super::{Inbound, Ledger, auth, entry::Entry, ledger::Grant, link::Link, route};
 use crate::error::Fault;
 
 /// A request that waits for units while its policies change asks again under the new ones, so often at the most.
@@ -71,11 +71,12 @@ impl<L: Ledger, B: Inbound, S: Link<L, Request<B>>> Link<L, Request<B>> for Limi
 
 /// Takes the units of a request with a body of so many bytes; whether they were waited for.
 async fn acquire<L: Ledger>(entry: &mut Entry<L>, declared: Option<u64>) -> Result<bool, Fault> {
+    let content_bytes = declared.unwrap_or(entry.max_body_bytes);
     let demand = Demand {
         key: entry.key(),
         route: entry.route(),
-        content_bytes: declared.unwrap_or(entry.max_body_bytes),
-        cost: entry.cost(),
+        content_bytes,
+        cost: entry.reserved_cost(content_bytes),
         now: entry.ts,
     };
     let mut waited = false;
@@ -88,10 +89,12 @@ async fn acquire<L: Ledger>(entry: &mut Entry<L>, declared: Option<u64>) -> Resu
         });
         polled.await
     };
-    entry.grant = Some(grant.map_err(|denied| match denied {
+    let grant = grant.map_err(|denied| match denied {
         Denied::Refused(refusal) => Fault::Refused(refusal),
         Denied::Unavailable(unavailable) => Fault::Unavailable(unavailable),
-    })?);
+    })?;
+    entry.shadows = grant.shadows();
+    entry.grant = Some(grant);
     Ok(waited)
 }
 

@@ -85,12 +85,12 @@ fn from_policies(policies: &Policies) -> BytesMut {
         parameter(&mut out, b";q=", concurrency.into());
         unit(&mut out, "concurrent-requests");
     }
-    for limit in &policies.limits {
+    for limit in policies.limits.iter().filter(|policy| !policy.limit.shadow) {
         item(&mut out, limit.limit.name.as_str());
         parameter(&mut out, b";q=", limit.limit.rate.units);
         parameter(&mut out, b";w=", limit.limit.rate.period_seconds.into());
     }
-    for quota in &policies.quotas {
+    for quota in policies.quotas.iter().filter(|policy| !policy.shadow) {
         item(&mut out, quota.name.as_str());
         parameter(&mut out, b";q=", quota.limit);
         if quota.unit.as_str() != DEFAULT_UNIT {
@@ -178,6 +178,8 @@ mod tests {
             routes: None,
             log_retention_days: None,
             revision: 0,
+            resets: Vec::new().into(),
+            has_shadow_limits: false,
         };
         let mut headers = HeaderMap::new();
         insert(&mut headers, Some(&standings), &policies, CompatHeaders { rate_limit: true, quota: true });

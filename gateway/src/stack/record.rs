@@ -132,6 +132,9 @@ async fn release<L: Ledger, B: Inbound>(mut entry: Entry<L>, held: Held<B>) -> R
 /// The gateway's own answer to a request whose key is known: its row first, or its share of a coalesced one.
 async fn refuse<L: Ledger, B: Inbound>(mut entry: Entry<L>, fault: Fault) -> Response<Download<L, B>> {
     let outcome = fault.outcome();
+    if let Fault::Refused(refusal) = &fault {
+        entry.violated.clone_from(&refusal.violated);
+    }
     if let (Fault::Unavailable(_), false) = (&fault, entry.executed()) {
         return problem_response(&entry, &fault);
     }

@@ -44,8 +44,8 @@ pub struct Rejections {
 struct Counts {
     /// By the key's slot: the second, and rejections seen in it.
     seconds: HashMap<u32, (i64, u32)>,
-    /// By the key's slot and outcome: the row to be.
-    rows: HashMap<(u32, Outcome), Row>,
+    /// By the key's slot, the outcome and what decided: the row to be.
+    rows: HashMap<(u32, Outcome, Name), Row>,
     /// A flush is under way.
     flushing: bool,
 }
@@ -78,8 +78,10 @@ impl Rejections {
 
     /// Adds a rejection to its shared row; the first one sets a flush for a second later.
     pub(crate) fn count<L: Ledger>(self: &Arc<Self>, entry: &Entry<L>, known: &Known, outcome: Outcome, status: u16) {
+        let decided_by = entry.decided_by();
         let mut counts = self.lock();
-        let row = counts.rows.entry((known.key.slot, outcome)).or_insert_with(|| Row {
+        let place = (known.key.slot, outcome, decided_by.clone());
+        let row = counts.rows.entry(place).or_insert_with(|| Row {
             request_id: RequestId::default(),
             ts: entry.ts,
             account: known.key.account.id.clone(),
@@ -104,6 +106,7 @@ impl Rejections {
             count: 0,
             settles: false,
             charges: Vec::new(),
+            decided_by,
             retention_days: known.key.account.policies.log_retention_days.unwrap_or(0),
         });
         row.count = row.count.saturating_add(1);

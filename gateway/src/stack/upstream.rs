@@ -113,6 +113,7 @@ impl<L: Ledger, B: Inbound> Link<L, Request<Upload<B>>> for Upstream<B> {
                         (request, target) = (again, other);
                         continue;
                     }
+                    entry.note_cost(response.headers());
                     let idle = pool.idle_timeout();
                     return Ok(response.map(|body| Reply::new(body, connection, pool, target, slot, idle, until)));
                 }

@@ -21,6 +21,7 @@ use super::{
     held::{Held, Promises},
     purse::Found,
     reserve::Want,
+    shadow,
     slice::{self, QuotaTake, Step},
     standing, unavailable,
     wire::{Decision, Verdict, WireDemand},
@@ -70,10 +71,20 @@ impl Leases {
         match round(&mut held, &mut promises, &mut has_quotas, &demand) {
             Round::Granted(decided) => {
                 held.group.counters.decided.add(1);
-                Ok(Grant::new(held, decided))
+                let mut grant = Grant::new(held, decided);
+                if demand.key.account.policies.has_shadow_limits {
+                    grant.shadows = Box::pin(shadow::refusing(&grant.held, &demand)).await;
+                }
+                Ok(grant)
             }
             Round::Refused(denied) => Err(denied),
-            lacking => Box::pin(wait(held, has_quotas, lacking, demand)).await,
+            lacking => {
+                let mut grant = Box::pin(wait(held, has_quotas, lacking, demand)).await?;
+                if demand.key.account.policies.has_shadow_limits {
+                    grant.shadows = Box::pin(shadow::refusing(&grant.held, &demand)).await;
+                }
+                Ok(grant)
+            }
         }
     }
 }
@@ -86,7 +97,7 @@ pub(super) fn wants(demand: &Demand<'_>) -> Wants {
         name: policy.bucket(account.number, demand.key.number, demand.route.number),
         emission_ns: policy.gcra.emission_ns,
         capacity_ns: policy.gcra.capacity_ns,
-        revision,
+        revision: revision.max(policy.revision),
     });
     Wants { account: account.number, concurrency: account.policies.concurrency, rates: rates.collect() }
 }
@@ -262,7 +273,7 @@ fn spend(
 }
 
 /// Spends what was promised. A lease that has ended meanwhile, or another's that was begun since, is asked for again.
-fn keep(group: &Group, promises: &mut Promises, now_ns: u64) -> (Found, bool) {
+pub(super) fn keep(group: &Group, promises: &mut Promises, now_ns: u64) -> (Found, bool) {
     let (mut levels, mut soon, mut spent) = (Few::default(), false, Vec::new());
     for promise in promises.all.drain(..) {
         let (level, then) = group.purses.keep_promise(&promise, now_ns);

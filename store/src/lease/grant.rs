@@ -98,20 +98,35 @@ pub(super) struct Decided {
 /// Units taken. Dropping it gives the concurrency unit back and leaves everything else spent.
 #[derive(Debug)]
 pub struct Grant {
-    held: Held,
+    pub(super) held: Held,
     decided: Decided,
+    /// Limits that would have refused.
+    pub(super) shadows: Vec<Name>,
     settled: bool,
     refunded: bool,
 }
 
 impl Grant {
     pub(super) fn new(held: Held, decided: Decided) -> Self {
-        Self { held, decided, settled: false, refunded: false }
+        Self { held, decided, shadows: Vec::new(), settled: false, refunded: false }
     }
 
     /// Where the client stands with every policy, after this request.
     pub fn standings(&self) -> Vec<Standing> {
         standing::granted(&self.held, &self.decided)
+    }
+
+    /// Policies that would have refused this request if they were no shadows: limits that had no unit, and quotas that have
+    /// no more.
+    pub fn shadows(&self) -> Vec<Name> {
+        let quotas = self.held.handle.quotas(self.decided.now).zip(self.held.quotas.iter());
+        let over = quotas.filter(|((policy, _), take)| policy.shadow && take.is_over);
+        let all: Vec<Name> =
+            self.shadows.iter().cloned().chain(over.map(|((policy, _), _)| policy.name.clone())).collect();
+        if !all.is_empty() {
+            self.held.group.counters.shadowed.add(1);
+        }
+        all
     }
 
     /// The charges for the request's row, with the true numbers. More than was reserved is charged too (and counted);

@@ -17,8 +17,9 @@ pub(super) struct Handle {
     group: u64,
     pub(super) policies: Arc<Policies>,
     pub(super) units: Arc<Entry>,
-    /// Of each of the policies' quotas, in their order; an override has the slice of what it replaces.
-    slices: Box<[Arc<Slice>]>,
+    /// Of each of the policies' quotas, in their order; then of those that they replace, which have counters of their own
+    /// where a key's quota replaces its account's.
+    slices: Box<[Box<[Arc<Slice>]>]>,
 }
 
 /// Tells groups of one process apart, also those that are gone.
@@ -39,20 +40,24 @@ impl Handle {
     }
 
     fn new(group: &Group, account: &AccountView) -> Self {
-        let quotas = account.policies.quotas.iter();
+        let slice = |policy: &QuotaPolicy| group.slice((&account.id, account.number), (&policy.counter, policy.number));
+        let chain = |policy| {
+            std::iter::successors(Some(policy), |policy: &&QuotaPolicy| policy.fallback.as_deref()).map(slice).collect()
+        };
         Self {
             group: group.serial,
             policies: account.policies.clone(),
             units: group.units.entry(account.number),
-            slices: quotas
-                .map(|policy| group.slice((&account.id, account.number), (&policy.name, policy.number)))
-                .collect(),
+            slices: account.policies.quotas.iter().map(chain).collect(),
         }
     }
 
     /// The quotas in force, with their slices.
     pub(super) fn quotas(&self, now: Timestamp) -> impl Iterator<Item = (&QuotaPolicy, &Arc<Slice>)> {
         let all = self.policies.quotas.iter().zip(&self.slices);
-        all.filter_map(move |(policy, slice)| Some((policy.in_force(now)?, slice)))
+        all.filter_map(move |(policy, slices)| {
+            let (in_force, depth) = policy.in_force_at(now)?;
+            Some((in_force, slices.get(depth)?))
+        })
     }
 }

@@ -27,6 +27,8 @@ pub struct Level {
     pub limit: Name,
     /// Of this key alone.
     pub key: Option<KeyId>,
+    /// It never refuses.
+    pub shadow: bool,
     /// On this route alone.
     pub route: Option<Name>,
     /// Units at most.
@@ -53,7 +55,7 @@ impl Leases {
         now: Timestamp,
     ) -> Result<Levels, Unavailable> {
         let mut named: Vec<Named<'_>> = Vec::new();
-        for policy in account.policies.limits_at(now) {
+        for policy in account.policies.all_limits_at(now) {
             let keys = subjects(policy, Dimension::Key, keys);
             let routes = subjects(policy, Dimension::Route, routes);
             for key in &keys {
@@ -65,7 +67,7 @@ impl Leases {
             name: policy.bucket(account.number, key.map_or(0, |key| key.number), route.map_or(0, |route| route.number)),
             emission_ns: policy.gcra.emission_ns,
             capacity_ns: policy.gcra.capacity_ns,
-            revision: account.policy_revision(),
+            revision: account.policy_revision().max(policy.revision),
         };
         let demand = Wants {
             account: account.number,
@@ -76,6 +78,7 @@ impl Leases {
         let (verdict, clock_ns) = Box::pin(peek::look(&group, &demand)).await?;
         let rates = named.iter().zip(&verdict.rates).map(|((policy, key, route), level)| Level {
             limit: policy.limit.name.clone(),
+            shadow: policy.limit.shadow,
             key: key.map(|key| key.id.clone()),
             route: route.map(|route| route.route.name.clone()),
             burst: policy.limit.burst,

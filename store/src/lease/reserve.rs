@@ -69,6 +69,7 @@ pub(super) async fn make(group: &Arc<Group>, batch: Vec<Want>) {
                 period_start: want.period_start,
                 units: want.units,
                 limit: want.limit,
+                watch: want.watch.as_deref().cloned(),
             },
             Want::Debt { debt, .. } => Reservation {
                 node: holder.node,
@@ -78,6 +79,7 @@ pub(super) async fn make(group: &Arc<Group>, batch: Vec<Want>) {
                 period_start: debt.start(),
                 units: debt.units(),
                 limit: u64::MAX,
+                watch: None,
             },
         })
         .collect();

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::authority::Granted;
 use crate::{
-    model::{AccountId, Name, Overage, PeriodBounds, Timestamp, Unavailable, Unit},
+    model::{AccountId, Name, Overage, PeriodBounds, Timestamp, Unavailable, Unit, Watch},
     view::QuotaPolicy,
 };
 
@@ -51,8 +51,8 @@ struct State {
     free: Option<u64>,
     /// Reserved for this node in the period, less what it gave back.
     reserved: u64,
-    /// The policy's limit, which clients are shown also where more is served.
-    shown_limit: u64,
+    /// What the ledger is to notice; its limit is the policy's, which clients are shown also where more is served.
+    watch: Option<Arc<Watch>>,
     /// A reservation is under way; at most one.
     asking: bool,
     /// The last reservation came short: the end of the quota is near.
@@ -90,6 +90,8 @@ pub(super) struct Want {
     pub(super) limit: u64,
     /// Negative: given back.
     pub(super) units: i64,
+    /// What the ledger is to notice.
+    pub(super) watch: Option<Arc<Watch>>,
 }
 
 /// The answer to a demand.
@@ -111,6 +113,8 @@ pub(super) struct QuotaTake {
     pub(super) units: u64,
     /// See [`Slice::remaining`], right after.
     pub(super) remaining: u64,
+    /// More than the limit is used with it, as far as this node knows; units that other nodes hold count as used.
+    pub(super) is_over: bool,
 }
 
 impl Slice {
@@ -261,7 +265,6 @@ impl Slice {
             *state = State {
                 period_start: start,
                 limit,
-                shown_limit: policy.limit,
                 asking: state.asking,
                 waiters: std::mem::take(&mut state.waiters),
                 meter: state.meter,
@@ -274,18 +277,26 @@ impl Slice {
                 state.reserved = state.reserved.saturating_sub(state.left);
             }
             (state.left, state.free, state.short, state.none_until_ns, state.limit) = (0, None, false, 0, limit);
-            state.shown_limit = policy.limit;
+        }
+        let is_watched = |watch: &Arc<Watch>| {
+            watch.limit == policy.limit
+                && watch.period_end == bounds.end.unix_seconds()
+                && watch.shadow == policy.shadow
+                && *watch.thresholds == *policy.thresholds
+        };
+        if !state.watch.as_ref().is_some_and(is_watched) {
+            state.watch = Some(Arc::new(policy.watch(bounds)));
         }
     }
 
     fn back(self: &Arc<Self>, state: &State, units: u64) -> Want {
         let units = i64::try_from(units.min(MOST)).expect("bounded");
-        Want { slice: self.clone(), period_start: state.period_start, limit: state.limit, units: -units }
+        Want { slice: self.clone(), period_start: state.period_start, limit: state.limit, units: -units, watch: None }
     }
 
     fn taken(self: &Arc<Self>, state: &State, unit: Unit, units: u64) -> QuotaTake {
-        let remaining = state.remaining();
-        QuotaTake { slice: self.clone(), unit, period_start: state.period_start, units, remaining }
+        let (remaining, is_over) = (state.remaining(), state.used() > state.shown_limit());
+        QuotaTake { slice: self.clone(), unit, period_start: state.period_start, units, remaining, is_over }
     }
 
     fn next_want(self: &Arc<Self>, state: &mut State, typical: u64, now_ns: u64) -> Option<Want> {
@@ -306,7 +317,8 @@ impl Slice {
         let units = if state.short { missing } else { missing.max(target) }.clamp(1, MOST);
         state.asking = true;
         let units = i64::try_from(units).expect("bounded");
-        Some(Want { slice: self.clone(), period_start: state.period_start, limit: state.limit, units })
+        let (period_start, limit, watch) = (state.period_start, state.limit, state.watch.clone());
+        Some(Want { slice: self.clone(), period_start, limit, units, watch })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -317,10 +329,18 @@ impl Slice {
 impl State {
     /// Its own units and what nobody had reserved when it last heard; without that word, what this node has not spent.
     fn remaining(&self) -> u64 {
-        match self.free {
-            Some(free) if self.limit != u64::MAX => free.saturating_add(self.left).min(self.shown_limit),
-            _ => self.shown_limit.saturating_sub(self.reserved.saturating_sub(self.left)),
-        }
+        self.shown_limit().saturating_sub(self.used())
+    }
+
+    /// Units used in the period, those that other nodes hold among them; without word of those, what this node has spent.
+    fn used(&self) -> u64 {
+        let taken = self.free.map_or(self.reserved, |free| self.limit.saturating_sub(free));
+        taken.saturating_sub(self.left)
+    }
+
+    /// The policy's limit.
+    fn shown_limit(&self) -> u64 {
+        self.watch.as_ref().map_or(self.limit, |watch| watch.limit)
     }
 
     /// How large a slice should be.

@@ -26,7 +26,7 @@ pub(super) fn granted(held: &Held, decided: &Decided) -> Vec<Standing> {
     let mut out = Vec::with_capacity(policies.limits.len() + policies.quotas.len() + 1);
     let rates = policies.limits_at(now).zip(decided.rates.iter());
     out.extend(rates.map(|(policy, tat_ns)| of_rate(policy, *tat_ns, decided.clock_ns)));
-    let quotas = policies.quotas_at(now).zip(held.quotas.iter());
+    let quotas = policies.quotas_at(now).zip(held.quotas.iter()).filter(|(policy, _)| !policy.shadow);
     out.extend(quotas.map(|(policy, take)| of_quota(policy, Some(take.remaining), now)));
     out.extend(policies.concurrency.map(|limit| of_concurrency(limit, decided.in_use)));
     out
@@ -38,7 +38,7 @@ pub(super) fn standings(handle: &Handle, demand: &Demand<'_>, verdict: &Verdict,
     let mut out = Vec::with_capacity(policies.limits.len() + policies.quotas.len() + 1);
     let rates = policies.limits_at(demand.now).zip(&verdict.rates);
     out.extend(rates.map(|(policy, level)| of_rate(policy, level.tat_ns, clock_ns)));
-    out.extend(handle.quotas(demand.now).map(|(policy, slice)| {
+    out.extend(handle.quotas(demand.now).filter(|(policy, _)| !policy.shadow).map(|(policy, slice)| {
         let remaining = slice.remaining(policy.bounds(demand.now).start.unix_seconds());
         of_quota(policy, remaining, demand.now)
     }));

@@ -12,6 +12,7 @@ pub(super) struct Counters {
     pub(super) from_memory: Counter,
     pub(super) overdrawn: Counter,
     pub(super) unavailable: Counter,
+    pub(super) shadowed: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +46,11 @@ impl Counters {
                 &self.from_memory,
             ),
             ("tollgate_lease_overdrawn_units_total", "Quota units charged beyond what was reserved.", &self.overdrawn),
+            (
+                "tollgate_lease_shadow_refusals_total",
+                "Requests let through that a policy would have refused if it were no shadow.",
+                &self.shadowed,
+            ),
             ("tollgate_lease_unavailable_total", "Requests for which nobody could decide.", &self.unavailable),
         ]
         .map(|(name, help, counter)| (name, help, counter.count() as f64))

@@ -260,7 +260,7 @@ pub(super) struct Client {
 
 pub(super) fn rate(name: &str, rate: &str, burst: u64) -> Limit {
     let rate = rate.parse().expect("a rate");
-    Limit { name: name.into(), per: vec![Dimension::Account], rate, burst, expires_at: None }
+    Limit { name: name.into(), per: vec![Dimension::Account], rate, burst, expires_at: None, shadow: false }
 }
 
 pub(super) fn quota(name: &str, limit: u64) -> Quota {
@@ -273,6 +273,9 @@ pub(super) fn quota(name: &str, limit: u64) -> Quota {
         timezone,
         overage: Overage::Block,
         expires_at: None,
+        anchor_day: None,
+        thresholds: None,
+        shadow: false,
     }
 }
 
@@ -306,6 +309,7 @@ fn account(id: &str, tier: &Tier) -> Account {
         created_at: Timestamp(0),
         profile: String::new(),
         revision: 1,
+        resets: Vec::new(),
     }
 }
 
@@ -325,6 +329,7 @@ fn key(account: &str, n: u128) -> Key {
         revoked_at: None,
         rotated_from: None,
         revision: 1,
+        overrides: Default::default(),
     }
 }
 

@@ -35,6 +35,27 @@ pub struct Overrides {
     pub quotas: Vec<Quota>,
 }
 
+impl Overrides {
+    /// Whether nothing is replaced.
+    pub fn is_empty(&self) -> bool {
+        self.limits.is_empty() && self.quotas.is_empty()
+    }
+}
+
+/// A limit or quota of an account that an operator has set back to its beginning.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct Reset {
+    /// The policy's name.
+    #[n(0)]
+    pub policy: Name,
+    /// How often: each begins a counter of its own.
+    #[n(1)]
+    pub count: u32,
+    /// When last.
+    #[n(2)]
+    pub at: Timestamp,
+}
+
 /// An account as group 0 knows it: no personal data.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct Account {
@@ -67,6 +88,10 @@ pub struct Account {
     #[n(7)]
     #[cbor(default)]
     pub revision: Revision,
+    /// Policies that were reset, by name.
+    #[n(8)]
+    #[cbor(default)]
+    pub resets: Vec<Reset>,
 }
 
 /// Name and metadata of an account: kept in its ledger group, never in the global directory.

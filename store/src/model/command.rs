@@ -85,6 +85,9 @@ pub enum ColdCommand {
     /// Ledger: as `StageProfile`, of several accounts.
     #[n(6)]
     StageProfiles(#[n(0)] Vec<Staged>),
+    /// Ledger: forgets profiles of accounts that are gone.
+    #[n(7)]
+    DropProfiles(#[n(0)] Vec<Unpublished>),
 }
 
 /// A block of rows, encoded once by the node that served the requests.
@@ -122,6 +125,17 @@ pub struct Staged {
     pub profile: Profile,
 }
 
+/// A profile that no account names.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Unpublished {
+    /// Whose it was.
+    #[n(0)]
+    pub account: AccountId,
+    /// Its stage.
+    #[n(1)]
+    pub stage: String,
+}
+
 /// A demand for quota units, or (negative) a return of unspent ones.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct Reservation {
@@ -146,6 +160,28 @@ pub struct Reservation {
     /// The quota's limit as the asker knows it; `u64::MAX` when overage is allowed.
     #[n(6)]
     pub limit: u64,
+    /// What is to be noticed about the period's use; none for what is no quota of a customer.
+    #[n(7)]
+    pub watch: Option<Watch>,
+}
+
+/// What is noticed about the use of a quota's period.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Watch {
+    /// The limit that people know: units beyond it are overage.
+    #[n(0)]
+    pub limit: u64,
+    /// Percentages of it that raise an alert.
+    #[n(1)]
+    #[cbor(default)]
+    pub thresholds: Vec<u16>,
+    /// It never refuses.
+    #[n(2)]
+    #[cbor(default)]
+    pub shadow: bool,
+    /// First instant of the next period, seconds since 1970.
+    #[n(3)]
+    pub period_end: i64,
 }
 
 /// Bytes that are not a command.

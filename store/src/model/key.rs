@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use minicbor::{Decode, Decoder, Encode, Encoder};
 use serde::{Deserialize, Serialize};
 
-use super::{AccountId, KeyHash, KeyId, Name, Revision, Timestamp};
+use super::{AccountId, KeyHash, KeyId, Name, Overrides, Revision, Timestamp};
 
 /// Live or test traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode, Serialize, Deserialize)]
@@ -89,6 +89,10 @@ pub struct Key {
     #[n(13)]
     #[cbor(default)]
     pub revision: Revision,
+    /// Policies of its own: each replaces the account's of the same name for this key, and counts it alone.
+    #[n(14)]
+    #[cbor(default)]
+    pub overrides: Overrides,
 }
 
 /// Networks are stored as text (`10.0.0.0/8`).

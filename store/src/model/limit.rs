@@ -93,6 +93,16 @@ pub struct Limit {
     #[n(4)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<super::Timestamp>,
+    /// Evaluated and reported, never refusing.
+    #[n(5)]
+    #[cbor(default)]
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub shadow: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+pub(super) fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn per_account() -> Vec<Dimension> {

@@ -111,6 +111,18 @@ pub struct Cors {
     pub max_age_seconds: Option<u32>,
 }
 
+/// What an answer of the upstream says that a request cost.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CostHeader {
+    /// The response header: a whole number of units.
+    #[n(0)]
+    pub name: String,
+    /// Units that are reserved before the upstream is called, and the most that are charged.
+    #[n(1)]
+    pub max: u64,
+}
+
 /// A route.
 #[derive(Debug, Clone, PartialEq, Default, Encode, Decode, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -145,7 +157,7 @@ pub struct Route {
     #[cbor(default)]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<Name>,
-    /// Units of a `cost` quota a request; 1 when not said.
+    /// Units of a `cost` quota a request; 1 when no cost is said at all.
     #[n(7)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<u64>,
@@ -182,6 +194,46 @@ pub struct Route {
     #[n(15)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cors: Option<Box<Cors>>,
+    /// Units for each KiB of the request's body, a begun one counts; on top of `cost`.
+    #[n(16)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_per_kib: Option<u64>,
+    /// The upstream says what a request cost.
+    #[n(17)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_header: Option<CostHeader>,
+}
+
+impl Route {
+    /// Units to be reserved for a request with a body of so many bytes, or at most so many.
+    pub fn reserved_cost(&self, body_bytes: u64) -> u64 {
+        let known = self.known_cost(body_bytes);
+        self.cost_header.as_ref().map_or(known, |header| header.max.max(known))
+    }
+
+    /// What a request came to: as the upstream's header says, at most the stated maximum. An answer that does not say costs
+    /// what the route itself says; without an answer (`said` is none) nobody knows, and the reservation stands.
+    pub fn settled_cost(&self, body_bytes: u64, said: Option<SaidCost>) -> u64 {
+        match (&self.cost_header, said) {
+            (None, _) | (Some(_), Some(SaidCost::Nothing)) => self.known_cost(body_bytes),
+            (Some(header), Some(SaidCost::Units(units))) => units.min(header.max.max(self.known_cost(body_bytes))),
+            (Some(_), None) => self.reserved_cost(body_bytes),
+        }
+    }
+
+    fn known_cost(&self, body_bytes: u64) -> u64 {
+        let constant = self.cost.unwrap_or(u64::from(self.cost_per_kib.is_none()));
+        constant.saturating_add(body_bytes.div_ceil(1_024).saturating_mul(self.cost_per_kib.unwrap_or(0)))
+    }
+}
+
+/// What an upstream's answer says of its cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaidCost {
+    /// Nothing that is a whole number.
+    Nothing,
+    /// So many units.
+    Units(u64),
 }
 
 /// One address of an upstream.
@@ -294,7 +346,30 @@ pub struct Upstream {
 
 #[cfg(test)]
 mod tests {
-    use super::PathMatch;
+    use super::{CostHeader, PathMatch, Route, SaidCost};
+
+    #[test]
+    fn cost_is_reserved_at_its_maximum_and_settled_from_the_answer() {
+        let plain = Route::default();
+        assert_eq!((plain.reserved_cost(5_000), plain.settled_cost(5_000, None)), (1, 1));
+        let by_size = Route { cost_per_kib: Some(2), ..Route::default() };
+        for (bytes, units) in [(0, 0), (1, 2), (1_024, 2), (1_025, 4), (u64::MAX, u64::MAX >> 10 << 1 | 2)] {
+            assert!(by_size.settled_cost(bytes, None).abs_diff(units) <= 2, "{bytes}");
+        }
+        assert_eq!(Route { cost: Some(3), ..by_size }.reserved_cost(1_025), 7);
+        let header = CostHeader { name: "x-units".into(), max: 100 };
+        let said = Route { cost: Some(5), cost_header: Some(header), ..Route::default() };
+        assert_eq!(said.reserved_cost(0), 100);
+        for (answer, units) in [
+            (Some(SaidCost::Units(0)), 0),
+            (Some(SaidCost::Units(42)), 42),
+            (Some(SaidCost::Units(1_000)), 100),
+            (Some(SaidCost::Nothing), 5),
+            (None, 100),
+        ] {
+            assert_eq!(said.settled_cost(0, answer), units, "{answer:?}");
+        }
+    }
 
     #[test]
     fn prefixes_end_on_a_segment_boundary() {

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use redb::Durability;
+use redb::{Durability, ReadableTable};
 
 use super::{
     OpenError, Options, State, StateError,
@@ -132,6 +132,24 @@ fn make_tables(storage: &Storage, path: &Path) -> Result<(), StateError> {
     })
 }
 
+/// Finds profiles by their names that an older build kept without.
+fn name_profiles(storage: &Storage, path: &Path) -> Result<(), StateError> {
+    use super::storage::storage_error as error;
+    storage.write_main(Durability::Immediate, |txn| {
+        let profiles = txn.open_table(Table::Profiles.definition()).map_err(error("profiles", path))?;
+        let mut names = txn.open_table(Table::ProfileNames.definition()).map_err(error("profile_names", path))?;
+        for row in ReadableTable::iter(&profiles).map_err(error("profiles", path))? {
+            let (key, value) = row.map_err(error("profiles", path))?;
+            // One that cannot be read is told when it is.
+            if let Ok(profile) = super::codec::decode(value.value()) {
+                let name = super::ledger::name_key(&profile, key.value());
+                names.insert(&name[..], &[][..]).map_err(error("profile_names", path))?;
+            }
+        }
+        Ok(())
+    })
+}
+
 /// Opens a whole generation.
 pub(super) fn open_generation(path: &Path, group: GroupId, options: &Options) -> Result<Replica, OpenError> {
     check_format(&path.join("FORMAT"), group)?;
@@ -139,7 +157,11 @@ pub(super) fn open_generation(path: &Path, group: GroupId, options: &Options) ->
     let main_path = storage.main_path();
     let main = storage.read_main().map_err(|error| damaged(&main_path, &error))?;
     if !Table::ALL.into_iter().all(|table| main.has(table)) {
+        let has_names = main.has(Table::ProfileNames);
         make_tables(&storage, path).map_err(|error| damaged(&main_path, &error))?;
+        if !has_names {
+            name_profiles(&storage, path).map_err(|error| damaged(&main_path, &error))?;
+        }
     }
     drop(main);
     let live = load(&storage).map_err(|error| damaged(&main_path, &error))?;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use minicbor::{Decode, Encode};
 
 use crate::{
-    model::{NodeId, Reservation},
+    model::{NodeId, Reservation, Watch},
     platform::planted,
 };
 
@@ -44,6 +44,21 @@ pub(super) struct Period {
     /// Units that incarnations hold, sorted; never 0.
     #[n(3)]
     held: Vec<(NodeId, u64, u64)>,
+    /// What is to be noticed about its use, as the newest reservation said.
+    #[n(4)]
+    pub(super) watch: Option<Watch>,
+    /// The highest threshold that was passed.
+    #[n(5)]
+    raised: Option<u16>,
+}
+
+/// What a charge has made noticeable.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Noticed {
+    /// Thresholds that were passed, ascending.
+    pub(super) thresholds: Vec<u16>,
+    /// More than the limit is used.
+    pub(super) is_over: bool,
 }
 
 impl Counter {
@@ -74,12 +89,21 @@ impl Counter {
         let left = demand.limit.saturating_sub(taken);
         let granted = if planted!(OverReserves) { wanted } else { wanted.min(left) };
         period.hold(demand.node, demand.incarnation, granted);
+        if let Some(watch) = &demand.watch
+            && period.watch.as_ref() != Some(watch)
+        {
+            // Under a greater limit its thresholds can be passed again.
+            if period.watch.as_ref().is_some_and(|old| watch.limit > old.limit) {
+                period.raised = Some(period.passed(watch));
+            }
+            period.watch = Some(watch.clone());
+        }
         granted
     }
 
     /// Charges a row's units to its period, from its incarnation's reservation as far as that goes.
-    pub(super) fn charge(&mut self, nodes: &Nodes, node: NodeId, incarnation: u64, start: i64, units: u64) {
-        let Some(period) = self.period_mut(start) else { return };
+    pub(super) fn charge(&mut self, nodes: &Nodes, node: NodeId, incarnation: u64, start: i64, units: u64) -> Noticed {
+        let Some(period) = self.period_mut(start) else { return Noticed::default() };
         period.used = period.used.saturating_add(units);
         if planted!(AppliesUnevenly) {
             period.used += u64::from(crate::platform::wall_clock().subsec_millis().is_multiple_of(7));
@@ -88,6 +112,7 @@ impl Counter {
         if is_gone(nodes, node, incarnation) {
             period.unsettled = period.unsettled.saturating_sub(short);
         }
+        period.notice()
     }
 
     /// The period, made if it is new; none when it is so old that it is kept no more.
@@ -116,6 +141,30 @@ impl Period {
                 (reserved + units, unsettled)
             }
         })
+    }
+
+    /// What its use has come to since the last look.
+    fn notice(&mut self) -> Noticed {
+        let Some(watch) = &self.watch else { return Noticed::default() };
+        let mut thresholds: Vec<u16> = watch
+            .thresholds
+            .iter()
+            .copied()
+            .filter(|threshold| *threshold > self.raised.unwrap_or(0) && self.has_passed(watch, *threshold))
+            .collect();
+        thresholds.sort_unstable();
+        let is_over = self.used > watch.limit;
+        self.raised = thresholds.last().copied().or(self.raised);
+        Noticed { thresholds, is_over }
+    }
+
+    fn has_passed(&self, watch: &Watch, threshold: u16) -> bool {
+        self.used > 0 && u128::from(self.used) * 100 >= u128::from(watch.limit) * u128::from(threshold)
+    }
+
+    /// The highest threshold of a watch that its use has passed already.
+    fn passed(&self, watch: &Watch) -> u16 {
+        watch.thresholds.iter().copied().filter(|threshold| self.has_passed(watch, *threshold)).max().unwrap_or(0)
     }
 
     fn total_held(&self) -> u64 {
@@ -166,7 +215,37 @@ mod tests {
 
     fn demand(node: u64, incarnation: u64, period_start: i64, units: i64) -> Reservation {
         let node = NodeId(node);
-        Reservation { node, incarnation, account: "a".into(), quota: "q".into(), period_start, units, limit: LIMIT }
+        let (account, quota) = ("a".into(), "q".into());
+        Reservation { node, incarnation, account, quota, period_start, units, limit: LIMIT, watch: None }
+    }
+
+    fn watched(limit: u64, units: i64) -> Reservation {
+        let watch = Watch { limit, thresholds: vec![80, 100], shadow: false, period_end: 3_600 };
+        Reservation { limit: u64::MAX, watch: Some(watch), ..demand(1, 1, 0, units) }
+    }
+
+    #[test]
+    fn a_threshold_is_noticed_once_and_again_only_under_a_greater_limit() {
+        let (mut counter, nodes) = (Counter::default(), Nodes::new());
+        counter.reserve(&nodes, &watched(10, 100));
+        let charge = |counter: &mut Counter, units| {
+            let noticed = counter.charge(&nodes, NodeId(1), 1, 0, units);
+            (noticed.thresholds, noticed.is_over)
+        };
+        assert_eq!(charge(&mut counter, 7), (vec![], false));
+        assert_eq!(charge(&mut counter, 1), (vec![80], false));
+        assert_eq!(charge(&mut counter, 1), (vec![], false));
+        assert_eq!(charge(&mut counter, 1), (vec![100], false), "all of it is used, and no more");
+        assert_eq!(charge(&mut counter, 1), (vec![], true));
+        counter.reserve(&nodes, &watched(20, 1));
+        assert_eq!(charge(&mut counter, 4), (vec![], false));
+        assert_eq!(charge(&mut counter, 1), (vec![80], false));
+        counter.reserve(&nodes, &watched(10, 1));
+        assert_eq!(charge(&mut counter, 1), (vec![100], true), "lowered: passed as it is");
+        let mut at_once = Counter::default();
+        at_once.reserve(&nodes, &watched(10, 100));
+        assert_eq!(charge(&mut at_once, 30), (vec![80, 100], true));
+        assert_eq!(at_once.charge(&nodes, NodeId(1), 1, 3_600, 30), Noticed::default(), "nobody watches that period");
     }
 
     fn now(counter: &Counter, nodes: &Nodes, start: i64) -> (u64, u64, u64) {

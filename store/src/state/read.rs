@@ -1,6 +1,10 @@
 //! Plain reads: what is there now, memory over files.
 
-use std::{collections::btree_map::Entry, ops::ControlFlow, sync::Arc};
+use std::{
+    collections::btree_map::Entry,
+    ops::{Bound, ControlFlow},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -8,15 +12,15 @@ use super::{
     Change, QuotaNow, ReadError, State, StateError,
     codec::{self, text_key},
     layer::QuotaKey,
-    ledger::quota_key,
+    ledger::{alert_key, quota_key, staged_at_ms},
     meta::{Object, after_line, before_line, is_kept},
     quota::{Counter, Nodes, Period},
     tables::Table,
     view::Range,
 };
 use crate::model::{
-    Account, AccountId, AuditRecord, Happened, Key, KeyHash, KeyId, Name, Profile, Revision, Route, Tier, Timestamp,
-    Token, Upstream,
+    Account, AccountId, Alert, AlertPlace, AuditRecord, Happened, Key, KeyHash, KeyId, Name, OverageRecord, Profile,
+    Revision, Route, Tier, Timestamp, Token, Unpublished, Upstream,
 };
 
 impl State {
@@ -193,6 +197,99 @@ impl State {
         Ok(lines)
     }
 
+    /// Alerts, newest first, before one, each with its place: its entry, and its number there.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub fn alerts(
+        &self,
+        before: Option<AlertPlace>,
+        limit: usize,
+        takes: &mut dyn FnMut(&Alert) -> bool,
+    ) -> Result<Vec<(AlertPlace, Alert)>, ReadError> {
+        let mut alerts = Vec::new();
+        let range = match before {
+            Some((index, number)) => Range { to: Bound::Excluded(alert_key(index, number)), ..Range::all() },
+            None => Range::all(),
+        };
+        self.walk(Table::Alerts, &range, true, &mut |key, value| {
+            let bad = |what: String| self.value_error(Table::Alerts, what);
+            let alert: Alert = codec::decode(value).map_err(bad)?;
+            let mut place = codec::Take(key);
+            let place = place.array().zip(place.array()).ok_or_else(|| bad("its key is no place".into()))?;
+            if takes(&alert) {
+                alerts.push(((u64::from_be_bytes(place.0), u32::from_be_bytes(place.1)), alert));
+            }
+            Ok(alerts.len() < limit)
+        })?;
+        Ok(alerts)
+    }
+
+    /// What an account's quotas have used beyond their limits, by counter and period.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub fn overages(&self, account: &AccountId) -> Result<Vec<OverageRecord>, ReadError> {
+        let mut overages = Vec::new();
+        self.walk(Table::Overages, &Range::prefix(text_key(account, &[])), false, &mut |_, value| {
+            overages.push(codec::decode(value).map_err(|what| self.value_error(Table::Overages, what))?);
+            Ok(true)
+        })?;
+        Ok(overages)
+    }
+
+    /// Accounts and stages whose profile's name begins so, without regard to case, by name; none when there are more than
+    /// `most`.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn profiles_named(&self, prefix: &str, most: usize) -> Result<Option<Vec<(AccountId, String)>>, ReadError> {
+        let mut found = Vec::new();
+        let range = Range::prefix(prefix.to_lowercase().into_bytes());
+        self.walk(Table::ProfileNames, &range, false, &mut |key, _| {
+            let own = key.iter().position(|byte| *byte == 0).map_or(&[][..], |end| &key[end + 1..]);
+            found.extend(profile_of(own));
+            Ok(found.len() <= most)
+        })?;
+        Ok((found.len() <= most).then_some(found))
+    }
+
+    /// Every profile that is kept of an account, published or not.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn stages_of(&self, account: &AccountId) -> Result<Vec<Unpublished>, ReadError> {
+        let prefix = text_key(account, &[]);
+        let mut stages = Vec::new();
+        self.walk(Table::Profiles, &Range::prefix(prefix.clone()), false, &mut |key, _| {
+            let stage = String::from_utf8_lossy(&key[prefix.len()..]).into_owned();
+            stages.push(Unpublished { account: account.clone(), stage });
+            Ok(true)
+        })?;
+        Ok(stages)
+    }
+
+    /// Profiles that were staged before a time, by account and stage, after one.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn staged_before(
+        &self,
+        at: Timestamp,
+        after: Option<&(AccountId, String)>,
+        limit: usize,
+    ) -> Result<Vec<(AccountId, String)>, ReadError> {
+        let mut staged = Vec::new();
+        let range =
+            after.map_or_else(Range::all, |(account, stage)| Range::all().after(text_key(account, stage.as_bytes())));
+        let until_ms = u64::try_from(at.0 / 1_000).unwrap_or(0);
+        self.walk(Table::Profiles, &range, false, &mut |key, _| {
+            staged.extend(profile_of(key).filter(|(_, stage)| staged_at_ms(stage.as_bytes()) < until_ms));
+            Ok(staged.len() < limit)
+        })?;
+        Ok(staged)
+    }
+
     /// What a write with this key was, if it happened within a day before `now`.
     ///
     /// # Errors
@@ -292,6 +389,15 @@ impl State {
             Ok(f(object).is_continue())
         })
     }
+}
+
+/// Account and stage of a profile's key.
+fn profile_of(key: &[u8]) -> Option<(AccountId, String)> {
+    let mut rest = codec::Take(key);
+    let length = rest.array().map(u16::from_be_bytes)?;
+    let account = rest.bytes(usize::from(length))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Some((AccountId::from(text(account).as_str()), text(rest.0)))
 }
 
 fn now(quota: &Name, period: &Period, nodes: &Nodes) -> QuotaNow {

@@ -42,13 +42,19 @@ pub(super) enum Table {
     Quotas = 23,
     /// entry, day, class -> nothing: a joined block's part, to be removed from its file of rows.
     Garbage = 24,
+    /// entry, number -> alert.
+    Alerts = 25,
+    /// account, counter, start of period -> what was used beyond the limit.
+    Overages = 26,
+    /// lower-case name, 0, account, stage -> nothing.
+    ProfileNames = 27,
 }
 
 /// How the main file's tables are opened.
 pub(super) type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 impl Table {
-    pub(super) const ALL: [Self; 18] = [
+    pub(super) const ALL: [Self; 21] = [
         Self::Vars,
         Self::Accounts,
         Self::Keys,
@@ -67,6 +73,9 @@ impl Table {
         Self::Usage,
         Self::Quotas,
         Self::Garbage,
+        Self::Alerts,
+        Self::Overages,
+        Self::ProfileNames,
     ];
 
     pub(super) fn from_u8(number: u8) -> Option<Self> {
@@ -93,6 +102,9 @@ impl Table {
             Self::Usage => "usage",
             Self::Quotas => "quotas",
             Self::Garbage => "garbage",
+            Self::Alerts => "alerts",
+            Self::Overages => "overages",
+            Self::ProfileNames => "profile_names",
         }
     }
 

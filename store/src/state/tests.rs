@@ -142,6 +142,7 @@ fn row(number: u64, ts: Timestamp) -> Row {
         completion: Completion::Complete,
         count: 1,
         settles: false,
+        decided_by: Default::default(),
         retention_days: 0,
         charges: Vec::new(),
     }
@@ -161,6 +162,7 @@ fn account(id: &str, tier: &str) -> Account {
         created_at: at(1),
         profile: String::new(),
         revision: 0,
+        resets: Vec::new(),
     }
 }
 
@@ -184,6 +186,7 @@ fn key(id: &str, account: &str, secret: &str) -> Key {
         revoked_at: None,
         rotated_from: None,
         revision: 0,
+        overrides: Default::default(),
     }
 }
 

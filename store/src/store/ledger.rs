@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::{Followed, ReadError, RowPage, RowQuery, Store, UsagePoint, UsageQuery};
 use crate::{
-    model::{AccountId, Name, RequestId, Row, Timestamp},
+    model::{AccountId, Alert, AlertPlace, Name, OverageRecord, RequestId, Row, Timestamp},
     platform,
     state::{self, State},
-    view::{AccountView, FoundKey, RouteView},
+    view::{AccountView, FoundKey, LimitPolicy, RouteView, Source},
 };
 
 /// A limit or quota as it stands.
@@ -31,6 +31,12 @@ pub struct PolicyNow {
     pub reserved: u64,
     /// Reserved by incarnations that are gone; counted as used for the period.
     pub unsettled: u64,
+    /// It never refuses.
+    pub shadow: bool,
+    /// Units used beyond the limit.
+    pub overage: u64,
+    /// Who set it; none for the concurrency, which is the tier's.
+    pub source: Option<Source>,
     /// When it is whole again.
     pub resets_at: Option<Timestamp>,
 }
@@ -80,6 +86,27 @@ impl Store {
         self.read(move |state| state.row(id)).await
     }
 
+    /// Alerts that quotas' use has raised, newest first, before one; each with its place.
+    ///
+    /// # Errors
+    /// The disk.
+    pub async fn alerts(
+        &self,
+        before: Option<AlertPlace>,
+        limit: usize,
+        mut takes: impl FnMut(&Alert) -> bool + Send + 'static,
+    ) -> Result<Vec<(AlertPlace, Alert)>, ReadError> {
+        self.read(move |state| state.alerts(before, limit, &mut takes)).await
+    }
+
+    /// What an account's quotas have used beyond their limits.
+    ///
+    /// # Errors
+    /// The disk.
+    pub async fn overages(&self, account: AccountId) -> Result<Vec<OverageRecord>, ReadError> {
+        self.read(move |state| state.overages(&account)).await
+    }
+
     /// Usage of an account.
     ///
     /// # Errors
@@ -96,9 +123,16 @@ impl Store {
         let Some(view) = self.directory().account(account) else { return Ok(Vec::new()) };
         let keys = self.keys(account, None, LISTED_KEYS)?;
         let keys: Vec<_> = keys.iter().filter_map(|key| self.directory().key_by_id(&key.id)).collect();
+        let (own, keys): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| key.account.of_key().is_some());
         let routes: Vec<_> =
             self.routes()?.iter().filter_map(|route| self.directory().routes().by_name(&route.name).cloned()).collect();
-        self.limits_of(&view, &keys, &routes).await
+        let mut all = self.limits_of(&view, &keys, &routes).await?;
+        for key in own {
+            let of_key = self.limits_of(&key.account.clone(), &[key], &routes).await?;
+            // What is not its own it shares with the account, or counts for itself under the account's limit.
+            all.extend(of_key.into_iter().filter(|now| now.source == Some(Source::Key) || now.scope.contains("key=")));
+        }
+        Ok(all)
     }
 
     /// The same, of these keys and routes alone: what one request with one key on one route would meet. Limits counted per
@@ -119,6 +153,7 @@ impl Store {
             let key = level.key.map(|key| format!("key={key}"));
             let route = level.route.map(|route| format!("route={route}"));
             let scope: Vec<String> = key.into_iter().chain(route).collect();
+            let source = view.policies.all_limits_at(now).find(|policy| policy.limit.name == level.limit);
             let full_after = i64::try_from(level.full_after.as_micros()).unwrap_or(i64::MAX);
             all.push(PolicyNow {
                 kind: "rate",
@@ -130,6 +165,9 @@ impl Store {
                 remaining: level.remaining,
                 reserved: 0,
                 unsettled: 0,
+                shadow: level.shadow,
+                overage: 0,
+                source: source.map(|policy: &LimitPolicy| policy.source),
                 resets_at: Some(Timestamp(now.0.saturating_add(full_after))),
             });
         }
@@ -145,12 +183,15 @@ impl Store {
                 remaining: limit.saturating_sub(used),
                 reserved: 0,
                 unsettled: 0,
+                shadow: false,
+                overage: 0,
+                source: None,
                 resets_at: None,
             });
         }
         for quota in view.policies.quotas_at(now) {
-            let Ok(bounds) = quota.period.bounds_in(&quota.zone, now) else { continue };
-            let (account, name) = (view.id.clone(), quota.name.clone());
+            let bounds = quota.bounds(now);
+            let (account, name) = (view.id.clone(), quota.counter.clone());
             let start = bounds.start.unix_seconds();
             let stands = self.read(move |state| state.quota(&account, &name, start)).await?;
             let taken = stands.used.saturating_add(stands.reserved).saturating_add(stands.unsettled);
@@ -158,13 +199,19 @@ impl Store {
                 kind: "quota",
                 name: quota.name.clone(),
                 unit: quota.unit.as_str(),
-                scope: String::new(),
+                scope: match (quota.source, view.of_key()) {
+                    (Source::Key, Some(key)) => format!("key={key}"),
+                    _ => String::new(),
+                },
                 limit: quota.limit,
                 used: stands.used,
                 // What nodes hold and have not spent can still be spent.
                 remaining: quota.limit.saturating_sub(taken.saturating_sub(stands.reserved)),
                 reserved: stands.reserved,
                 unsettled: stands.unsettled,
+                shadow: quota.shadow,
+                overage: stands.used.saturating_sub(quota.limit),
+                source: Some(quota.source),
                 resets_at: Some(bounds.end),
             });
         }

@@ -8,7 +8,7 @@ use super::{ReadError, Store, Unavailable, WriteError};
 use crate::{
     model::{
         Account, AccountId, AuditNote, AuditRecord, ColdCommand, Command, CommandError, Happened, Key, KeyHash, KeyId,
-        MetaWrite, Name, Once, Profile, Reply, Revision, Route, Staged, Tier, Timestamp, Token, Upstream,
+        MetaOp, MetaWrite, Name, Once, Profile, Reply, Revision, Route, Staged, Tier, Timestamp, Token, Upstream,
     },
     raft::{Everywhere, ProposeError, VIEW_LEASE, Wait},
 };
@@ -50,6 +50,11 @@ impl Store {
         // One that happens once may be asked for again when its fate is unknown.
         let repeatable = write.once.is_some();
         let request_id = write.request_id.clone();
+        let deleted: Vec<AccountId> = write
+            .ops
+            .iter()
+            .filter_map(|op| if let MetaOp::DeleteAccount { id, .. } = op { Some(id.clone()) } else { None })
+            .collect();
         let command = Command::from(ColdCommand::Meta(write)).encode();
         let deadline = self.0.commit_deadline + LONGEST_BARRIER;
         let answer = meta.propose_and_tell(&command, Wait::Everywhere, repeatable, deadline).await;
@@ -65,6 +70,9 @@ impl Store {
         };
         // The leader has waited for this node too, unless it had lost sight of it.
         meta.wait_applied(revision, VIEW_LEASE).await.map_err(Unavailable::new)?;
+        if !deleted.is_empty() {
+            self.forget(deleted).await;
+        }
         let barrier = Duration::from_micros(everywhere.took_us);
         Ok(Written { revision, took: started.elapsed(), barrier, waited_out: everywhere.waited_out })
     }
@@ -170,6 +178,23 @@ impl Store {
     pub fn profiles(&self, accounts: &[(AccountId, String)]) -> Result<Vec<Profile>, ReadError> {
         let ledger = self.0.node.ledger().state();
         accounts.iter().map(|(account, stage)| Ok(ledger.profile(account, stage)?.unwrap_or_default())).collect()
+    }
+
+    /// Accounts whose name begins so, without regard to case, by id; none when they are more than `most`, and a look through
+    /// all accounts finds a page of them sooner.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn accounts_named(&self, prefix: &str, most: usize) -> Result<Option<Vec<AccountId>>, ReadError> {
+        let Some(found) = self.0.node.ledger().state().profiles_named(prefix, most)? else { return Ok(None) };
+        let mut published = Vec::with_capacity(found.len());
+        for (account, stage) in found {
+            if self.account(&account)?.is_some_and(|account| account.profile == stage) {
+                published.push(account);
+            }
+        }
+        published.sort_unstable();
+        Ok(Some(published))
     }
 
     /// A key.

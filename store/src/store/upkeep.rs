@@ -1,8 +1,9 @@
-//! What the ledger's leader proposes by itself: sealing small blocks into large ones, and dropping days that are over.
+//! What the ledger's leader proposes by itself: sealing small blocks into large ones, dropping days that are over, and
+//! forgetting names of accounts that are gone.
 
 use std::time::Duration;
 
-use super::Store;
+use super::{Store, profiles::SWEEP_EVERY};
 use crate::{
     model::{ColdCommand, Command, Timestamp},
     raft::Wait,
@@ -15,6 +16,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 pub(super) async fn run(store: Store) {
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut swept = tokio::time::Instant::now();
     loop {
         tick.tick().await;
         let ledger = store.0.node.ledger();
@@ -26,6 +28,13 @@ pub(super) async fn run(store: Store) {
             if let Err(error) = ledger.propose(&command, Wait::Applied, false, DEADLINE).await {
                 tracing::debug!(%error, from, to, "seal row blocks");
                 break;
+            }
+        }
+        if swept.elapsed() >= SWEEP_EVERY {
+            swept = tokio::time::Instant::now();
+            let forgotten = store.sweep_profiles().await;
+            if forgotten > 0 {
+                tracing::info!(forgotten, "forgot profiles of accounts that are gone");
             }
         }
         if let Some((day, class)) = ledger.state().droppable(Timestamp::now()) {

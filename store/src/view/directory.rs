@@ -63,6 +63,8 @@ pub struct AccountView {
     pub(super) overrides: Option<Box<Overrides>>,
     pub(super) revision: Revision,
     pub(super) attachment: Attachment,
+    /// The key whose own policies are laid over the account's; none in the account's own view.
+    pub(super) of_key: Option<KeyId>,
 }
 
 impl AccountView {
@@ -74,6 +76,11 @@ impl AccountView {
     /// What a room above keeps with this view.
     pub fn attachment(&self) -> &Attachment {
         &self.attachment
+    }
+
+    /// The key whose own policies these are; none when they are the account's.
+    pub fn of_key(&self) -> Option<&KeyId> {
+        self.of_key.as_ref()
     }
 }
 
@@ -188,8 +195,14 @@ fn found(tables: &Tables, find: impl Fn() -> Option<Seen>) -> Option<FoundKey> {
             Some(id) => number::of_key(id),
             None => number::of_key_ulid(ulid),
         };
+        let mut account = account?;
         let (scopes, allowed_ips) = match rare {
-            Some(rare) => (rare.scopes.clone(), rare.allowed_ips.clone()),
+            Some(rare) => {
+                if let Some(own) = &rare.own {
+                    account = own.over(account, &id);
+                }
+                (rare.scopes.clone(), rare.allowed_ips.clone())
+            }
             None => NOTHING.with(Clone::clone),
         };
         return Some(FoundKey {
@@ -203,7 +216,7 @@ fn found(tables: &Tables, find: impl Fn() -> Option<Seen>) -> Option<FoundKey> {
             expires_at: flag(tables::HAS_EXPIRY).then_some(Timestamp(words.expires_at)),
             scopes,
             allowed_ips,
-            account: account?,
+            account,
             slot,
             number,
         });

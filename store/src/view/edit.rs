@@ -14,12 +14,13 @@ use super::{
     AccountView, Attachment, Policies, RouteTable,
     index::Fill,
     number,
+    own::OwnPolicies,
     record::Words,
     slots::Numbers,
     tables::{self, Rare, Seen, Tables, hash_halves, index_hash, index_hash_of_secret, ulid_halves},
 };
 use crate::model::{
-    Account, AccountId, Env, Key, KeyId, KeyState, Name, Overrides, Revision, Route, Tier, Token, Upstream,
+    Account, AccountId, Env, Key, KeyId, KeyState, Name, Overrides, Reset, Revision, Route, Tier, Token, Upstream,
 };
 
 /// What only the writer needs.
@@ -42,11 +43,17 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    fn policies(&self, tier: &Name, overrides: Option<&Overrides>, revision: Revision) -> Arc<Policies> {
+    fn policies(
+        &self,
+        tier: &Name,
+        overrides: Option<&Overrides>,
+        resets: &[Reset],
+        revision: Revision,
+    ) -> Arc<Policies> {
         match (self.tiers.get(tier), overrides) {
             (None, _) => Arc::new(Policies::closed()),
-            (Some((_, shared)), None) => shared.clone(),
-            (Some((tier, _)), Some(_)) => Arc::new(Policies::compile(tier, overrides, revision)),
+            (Some((_, shared)), None) if resets.is_empty() => shared.clone(),
+            (Some((tier, _)), _) => Arc::new(Policies::compile_reset(tier, overrides, resets, revision)),
         }
     }
 }
@@ -80,9 +87,9 @@ impl<'a> Edit<'a> {
 impl Edit<'_> {
     /// Puts an account, new or changed.
     pub fn put_account(&mut self, account: Account) {
-        let Account { id, tier, state, region, overrides, revision, .. } = account;
+        let Account { id, tier, state, region, overrides, resets, revision, .. } = account;
         let overrides = (overrides != Overrides::default()).then(|| Box::new(overrides));
-        let policies = self.writer.policies(&tier, overrides.as_deref(), revision);
+        let policies = self.writer.policies(&tier, overrides.as_deref(), &resets, revision);
         let (slot, known) = match self.tables.account(&id) {
             Some((slot, _)) => (slot, true),
             None => (self.writer.awaited.remove(&id).unwrap_or_else(|| self.new_account_slot()), false),
@@ -98,6 +105,7 @@ impl Edit<'_> {
             number,
             overrides,
             revision,
+            of_key: None,
             attachment: Attachment::default(),
         };
         self.place_of_account(slot).store(Some(Arc::new(view)));
@@ -126,14 +134,20 @@ impl Edit<'_> {
     pub fn put_key(&mut self, key: &Key) {
         let account = self.account_slot(&key.account);
         let ulid = number::key_ulid(&key.id);
-        let rare = (ulid.is_none() || !key.scopes.is_empty() || !key.allowed_ips.is_empty()).then(|| {
+        let has_own = !key.overrides.is_empty();
+        let is_rare = ulid.is_none() || !key.scopes.is_empty() || !key.allowed_ips.is_empty() || has_own;
+        let rare = is_rare.then(|| {
             let slot = self.writer.rares.take();
             if self.tables.rares.make_room(slot) {
                 self.publish();
             }
             let id = ulid.is_none().then(|| key.id.clone());
-            let rare =
-                Rare { id, scopes: key.scopes.as_slice().into(), allowed_ips: key.allowed_ips.as_slice().into() };
+            let rare = Rare {
+                id,
+                scopes: key.scopes.as_slice().into(),
+                allowed_ips: key.allowed_ips.as_slice().into(),
+                own: has_own.then(|| OwnPolicies::new(key)),
+            };
             self.tables.rares.at(slot).expect("room was made").store(Some(Arc::new(rare)));
             u64::from(slot) + 1
         });
@@ -246,12 +260,13 @@ impl Edit<'_> {
                     state: old.state,
                     tier: old.tier.clone(),
                     region: old.region.clone(),
-                    policies: self.writer.policies(tier, old.overrides.as_deref(), old.revision),
+                    policies: self.writer.policies(tier, old.overrides.as_deref(), &old.policies.resets, old.revision),
                     slot: old.slot,
                     number: old.number,
                     overrides: old.overrides.clone(),
                     revision: old.revision,
                     attachment: Attachment::default(),
+                    of_key: None,
                 })));
             }
         }

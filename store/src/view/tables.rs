@@ -9,6 +9,7 @@ use super::{
     AccountView,
     index::Index,
     number,
+    own::OwnPolicies,
     record::{Record, Words},
     slots::{Chunks, Slots},
 };
@@ -51,6 +52,8 @@ pub(super) struct Rare {
     pub(super) id: Option<KeyId>,
     pub(super) scopes: Arc<[Name]>,
     pub(super) allowed_ips: Arc<[IpNet]>,
+    /// Policies of its own.
+    pub(super) own: Option<OwnPolicies>,
 }
 
 impl Default for Tables {

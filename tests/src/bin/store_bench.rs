@@ -396,6 +396,7 @@ impl Rows {
             completion: Completion::Complete,
             count: 1,
             settles: false,
+            decided_by: Default::default(),
             retention_days: 0,
             charges: vec![Charge {
                 quota: self.quota.clone(),

@@ -92,7 +92,7 @@ pub(super) fn operation(method: &Method, path: &str, call: &Call) -> Value {
         parameters.push(parameter);
     }
     // These come to the same however often they are asked for.
-    const REPEATABLE: [&str; 5] = ["explain", "apply", "joinNode", "drainNode", "transferLeader"];
+    const REPEATABLE: [&str; 6] = ["explain", "apply", "previewTierAs", "joinNode", "drainNode", "transferLeader"];
     if *method == Method::POST && !REPEATABLE.contains(&call.id) {
         let form = pattern("^[!-~]{1,255}$");
         parameters.push(header(
@@ -127,7 +127,7 @@ pub(super) fn operation(method: &Method, path: &str, call: &Call) -> Value {
 }
 
 fn in_path(path: &str) -> Vec<Value> {
-    let (schema, words, example) = match path.split('/').nth(1) {
+    let of_path = match path.split('/').nth(1) {
         Some("accounts") => (slug(), "The account's id", "acme"),
         Some("keys") => (pattern("^key_[0-9A-HJKMNP-TV-Z]{26}$"), "The key's id", "key_01M7YCG97NQQWGSKVJ8BWS25DH"),
         Some("tokens") => (pattern("^tok_[0-9A-HJKMNP-TV-Z]{26}$"), "The token's id", "tok_01M7YCG97NQQWGSKVJ8BWS25DH"),
@@ -142,6 +142,9 @@ fn in_path(path: &str) -> Vec<Value> {
     path.split('/')
         .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
         .map(|part| {
+            let of_policy = (name(), "The policy's name", "per-second");
+            let is_policy = part == "name" && path.starts_with("/accounts/");
+            let (schema, words, example) = if is_policy { &of_policy } else { &of_path };
             json!({
                 "name": part, "in": "path", "required": true, "schema": schema, "description": words, "example": example,
             })
@@ -193,6 +196,7 @@ impl Text {
             Self::Status => whole(100, 999),
             Self::OneOf(texts) => one_of(texts),
             Self::Outcome => views::outcome(),
+            Self::Days => whole(1, 7),
             Self::AuditPlace => pattern("^[0-9]{1,18}-[0-9]{1,9}$"),
         }
     }

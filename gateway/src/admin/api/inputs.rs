@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::{
     Body,
     schema::{
-        about, any_object, ignored, label, list_of, name, object, one_of, or_null, path, pattern, scope, slug, time,
-        whole,
+        about, any_object, boolean, ignored, label, list_of, name, object, one_of, or_null, path, pattern, scope, slug,
+        time, whole,
     },
 };
 use crate::admin::{batch::MAX_OPERATIONS, forms::MAX_WHOLE};
@@ -33,6 +33,7 @@ bodies! {
     UPSTREAM: upstream, r#"{"targets": [{"url": "http://127.0.0.1:9000"}, {"url": "http://127.0.0.1:9001", "weight": 3}]}"#;
     NEW_TOKEN: new_token, r#"{"name": "ci", "role": "operator", "accounts": ["eu-*"]}"#;
     LOG_LEVEL: log_level, r#"{"level": "info,store=debug"}"#;
+    PREVIEWED: tier, r#"{"limits": [{"name": "per-second", "rate": "1/s", "burst": 5}], "quotas": [{"name": "daily", "limit": 100, "period": "day"}]}"#;
     QUESTION: question, r#"{"key_id": "key_01M7YCG97NQQWGSKVJ8BWS25DH", "method": "POST", "path": "/v3/scan"}"#;
     BATCH: batch, r#"{"operations": [{"method": "PUT", "path": "/v1/tiers/gold", "body": {"concurrency": 50}}, {"method": "PATCH", "path": "/v1/accounts/acme", "body": {"tier": "gold"}}]}"#;
 }
@@ -66,6 +67,7 @@ fn transfer() -> Value {
     object(vec![("group?", or_null(whole(0, u32::MAX.into()))), ("to?", or_null(slug()))])
 }
 
+pub(crate) const RESET: Body = Body { form: reset, example: "{}", may_be_empty: true };
 pub(crate) const ROTATION: Body = Body { form: rotation, example: r#"{"grace_seconds": 3600}"#, may_be_empty: true };
 
 fn scopes() -> Value {
@@ -79,6 +81,7 @@ fn limit() -> Value {
         ("rate", about(pattern("^[1-9][0-9]{0,8}/[smhd]$"), "Units a second, minute, hour or day.")),
         ("burst", whole(1, 100_000_000)),
         ("expires_at?", or_null(time())),
+        ("shadow?", shadow()),
     ])
 }
 
@@ -91,7 +94,17 @@ fn quota() -> Value {
         ("timezone?", about(or_null(json!({ "type": "string" })), "An IANA name like Europe/Berlin.")),
         ("overage?", or_null(one_of(&["block", "allow"]))),
         ("expires_at?", or_null(time())),
+        ("anchor_day?", about(or_null(whole(1, 31)), "Day that weeks (1 Monday to 7 Sunday) or months begin on.")),
+        (
+            "thresholds?",
+            about(or_null(list_of(whole(1, 1_000), 10)), "Percentages that raise an alert; 80 and 100 when not said."),
+        ),
+        ("shadow?", shadow()),
     ])
+}
+
+fn shadow() -> Value {
+    about(or_null(boolean()), "Evaluated and reported, never refusing.")
 }
 
 /// A tier's policies do not end.
@@ -119,6 +132,7 @@ fn account(mut fields: Vec<(&str, Value)>) -> Value {
         ("state?", or_null(one_of(&["active", "suspended"]))),
         ("region?", or_null(name())),
         ("overrides?", overrides()),
+        ("resets?", ignored()),
         ("metadata?", or_null(json!({ "type": "object", "maxProperties": 64 }))),
         ("created_at?", ignored()),
         ("revision?", ignored()),
@@ -143,6 +157,7 @@ fn new_key() -> Value {
         ("allowed_ips?", networks()),
         ("expires_at?", or_null(time())),
         ("state?", or_null(one_of(&["active", "disabled"]))),
+        ("overrides?", overrides()),
     ])
 }
 
@@ -153,6 +168,7 @@ fn changed_key() -> Value {
         ("allowed_ips?", networks()),
         ("expires_at?", or_null(time())),
         ("state?", or_null(one_of(&["active", "disabled"]))),
+        ("overrides?", overrides()),
         ("last_used_at?", ignored()),
         ("created_at?", ignored()),
         ("revoked_at?", ignored()),
@@ -195,6 +211,17 @@ fn route() -> Value {
         ("retries?", or_null(whole(0, 10))),
         ("scopes?", scopes()),
         ("cost?", or_null(whole(0, 1_000_000_000))),
+        (
+            "cost_per_kib?",
+            about(or_null(whole(0, 1_000_000_000)), "Units for each begun KiB of the body, on top of cost."),
+        ),
+        (
+            "cost_header?",
+            about(
+                or_null(object(vec![("name", pattern("^[a-z0-9_-]{1,64}$")), ("max", whole(1, 1_000_000_000))])),
+                "The upstream's response header that says the cost; max is reserved before the call.",
+            ),
+        ),
         ("max_body_bytes?", or_null(whole(0, MAX_WHOLE))),
         ("add_prefix?", or_null(path())),
         ("total_timeout_ms?", or_null(whole(1, HOUR_MS))),
@@ -279,6 +306,10 @@ fn new_token() -> Value {
 fn log_level() -> Value {
     let level = "(?:[a-z_:]{1,40}=)?(?:off|error|warn|info|debug|trace)";
     object(vec![("level", about(pattern(&format!("^{level}(?:,{level}){{0,5}}$")), "A level, also by module."))])
+}
+
+fn reset() -> Value {
+    object(Vec::new())
 }
 
 fn question() -> Value {

@@ -24,6 +24,10 @@ pub(crate) enum View {
     Request,
     Usage,
     LimitNow,
+    Alert,
+    Overage,
+    Preview,
+    RequestTrace,
     Explanation,
     Cluster,
     LogLevel,
@@ -36,7 +40,7 @@ pub(crate) enum View {
 }
 
 impl View {
-    pub(super) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 24] = [
         Self::Account,
         Self::Key,
         Self::NewKey,
@@ -48,6 +52,10 @@ impl View {
         Self::Request,
         Self::Usage,
         Self::LimitNow,
+        Self::Alert,
+        Self::Overage,
+        Self::Preview,
+        Self::RequestTrace,
         Self::Explanation,
         Self::Cluster,
         Self::LogLevel,
@@ -78,7 +86,8 @@ impl View {
                 ("tier", name()),
                 ("state", one_of(&["active", "suspended"])),
                 ("region", or_null(name())),
-                ("overrides", object(vec![("limits", list(limit())), ("quotas", list(quota()))])),
+                ("overrides", overrides()),
+                ("resets", list(object(vec![("policy", name()), ("count", count()), ("at", time())]))),
                 ("metadata", any_object()),
                 ("created_at", time()),
                 ("revision", count()),
@@ -117,6 +126,8 @@ impl View {
                 ("retries", count()),
                 ("scopes?", list(scope())),
                 ("cost?", count()),
+                ("cost_per_kib?", count()),
+                ("cost_header?", object(vec![("name", text()), ("max", count())])),
                 ("max_body_bytes?", count()),
                 ("add_prefix?", text()),
                 ("total_timeout_ms?", count()),
@@ -154,7 +165,12 @@ impl View {
                 fields.push(("secret?", about(text(), "The token's text: shown in this answer and nowhere else.")));
                 object(fields)
             }
-            Self::Request => request(),
+            Self::Request => object(request()),
+            Self::RequestTrace => {
+                let mut fields = request();
+                fields.push(("trace", trace()));
+                object(fields)
+            }
             Self::Usage => object(vec![
                 ("start", time()),
                 ("route?", text()),
@@ -178,8 +194,34 @@ impl View {
                 ("remaining", count()),
                 ("reserved", count()),
                 ("unsettled", count()),
+                ("overage", count()),
+                ("shadow", boolean()),
                 ("resets_at", or_null(time())),
             ]),
+            Self::Alert => object(vec![
+                ("id", text()),
+                ("at", time()),
+                ("account", slug()),
+                ("key_id", or_null(text())),
+                ("quota", name()),
+                ("threshold", about(count(), "Percentage of the limit.")),
+                ("limit", count()),
+                ("used", count()),
+                ("shadow", boolean()),
+                ("period_start", time()),
+                ("period_end", time()),
+            ]),
+            Self::Overage => object(vec![
+                ("quota", name()),
+                ("key_id", or_null(text())),
+                ("limit", count()),
+                ("used", count()),
+                ("overage", about(count(), "Units used beyond the limit: what is billed apart.")),
+                ("shadow", boolean()),
+                ("period_start", time()),
+                ("period_end", time()),
+            ]),
+            Self::Preview => preview(),
             Self::Explanation => explanation(),
             Self::Cluster => cluster(),
             Self::LogLevel => object(vec![("level", text())]),
@@ -246,6 +288,7 @@ fn limit() -> Value {
         ("rate", text()),
         ("burst", count()),
         ("expires_at?", time()),
+        ("shadow?", boolean()),
     ])
 }
 
@@ -258,6 +301,9 @@ fn quota() -> Value {
         ("timezone", text()),
         ("overage", one_of(&["block", "allow"])),
         ("expires_at?", time()),
+        ("anchor_day?", count()),
+        ("thresholds?", list(count())),
+        ("shadow?", boolean()),
     ])
 }
 
@@ -273,6 +319,7 @@ fn key() -> Vec<(&'static str, Value)> {
         ("allowed_ips", list(text())),
         ("expires_at", or_null(time())),
         ("state", one_of(&["active", "disabled", "revoked"])),
+        ("overrides", overrides()),
         ("last_used_at", or_null(time())),
         ("created_at", time()),
         ("revoked_at", or_null(time())),
@@ -295,8 +342,12 @@ fn token() -> Vec<(&'static str, Value)> {
     ]
 }
 
-fn request() -> Value {
-    object(vec![
+fn overrides() -> Value {
+    object(vec![("limits", list(limit())), ("quotas", list(quota()))])
+}
+
+fn request() -> Vec<(&'static str, Value)> {
+    vec![
         ("request_id", or_null(text())),
         ("ts", time()),
         ("account", slug()),
@@ -319,7 +370,56 @@ fn request() -> Value {
         ("region", or_null(text())),
         ("completion", one_of(&["complete", "open", "client-abort", "upstream-abort", "unknown"])),
         ("count", count()),
+        ("decided_by", list(object(decided()))),
+    ]
+}
+
+/// A policy that refused, or would have.
+fn decided() -> Vec<(&'static str, Value)> {
+    vec![
+        ("policy", name()),
+        ("setting", about(text(), "What it said then.")),
+        ("shadow", about(boolean(), "It would have refused if it were no shadow.")),
+    ]
+}
+
+fn trace() -> Value {
+    let mut policy = decided();
+    policy.extend([
+        ("kind", or_null(one_of(&["rate", "quota", "concurrency"]))),
+        ("setting_now", or_null(text())),
+        ("set_by", or_null(text())),
+    ]);
+    object(vec![
+        ("step", about(or_null(text()), "The step that decided; null for a request that was let through.")),
+        ("detail", text()),
+        ("policies", list(object(policy))),
     ])
+}
+
+fn preview() -> Value {
+    let by_policy = || json!({ "type": "object", "additionalProperties": { "type": "integer", "minimum": 0 } });
+    let counts = || {
+        vec![
+            ("requests", about(count(), "Requests that these policies would have decided.")),
+            ("refused", about(count(), "Of those, refused at that time.")),
+            ("would_be_refused", count()),
+            ("by_policy", by_policy()),
+            ("by_shadow", by_policy()),
+        ]
+    };
+    let mut account = vec![("account", slug())];
+    account.extend(counts());
+    let mut all = vec![
+        ("tier", name()),
+        ("since", time()),
+        ("until", time()),
+        ("complete", about(boolean(), "Every row of that time was looked at.")),
+        ("accounts_in_all", count()),
+    ];
+    all.extend(counts());
+    all.push(("accounts", list(object(account))));
+    object(all)
 }
 
 pub(super) fn outcome() -> Value {
@@ -358,6 +458,7 @@ fn explanation() -> Value {
                 ("remaining", count()),
                 ("needed", count()),
                 ("passes", boolean()),
+                ("shadow", boolean()),
                 ("resets_at", or_null(time())),
                 ("set_by", text()),
             ])),

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use serde_json::Value;
-use store::model::{Env, KeyHash, KeyState, Name, Revision, Route, Tier, Timestamp, Upstream};
+use store::model::{Env, KeyHash, KeyState, Name, Overrides, Revision, Route, Tier, Timestamp, Upstream};
 
 use crate::admin::{
     accounts,
@@ -49,6 +49,7 @@ pub(super) struct DeclaredKey {
     pub(super) allowed_ips: Vec<ipnet::IpNet>,
     pub(super) expires_at: Option<Timestamp>,
     pub(super) state: KeyState,
+    pub(super) overrides: Overrides,
 }
 
 /// Knows the tiers of the document and of the store.
@@ -165,6 +166,7 @@ fn key(field: Field<'_>) -> Option<DeclaredKey> {
     let state = object.optional("state").map_or(Some(KeyState::Active), |field| {
         field.choice(&[("active", KeyState::Active), ("disabled", KeyState::Disabled)])
     });
+    let overrides = object.optional("overrides").map_or(Some(Overrides::default()), forms::overrides);
     Some(DeclaredKey {
         hash: hash?,
         name: name?.into(),
@@ -174,6 +176,7 @@ fn key(field: Field<'_>) -> Option<DeclaredKey> {
         allowed_ips: allowed_ips?,
         expires_at: expires_at?,
         state: state?,
+        overrides: overrides?,
     })
 }
 

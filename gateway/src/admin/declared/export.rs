@@ -110,7 +110,8 @@ fn declared_key(key: Key) -> Value {
 
 /// A view without what nobody declares and without what is as good as not said.
 fn declared(view: Value) -> Value {
-    const ANSWERED: [&str; 6] = ["revision", "created_at", "last_used_at", "revoked_at", "rotated_from", "prefix"];
+    const ANSWERED: [&str; 7] =
+        ["resets", "revision", "created_at", "last_used_at", "revoked_at", "rotated_from", "prefix"];
     let Value::Object(map) = view else { return view };
     let says = |value: &Value| match value {
         Value::Null => false,

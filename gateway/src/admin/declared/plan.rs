@@ -175,6 +175,7 @@ impl Plan<'_, '_> {
                 created_at: self.draft.now,
                 profile: String::new(),
                 revision: 0,
+                resets: Vec::new(),
             },
             |(account, _)| account.clone(),
         );
@@ -216,6 +217,7 @@ impl Plan<'_, '_> {
         key.scopes = declared.scopes;
         key.allowed_ips = declared.allowed_ips;
         key.expires_at = declared.expires_at;
+        key.overrides = declared.overrides;
         key.state = declared.state;
         if found.is_none() {
             (key.env, key.last4) = (declared.env, declared.last4);

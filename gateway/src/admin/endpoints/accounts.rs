@@ -4,7 +4,7 @@ use http::Method;
 
 use super::{DONE, IF, call};
 use crate::admin::{
-    accounts,
+    accounts, alerts,
     api::{Answer, Api, Takes, Text, View, inputs},
     keys, limits, usage,
 };
@@ -135,6 +135,35 @@ pub(super) fn and_keys(api: Api, get: &Method, post: &Method, patch: &Method, de
             &[],
             None,
             &[(200, Answer::List(View::LimitNow))],
+        ),
+    )
+    .call(
+        post,
+        "/accounts/{id}/limits/{name}/reset",
+        limits::reset,
+        call(
+            "resetLimit",
+            "operator",
+            "Sets a limit or quota of an account back to its beginning; in force everywhere when answered",
+            IF,
+            Some(inputs::RESET),
+            &[(200, Answer::Revised(View::Account))],
+        ),
+    )
+    .call(
+        get,
+        "/accounts/{id}/overages",
+        alerts::overages,
+        call(
+            "listOverages",
+            "viewer",
+            "Units used beyond quotas that allow it, by period",
+            &[
+                Takes::Query("since", Text::Time, "Of periods that end after"),
+                Takes::Query("until", Text::Time, "Of periods that begin before"),
+            ],
+            None,
+            &[(200, Answer::List(View::Overage))],
         ),
     )
     .call(

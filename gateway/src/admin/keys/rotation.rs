@@ -71,6 +71,7 @@ fn rotated(old: Key, secret: &Secret, now: Timestamp, grace_seconds: i64) -> (Ke
         scopes: old.scopes.clone(),
         allowed_ips: old.allowed_ips.clone(),
         expires_at: old.expires_at,
+        overrides: old.overrides.clone(),
         rotated_from: Some(old.id.clone()),
         ..fresh(old.account.clone(), old.env, secret, now)
     };

@@ -70,6 +70,7 @@ impl Double {
             created_at: Timestamp::default(),
             profile: String::new(),
             revision: 1,
+            resets: Vec::new(),
         };
         let mut key = Key {
             id: format!("key_{number}").into(),
@@ -86,6 +87,7 @@ impl Double {
             revoked_at: None,
             rotated_from: None,
             revision: 1,
+            overrides: Default::default(),
         };
         change(&mut key, &mut account);
         let mut edit = self.0.directory.edit();
@@ -238,6 +240,10 @@ impl Permit for TestPermit {
 impl Grant for TestGrant {
     fn standings(&self) -> Vec<Standing> {
         self.standings.clone()
+    }
+
+    fn shadows(&self) -> Vec<Name> {
+        Vec::new()
     }
 
     fn settle(&mut self, content_bytes: u64, cost: u64) -> Vec<Charge> {

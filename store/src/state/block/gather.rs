@@ -22,6 +22,7 @@ pub(super) struct Gather<'a> {
     pub(super) regions: Names<'a>,
     pub(super) quotas: Names<'a>,
     pub(super) paths: Texts<'a>,
+    pub(super) decisions: Texts<'a>,
     /// account, key, tier
     pub(super) principals: Table<[u64; 3]>,
     /// route, method, node, region, status, outcome, completion, settles
@@ -32,6 +33,7 @@ pub(super) struct Gather<'a> {
     pub(super) principal: Vec<u64>,
     pub(super) shape: Vec<u64>,
     pub(super) path: Vec<u64>,
+    pub(super) decision: Vec<u64>,
     pub(super) ip: Vec<u64>,
     pub(super) list: Vec<u64>,
     pub(super) ts: Vec<i64>,
@@ -62,6 +64,7 @@ impl Default for Gather<'_> {
             regions: Names::new("region"),
             quotas: Names::new("charges.quota"),
             paths: Texts::new("path"),
+            decisions: Texts::new("decided_by"),
             principals: Table::default(),
             shapes: Table::default(),
             ips: Table::default(),
@@ -69,6 +72,7 @@ impl Default for Gather<'_> {
             principal: Vec::new(),
             shape: Vec::new(),
             path: Vec::new(),
+            decision: Vec::new(),
             ip: Vec::new(),
             list: Vec::new(),
             ts: Vec::new(),
@@ -97,6 +101,7 @@ impl<'a> Gather<'a> {
             &mut gather.principal,
             &mut gather.shape,
             &mut gather.path,
+            &mut gather.decision,
             &mut gather.ip,
             &mut gather.list,
             &mut gather.cost,
@@ -154,6 +159,7 @@ impl<'a> Gather<'a> {
             u64::from(row.settles),
         ];
         let path = self.paths.code(&row.path)?;
+        let decision = self.decisions.code(&row.decided_by)?;
         let client_id = row.client_request_id.as_deref();
         if let Some(text) = client_id.filter(|text| text.len() > super::MAX_TEXT) {
             let field = "client_request_id";
@@ -169,6 +175,7 @@ impl<'a> Gather<'a> {
         self.principal.push(self.principals.code(&principal));
         self.shape.push(self.shapes.code(&shape));
         self.path.push(path);
+        self.decision.push(decision);
         self.ip.push(self.ips.code(&row.client_ip));
         self.list.push(self.lists.code(self.scratch.as_slice()));
         self.ts.push(row.ts.0);
@@ -190,12 +197,15 @@ impl<'a> Gather<'a> {
         let principals = self.principals_of(part)?;
         let shapes = self.shapes_of(part)?;
         let paths: Vec<_> = part.paths.iter().map(|path| self.paths.code(path)).collect::<Result<_, _>>()?;
+        let decisions: Vec<_> =
+            part.decisions.iter().map(|text| self.decisions.code(text)).collect::<Result<_, _>>()?;
         let ips: Vec<_> = part.ips.values.iter().map(|ip| self.ips.code(ip)).collect();
         let lists = self.lists_of(part)?;
 
         recode(&mut self.principal, &principals, &part.principal);
         recode(&mut self.shape, &shapes, &part.shape);
         recode(&mut self.path, &paths, &part.path);
+        recode(&mut self.decision, &decisions, &part.decision);
         recode(&mut self.ip, &ips, &part.ips.codes);
         recode(&mut self.list, &lists, &part.list);
         self.ts.extend(part.ts.iter().map(|ts| ts.0));

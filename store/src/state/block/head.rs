@@ -9,12 +9,16 @@ use super::{
 
 /// First byte of every block.
 pub(super) const MAGIC: u8 = 0xb7;
-/// Format that is written, and the newest that is read.
-pub(super) const VERSION: u8 = 1;
+/// The newest format that is read.
+pub(super) const VERSION: u8 = 2;
+/// The format of a block without the columns that format 2 brought: what a build before it reads too.
+const FIRST_VERSION: u8 = 1;
 /// Magic, version, checksum: bytes before what the checksum covers (it covers magic and version too).
 pub(super) const CHECKED_FROM: usize = 6;
+/// Columns that the newest format knows.
+pub(super) const SECTIONS: usize = 28;
 /// Columns that format 1 knows.
-pub(super) const SECTIONS: usize = 26;
+const FIRST_SECTIONS: usize = 26;
 
 /// A column's number: its bit in the directory. Frozen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +50,8 @@ pub(super) enum Section {
     Traces = 23,
     Lists = 24,
     List = 25,
+    Decisions = 26,
+    Decision = 27,
 }
 
 /// A head as it was read.
@@ -79,7 +85,8 @@ impl Writer {
     /// The whole block.
     pub(super) fn finish(self, rows: usize, min_ts: i64, max_ts: i64) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.body.len() + 96);
-        out.extend_from_slice(&[MAGIC, VERSION, 0, 0, 0, 0]);
+        let is_first = self.lengths[FIRST_SECTIONS..].iter().all(|length| *length == 0);
+        out.extend_from_slice(&[MAGIC, if is_first { FIRST_VERSION } else { VERSION }, 0, 0, 0, 0]);
         put_varint(&mut out, rows as u64);
         put_varint(&mut out, zigzag(min_ts));
         put_varint(&mut out, max_ts.wrapping_sub(min_ts) as u64);
@@ -110,7 +117,7 @@ pub(super) fn read(block: &[u8]) -> Result<Head, BlockError> {
     let version = from.byte()?;
     match version {
         0 => return Err(BlockError::Damaged("format 0 was never written")),
-        VERSION => {}
+        FIRST_VERSION | VERSION => {}
         _ => return Err(BlockError::NewerVersion { version, newest: VERSION }),
     }
     let stored = from.take(4)?.iter().rev().fold(0, |sum, &byte| sum << 8 | u32::from(byte));
@@ -128,7 +135,8 @@ pub(super) fn read(block: &[u8]) -> Result<Head, BlockError> {
         return Err(BlockError::Damaged("its last time is before its first"));
     }
     let present = from.varint()?;
-    if present >> SECTIONS != 0 {
+    let known = if version == FIRST_VERSION { FIRST_SECTIONS } else { SECTIONS };
+    if present >> known != 0 {
         return Err(BlockError::Damaged("a column that its format does not know"));
     }
     let mut lengths = [0; SECTIONS];

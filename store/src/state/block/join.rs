@@ -22,6 +22,8 @@ pub(super) struct Part {
     pub(super) shape: Vec<u32>,
     pub(super) paths: Strings,
     pub(super) path: Vec<u32>,
+    pub(super) decisions: Strings,
+    pub(super) decision: Vec<u32>,
     pub(super) ips: Column<Option<IpAddr>>,
     /// Distinct lists of (quota, period start), and each row's.
     pub(super) lists: Vec<Vec<(u64, i64)>>,
@@ -48,6 +50,7 @@ impl Part {
         let principals = block.principal_tuples()?;
         let shapes = block.shape_tuples()?;
         let (paths, path) = block.path_texts()?;
+        let (decisions, decision) = block.decision_texts()?;
         let cost = block.costs()?;
         let RawCharges { lists, codes: list, units, .. } = block.raw_charges(&cost)?;
         let upstream_us = block.upstream_us()?;
@@ -68,6 +71,8 @@ impl Part {
             shapes,
             paths,
             path,
+            decisions,
+            decision,
             lists,
             list,
             units,

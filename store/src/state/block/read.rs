@@ -91,6 +91,25 @@ impl<'a> Block<'a> {
         Ok((texts, self.codes(Section::Path, count)?))
     }
 
+    /// What decided, as rows keep it; empty for nothing.
+    pub fn decisions(&self) -> Result<Column<Name>, BlockError> {
+        let (texts, codes) = self.decision_texts()?;
+        Ok(Column { values: texts.iter().map(Name::from).collect(), codes })
+    }
+
+    /// The distinct texts of what decided, and each row's.
+    pub(super) fn decision_texts(&self) -> Result<(Strings, Vec<u32>), BlockError> {
+        let mut from = self.section(Section::Decisions);
+        if from.left() == 0 {
+            return Ok((Strings::nothing(), self.codes(Section::Decision, 1)?));
+        }
+        let count = from.count(self.rows(), "more decisions than rows")?;
+        let lengths = ints::read(&mut from, count)?;
+        let texts = Strings::read(&mut from, lengths.into_iter().map(Some))?;
+        from.end()?;
+        Ok((texts, self.codes(Section::Decision, count)?))
+    }
+
     /// Arrivals; each is within [`Self::min_ts`] and [`Self::max_ts`].
     pub fn timestamps(&self) -> Result<Vec<Timestamp>, BlockError> {
         let span = self.head.max_ts.wrapping_sub(self.head.min_ts) as u64;
@@ -406,6 +425,11 @@ pub(super) struct Strings {
 }
 
 impl Strings {
+    /// One empty text.
+    fn nothing() -> Self {
+        Self { heap: String::new(), ends: vec![(0, true)] }
+    }
+
     fn read(from: &mut Reader<'_>, lengths: impl Iterator<Item = Option<u64>>) -> Result<Self, BlockError> {
         let heap = names::utf8(zip::read_heap(from, MAX_TEXT_BYTES)?)?;
         let mut at = 0;

@@ -11,6 +11,8 @@ use crate::model::{Charge, Completion, Name, Outcome, RequestId, Row, Timestamp}
 const SMALL: &str = include_str!("testdata/small.hex");
 /// Has zipped columns. Read for ever; another zstd may write it otherwise.
 const ZIPPED: &str = include_str!("testdata/zipped.hex");
+/// Format 2: rows that a policy has decided. Frozen as the first.
+const DECIDED: &str = include_str!("testdata/decided.hex");
 
 fn plain(i: u64) -> Row {
     let ts = 1_790_000_000_000_000 + i as i64 * 731;
@@ -43,7 +45,14 @@ fn plain(i: u64) -> Row {
         charges: (0..i % 3)
             .map(|c| Charge { quota: "monthly".into(), period_start: 86_400 * c as i64, units: i })
             .collect(),
+        decided_by: Name::default(),
     }
+}
+
+/// As plain rows, and some of them decided by a policy.
+fn decided_rows(count: u64) -> Vec<Row> {
+    let texts = ["", "per-second=5/s burst 15", "", "~daily=10000/day, per-second=5/s burst 15"];
+    (0..count).map(|i| Row { decided_by: texts[i as usize % 4].into(), ..plain(i) }).collect()
 }
 
 fn plain_rows(count: u64) -> Vec<Row> {
@@ -110,6 +119,7 @@ fn request_id() -> impl Strategy<Value = u128> {
 prop_compose! {
     fn any_row()(
         names in (name(), name(), name(), name(), name(), name(), name(), "\\PC{0,60}"),
+        decided_by in prop_oneof![3 => Just(String::new()), 1 => name()],
         ts in prop_oneof![4 => 0..5_000_000i64, 1 => any::<i64>()],
         id in request_id(),
         numbers in (number(), number(), number(), number(), number()),
@@ -132,6 +142,7 @@ prop_compose! {
                 .into_iter()
                 .map(|(quota, period_start, units)| Charge { quota: quota.into(), period_start, units })
                 .collect(),
+            decided_by: decided_by.into(),
         }
     }
 }
@@ -216,7 +227,7 @@ proptest! {
         changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
         cut in option::of(any::<prop::sample::Index>()),
     ) {
-        let mut bytes = encode(&plain_rows(count)).unwrap();
+        let mut bytes = encode(&decided_rows(count)).unwrap();
         for (at, byte) in changes {
             let at = at.index(bytes.len());
             bytes[at] = byte;
@@ -238,7 +249,7 @@ proptest! {
 
 #[test]
 fn every_single_byte_forged_never_panics() {
-    let good = encode(&plain_rows(3)).unwrap();
+    let good = encode(&decided_rows(3)).unwrap();
     let mut still_read = 0;
     for at in head::CHECKED_FROM..good.len() {
         for change in (0..8).map(|bit| 1 << bit).chain([0x0f, 0x55, 0x7f, 0xff]) {
@@ -281,7 +292,7 @@ fn a_newer_format_is_refused_by_name() {
     let mut bytes = encode(&plain_rows(1)).unwrap();
     bytes[1] = 9;
     let error = Block::open(&bytes).unwrap_err();
-    assert_eq!(error, BlockError::NewerVersion { version: 9, newest: 1 });
+    assert_eq!(error, BlockError::NewerVersion { version: 9, newest: head::VERSION });
     assert!(error.to_string().contains("written by a newer version"), "{error}");
 }
 
@@ -347,6 +358,25 @@ fn the_small_block_is_frozen() {
     let bytes = encode(&plain_rows(3)).unwrap();
     assert_eq!(rows_of(&from_hex(SMALL)).unwrap(), plain_rows(3), "format 1 is not read any more");
     assert_eq!(to_hex(&bytes), SMALL, "format 1 is written otherwise: raise the version");
+}
+
+#[test]
+fn the_decided_block_is_frozen() {
+    let bytes = encode(&decided_rows(4)).unwrap();
+    assert_eq!(bytes[1], 2, "its format");
+    if std::env::var_os("TOLLGATE_WRITE_GOLDEN").is_some() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/state/block/testdata/decided.hex");
+        std::fs::write(path, to_hex(&bytes)).unwrap();
+    }
+    assert_eq!(rows_of(&from_hex(DECIDED)).unwrap(), decided_rows(4), "format 2 is not read any more");
+    assert_eq!(to_hex(&bytes), DECIDED, "format 2 is written otherwise: raise the version");
+    let mut older = bytes;
+    older[1] = 1;
+    assert_eq!(
+        rows_of(&sealed(older)),
+        Err(BlockError::Damaged("a column that its format does not know")),
+        "format 1 has no such column"
+    );
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub(super) fn block(g: &Gather<'_>) -> Result<Vec<u8>, EncodeError> {
     let names = names.map(|dictionary| dictionary.names.as_slice());
     check_heap("names", names.iter().copied().flatten().map(Parts::len))?;
     check_heap("paths", g.paths.texts.iter().map(|path| path.len()))?;
+    check_heap("decisions", g.decisions.texts.iter().map(|text| text.len()))?;
     check_heap("client request ids", g.client_ids.iter().flatten().map(|id| id.len()))?;
 
     let mut out = Writer::default();
@@ -55,6 +56,10 @@ pub(super) fn block(g: &Gather<'_>) -> Result<Vec<u8>, EncodeError> {
     if g.lists.values != [vec![]] {
         out.section(Section::Lists, |out| put_lists(out, g));
         out.section(Section::List, |out| put_codes(out, &g.list, g.lists.values.len()));
+    }
+    if g.decisions.texts != [""] {
+        out.section(Section::Decisions, |out| put_texts(out, &g.decisions.texts));
+        out.section(Section::Decision, |out| put_codes(out, &g.decision, g.decisions.texts.len()));
     }
     Ok(out.finish(g.rows(), min_ts, max_ts))
 }

@@ -37,7 +37,16 @@ fn charged(row: Row, units: u64) -> Row {
 fn reserve(node: u64, incarnation: u64, units: i64) -> ColdCommand {
     let (node, account, quota) = (NodeId(node), "acme".into(), "daily".into());
     let limit = 100;
-    ColdCommand::Reserve(vec![Reservation { node, incarnation, account, quota, period_start: 0, units, limit }])
+    ColdCommand::Reserve(vec![Reservation {
+        node,
+        incarnation,
+        account,
+        quota,
+        period_start: 0,
+        units,
+        limit,
+        watch: None,
+    }])
 }
 
 #[test]

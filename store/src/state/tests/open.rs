@@ -122,6 +122,15 @@ fn stored_values_are_frozen() {
         hex(Table::Vars, b"state"),
     ];
     assert_eq!(found.join("\n"), include_str!("golden_meta.txt").trim_end());
+    // As they were before accounts had resets and keys policies of their own.
+    let older: Account = codec::decode(&from_text("01886161617400608280801b000660be0ac502406007")).expect("reads");
+    assert_eq!(Account { revision: 7, ..account("a", "t") }, older);
+    let older: Key = codec::decode(&from_text(
+        "018e656b65795f3161615820043a718774c572bd8a25adbeb1bfcd5c0256ae11cecf9f9c3f925d0e52beaf89600064616263648080f6001b\
+         000660be0ad44480f6f607",
+    ))
+    .expect("reads");
+    assert_eq!(Key { revision: 7, ..key("key_1", "a", "s") }, older);
     // As it was before the audit's head was kept.
     let (older, _) =
         crate::state::vars::Vars::decode(&[1, 0x87, 1, 0x82, 1, 7, 0xf6, 0, 0x80, 0x80, 0x80]).expect("reads");
@@ -135,7 +144,7 @@ fn a_ledgers_stored_values_are_frozen() {
     let charges = vec![Charge { quota: "q".into(), period_start: 0, units: 3 }];
     let settles = Row { settles: true, charges, ..row(1, at(0)) };
     let (node, account, quota, limit) = (NodeId(1), "acme".into(), "q".into(), 10);
-    let demand = Reservation { node, incarnation: 1, account, quota, period_start: 0, units: 5, limit };
+    let demand = Reservation { node, incarnation: 1, account, quota, period_start: 0, units: 5, limit, watch: None };
     rig.payload(Payload::Membership(Bytes::from_static(b"m")));
     rig.cold(ColdCommand::NodeStarted { node, incarnation: 1 });
     rig.cold(ColdCommand::Reserve(vec![demand]));
@@ -169,6 +178,11 @@ fn a_ledgers_stored_values_are_frozen() {
         .settled(id(at(0), 1));
     found.push(text(&codec::encode(&settled.expect("read").expect("there"))));
     assert_eq!(found.join("\n"), include_str!("golden_ledger.txt").trim_end());
+}
+
+fn from_text(hex: &str) -> Vec<u8> {
+    let digits: Vec<u8> = hex.chars().filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
 fn text(bytes: &[u8]) -> String {

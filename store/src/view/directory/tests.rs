@@ -15,6 +15,7 @@ fn account(id: &str, tier: &str) -> Account {
         created_at: Timestamp(0),
         profile: String::new(),
         revision: 3,
+        resets: Vec::new(),
     }
 }
 
@@ -36,6 +37,7 @@ fn key(n: u32, account: &str) -> Key {
         revoked_at: None,
         rotated_from: None,
         revision: 1,
+        overrides: Default::default(),
     }
 }
 
@@ -104,8 +106,14 @@ fn a_tiers_change_reaches_all_its_accounts_at_once() {
     for n in 0..3_000 {
         edit.put_account(account(&format!("a{n}"), if n % 3 == 0 { "paid" } else { "free" }));
     }
-    let limit =
-        Limit { name: "own".into(), per: vec![], rate: "1/s".parse().expect("a rate"), burst: 1, expires_at: None };
+    let limit = Limit {
+        name: "own".into(),
+        per: vec![],
+        rate: "1/s".parse().expect("a rate"),
+        burst: 1,
+        expires_at: None,
+        shadow: false,
+    };
     let overrides = Overrides { limits: vec![limit], quotas: Vec::<Quota>::new() };
     edit.put_account(Account { overrides, revision: 9, ..account("own", "free") });
     edit.put_tier(Tier { revision: 12, ..tier("free", 7) });
