@@ -178,11 +178,18 @@ impl Admin {
     /// # Panics
     /// When no answer came.
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        self.try_send(method, path, headers, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// No answer came.
+    pub fn try_send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer, String> {
         let authorization = format!("Bearer {}", self.token);
         let mut all = vec![("authorization", authorization.as_str())];
         all.extend(headers);
-        let sent = send(&self.agent, method, &format!("{}{path}", self.base), &all, body);
-        sent.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+        send(&self.agent, method, &format!("{}{path}", self.base), &all, body).map_err(|error| error.to_string())
     }
 
     /// GET; none when no answer came or it is not a 200.

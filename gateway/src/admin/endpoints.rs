@@ -1,4 +1,4 @@
-//! Every call below `/v1`.
+//! Every call below `/v1`. One file because it is one table.
 
 mod accounts;
 

@@ -170,7 +170,7 @@ impl Sender {
 fn tell(group: &Arc<Group>, batch: Vec<Asked>, ask: &Ask, decided: &Decided, sent_ns: u64) {
     let Decided { term, now_ns: leader_ns, verdicts, lent, keep } = decided;
     let now_ns = group.authority.now_ns();
-    group.purses.reported(&ask.reports, *term, sent_ns);
+    group.purses.reported(&ask.reports, *term, sent_ns, *leader_ns);
     let granted = |asked: &Asked, verdict: &Verdict| verdict.decision == Decision::Granted && !asked.demand.look;
     let mut promised: NumberMap<u64> = lent.iter().map(|one| (one.name, 0)).collect();
     let waiting = batch.iter().zip(verdicts).filter(|(asked, verdict)| granted(asked, verdict));
@@ -178,7 +178,7 @@ fn tell(group: &Arc<Group>, batch: Vec<Asked>, ask: &Ask, decided: &Decided, sen
         *promised.entry(wanted.name).or_default() += 1;
     }
     for one in lent {
-        group.purses.lent(one, promised[&one.name], *term, sent_ns);
+        group.purses.lent(one, promised[&one.name], *term, sent_ns, *leader_ns);
     }
     let leases: NumberMap<u64> = lent.iter().map(|one| (one.name, one.lease)).collect();
     for (asked, verdict) in batch.into_iter().zip(verdicts) {

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard};
 use super::{
     bucket::{NumberMap, Wanted},
     few::Few,
-    group::{DRIFT, LENT_FOR_NS},
+    group::{DRIFT, LENT_FOR_NS, with_drift},
     wire::{Ahead, Lent, RateLevel, Report},
 };
 use one::Purse;
@@ -166,9 +166,9 @@ impl Purses {
         RateLevel { tat_ns: purse.tat_ns, retry_after_ns: none.then(refused), none_for_ns: 0 }
     }
 
-    /// Takes over what the leader has lent with the answer to a message sent at `sent_ns`; each lease's units that are
-    /// promised to requests are kept apart.
-    pub(super) fn lent(&self, lent: &Lent, promised: u64, term: u64, sent_ns: u64) {
+    /// Takes over what the leader has lent at `leader_ns` of its clock, with the answer to a message sent at `sent_ns`; each
+    /// lease's units that are promised to requests are kept apart.
+    pub(super) fn lent(&self, lent: &Lent, promised: u64, term: u64, sent_ns: u64, leader_ns: u64) {
         let mut shard = self.shard(lent.name);
         let purse = shard.entry(lent.name).or_insert_with(|| {
             let wanted = Wanted { name: lent.name, emission_ns: 1, capacity_ns: 1, revision: 0 };
@@ -178,7 +178,7 @@ impl Purses {
             (purse.lease, purse.term, purse.left, purse.promised, purse.spent, purse.said) =
                 (lent.lease, term, 0, 0, 0, 0);
         }
-        purse.until_ns = sent_ns + LIFETIME_NS;
+        (purse.until_ns, purse.ends_ns) = (sent_ns + LIFETIME_NS, leader_ns + with_drift(LENT_FOR_NS));
         // A grant under older policies than this node's is thrown away: nobody will spend it, and the next message says so.
         if lent.revision >= purse.wanted.revision {
             purse.left += lent.units.saturating_sub(promised);
@@ -238,8 +238,9 @@ impl Purses {
         reports
     }
 
-    /// The leader has acted on these reports, of a message sent at `sent_ns`.
-    pub(super) fn reported(&self, reports: &[Report], term: u64, sent_ns: u64) {
+    /// The leader has acted on these reports at `leader_ns` of its clock, of a message sent at `sent_ns`. One that came when
+    /// the lease had ended there (it was long under way) renews nothing: its units are counted as spent by now.
+    pub(super) fn reported(&self, reports: &[Report], term: u64, sent_ns: u64, leader_ns: u64) {
         for report in reports {
             let mut shard = self.shard(report.name);
             let Some(purse) = shard.get_mut(&report.name) else { continue };
@@ -249,8 +250,9 @@ impl Purses {
             if report.left == 0 {
                 // The leader has ended it.
                 purse.end();
-            } else {
+            } else if leader_ns < purse.ends_ns {
                 purse.until_ns = purse.until_ns.max(sent_ns + LIFETIME_NS);
+                purse.ends_ns = leader_ns + with_drift(LENT_FOR_NS);
             }
         }
     }

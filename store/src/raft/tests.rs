@@ -390,6 +390,7 @@ async fn two_lost_disks_of_three_are_refused_with_what_to_do_and_one_that_comes_
     for name in ["b", "c"] {
         std::fs::rename(dir.path().join(name), dir.path().join(format!("{name}-lost"))).expect("its disk is gone");
     }
+    until("the loss of the quorum is known", || nodes[0].not_ready().is_some()).await;
     let empty = [start(dir.path(), "b", &addrs[1], &addrs).await, start(dir.path(), "c", &addrs[2], &addrs).await];
     for node in empty.iter().chain(&nodes) {
         let told =
@@ -406,7 +407,7 @@ async fn two_lost_disks_of_three_are_refused_with_what_to_do_and_one_that_comes_
     for node in [&nodes[0], &b, &c] {
         until("readiness", || node.not_ready().is_none()).await;
         until("three voters", || voters(node) == names && node.meta().members().contains_key(&c.me().0)).await;
-        assert_eq!(node.meta().members().len(), 3);
+        until("no other member", || node.meta().members().len() == 3).await;
     }
     for node in [nodes.remove(0), b, c] {
         node.shutdown().await;

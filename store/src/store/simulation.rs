@@ -64,6 +64,11 @@ impl Store {
         Some(group.state())
     }
 
+    /// Whether each member has a vote, as this node knows.
+    pub fn votes(&self) -> Vec<bool> {
+        self.0.node.meta().members().into_values().map(|(_, votes)| votes).collect()
+    }
+
     /// Hands the leadership of every group on.
     pub async fn hand_over(&self) {
         self.0.node.drain().await;

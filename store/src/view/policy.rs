@@ -1,4 +1,5 @@
-//! Tiers and overrides, compiled for the request path.
+//! Tiers and overrides, compiled for the request path. One file because overrides, resets and shadows are laid over the same
+//! two lists of policies, one after the other.
 
 use std::sync::{
     Arc,

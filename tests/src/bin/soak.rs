@@ -21,8 +21,9 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use tests::seeds::{self, Manner, Report};
 
-/// A planted defect must be found by one of so many seeds.
-const SEEDS_A_DEFECT: u64 = 6;
+/// A planted defect must be found by one of so many seeds, of so many simulated seconds.
+const SEEDS_A_DEFECT: u64 = 12;
+const SECONDS_A_DEFECT: u64 = 20;
 
 /// Simulated clusters, seed after seed, until a law is broken or the time is over.
 #[derive(Debug, Parser)]
@@ -145,17 +146,16 @@ fn planted(program: &PathBuf, args: &Args) -> Result<ExitCode> {
     let missed = AtomicBool::new(false);
     on_threads(args, |n| {
         let Some(defect) = defects.get(n) else { return Ok(false) };
-        let manner = Manner { defect: Some(defect.clone()), ..args.manner.clone() };
+        let seconds = args.manner.seconds.or(Some(SECONDS_A_DEFECT));
+        let manner = Manner { defect: Some(defect.clone()), seconds, ..args.manner.clone() };
         let mut simulated_ms = 0;
         for seed in args.from..args.from + args.seeds.unwrap_or(SEEDS_A_DEFECT) {
             let report = seeds::play(program, seed, &manner)?;
             simulated_ms += report.simulated_ms;
-            let Some((law, what)) = report.violation else { continue };
-            let wrong = report.expected != Some(true);
-            missed.fetch_or(wrong, Ordering::Relaxed);
-            let verdict = if wrong { "another law than its own" } else { "found" };
+            // What else it breaks (openraft's own assertions, say) shows nothing of its law's checker.
+            let (Some((law, what)), Some(true)) = (report.violation, report.expected) else { continue };
             let seconds = simulated_ms as f64 / 1e3;
-            println!("{defect:22} {verdict}: seed {seed}, after {seconds:.1} simulated seconds: {law}: {what:.160}");
+            println!("{defect:22} found: seed {seed}, after {seconds:.1} simulated seconds: {law}: {what:.160}");
             return Ok(true);
         }
         println!("{defect:22} NOT FOUND");

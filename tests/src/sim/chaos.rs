@@ -317,8 +317,8 @@ impl Chaos {
             && running.len() == self.down.len()
             && running.iter().all(|(_, store)| store.readiness() == store::Readiness::Ready)
             && running.iter().all(|(_, store)| {
-                let members = store.cluster().members;
-                members.len() == self.down.len() && members.iter().all(|member| member.voter)
+                let votes = store.votes();
+                votes.len() == self.down.len() && votes.iter().all(|votes| *votes)
             })
     }
 

@@ -149,6 +149,7 @@ impl Client {
             client_ip: None,
             client_request_id: None,
             trace_id: 0,
+            decided_by: "".into(),
             node: self.node.as_str().into(),
             region: "".into(),
             completion: store::model::Completion::Complete,
@@ -235,6 +236,7 @@ impl Client {
                 state: AccountState::Active,
                 region: "".into(),
                 overrides: Default::default(),
+                resets: Vec::new(),
                 created_at: Timestamp::now(),
                 profile: String::new(),
                 revision: 0,
@@ -329,6 +331,7 @@ fn tier(n: usize) -> Tier {
         rate: Rate { units: limit.units, period_seconds: limit.period_seconds },
         burst: limit.burst,
         expires_at: None,
+        shadow: false,
     };
     let limits = LIMITS[n % LIMITS.len()].iter().enumerate().map(limit).collect();
     let quota = Quota {
@@ -339,6 +342,9 @@ fn tier(n: usize) -> Tier {
         timezone: "UTC".into(),
         overage: Overage::Block,
         expires_at: None,
+        anchor_day: None,
+        thresholds: None,
+        shadow: false,
     };
     Tier {
         name: format!("tier-{n}").as_str().into(),
@@ -359,6 +365,7 @@ fn key(known: &KnownKey, state: KeyState) -> Key {
         last4: String::new(),
         scopes: Vec::new(),
         allowed_ips: Vec::new(),
+        overrides: Default::default(),
         expires_at: None,
         state,
         created_at: Timestamp::now(),

@@ -5,7 +5,7 @@ use store::simulation::Defect;
 /// The laws, as [`crate::invariants::Violation`] names them.
 pub fn laws_broken_by(defect: Defect) -> &'static [&'static str] {
     match defect {
-        Defect::SkipsFsync => &["no acknowledged row lost or doubled", "a node opens what it wrote", "liveness"],
+        Defect::SkipsFsync => &["no acknowledged row lost or doubled", "a node opens what it wrote"],
         Defect::ForgetsDedup => &["no acknowledged row lost or doubled"],
         Defect::GrantsOneTooMany | Defect::StartsLeaderFull | Defect::RefundsTwice | Defect::ForgetsLent => {
             &["no over-admission: rate"]

@@ -1,4 +1,5 @@
-//! What the API answers, as schemas. A test holds each against what is really answered.
+//! What the API answers, as schemas. A test holds each against what is really answered. One file because
+//! it is one table.
 
 use std::collections::BTreeSet;
 

@@ -40,18 +40,27 @@ async fn chunked_answer_that_ends_soon_is_whole() {
 
 #[tokio::test]
 async fn events_flow_at_once_and_end_with_a_settling_record() {
-    let rig = rig(vec![
-        write("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"),
-        write("9\r\ndata: 1\n\n\r\n"),
-        Act::Hold,
-        write("9\r\ndata: 2\n\n\r\n0\r\n\r\n"),
-    ])
-    .await;
-    let mut stream = rig.connect().await;
-    let start = Instant::now();
-    stream.write_all(request("GET", "/", &rig.key, "Connection: close\r\n", "").as_bytes()).await.expect("write");
-    read_until(&mut stream, "data: 1").await;
-    assert!(start.elapsed() < Duration::from_millis(200), "{:?}", start.elapsed());
+    // Held for its end it would take 250 ms each time; a busy machine is slow now and then.
+    let mut tries = 0;
+    let (rig, mut stream) = loop {
+        let rig = rig(vec![
+            write("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"),
+            write("9\r\ndata: 1\n\n\r\n"),
+            Act::Hold,
+            write("9\r\ndata: 2\n\n\r\n0\r\n\r\n"),
+        ])
+        .await;
+        let mut stream = rig.connect().await;
+        let start = Instant::now();
+        let request = request("GET", "/", &rig.key, "Connection: close\r\n", "");
+        stream.write_all(request.as_bytes()).await.expect("write");
+        read_until(&mut stream, "data: 1").await;
+        tries += 1;
+        if start.elapsed() < Duration::from_millis(200) {
+            break (rig, stream);
+        }
+        assert!(tries < 20, "{:?}", start.elapsed());
+    };
     let row = rig.ledger.row().await;
     assert_eq!(row.completion, Completion::Open);
     rig.go_on.notify_one();

@@ -16,6 +16,8 @@ pub(super) struct Purse {
     pub(super) lease: u64,
     pub(super) term: u64,
     pub(super) until_ns: u64,
+    /// When the leader ends the lease unless it hears more of it, on the leader's clock; at the earliest.
+    pub(super) ends_ns: u64,
     /// Unspent, besides those promised to requests that are about to be told.
     pub(super) left: u64,
     pub(super) promised: u64,
@@ -45,6 +47,7 @@ impl Purse {
             lease: 0,
             term: 0,
             until_ns: 0,
+            ends_ns: 0,
             left: 0,
             promised: 0,
             spent: 0,

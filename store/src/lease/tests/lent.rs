@@ -4,6 +4,8 @@ use super::*;
 use crate::{
     lease::{
         bucket::Wanted,
+        few::Few,
+        purse::{Found, Purses},
         wire::{Ahead, Answer, Ask, Decided, Decision, Lent, Report, WireDemand},
     },
     model::Gcra,
@@ -209,6 +211,25 @@ async fn a_node_spends_nothing_of_a_lease_that_has_ended() {
     client.ask(&world, &two).now_or_never().expect("from memory").expect("the lease runs");
     world.wait_ns(group::LENT_FOR_NS);
     assert!(client.ask(&world, &two).now_or_never().is_none(), "it must ask");
+}
+
+#[test]
+fn a_report_that_came_after_the_leases_end_renews_nothing() {
+    let wanted = bucket("10/s", 10, 1);
+    let all: Few<Wanted> = [wanted].into_iter().collect();
+    let lent = Lent { name: wanted.name, lease: 1, units: 5, revision: 1, prompt: false };
+    let (ms, sent_ns, leader_ns) = (SECOND / 1_000, 7 * SECOND, 9 * SECOND);
+    // The second message is sent 200 ms after the first and reaches the leader so much after it.
+    let spends_at_550 = |came_ns: u64| {
+        let purses = Purses::new();
+        assert!(matches!(purses.take_all(&all, sent_ns), (Found::Ask, _)), "it holds none");
+        purses.lent(&lent, 0, 1, sent_ns, leader_ns);
+        let reports = purses.reports(1, true, false, sent_ns + 200 * ms);
+        purses.reported(&reports, 1, sent_ns + 200 * ms, leader_ns + came_ns);
+        matches!(purses.take_all(&all, sent_ns + 550 * ms), (Found::Spent(_), _))
+    };
+    assert!(spends_at_550(504 * ms), "renewed in time");
+    assert!(!spends_at_550(505 * ms), "the leader counts its units as spent");
 }
 
 #[tokio::test]

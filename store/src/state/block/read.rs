@@ -1,4 +1,4 @@
-//! A block that is read, column by column.
+//! A block that is read, column by column. One file because the columns are read in one order, each after the one before.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
