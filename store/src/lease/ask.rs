@@ -182,8 +182,12 @@ fn tell(group: &Arc<Group>, batch: Vec<Asked>, ask: &Ask, decided: &Decided, sen
     }
     let leases: NumberMap<u64> = lent.iter().map(|one| (one.name, one.lease)).collect();
     for (asked, verdict) in batch.into_iter().zip(verdicts) {
-        for (wanted, level) in asked.demand.rates.iter().zip(&verdict.rates) {
-            group.purses.learn(wanted, level, *leader_ns, sent_ns, now_ns);
+        // A new leader that does not decide yet has not refused: what it would have to give then says nothing of now. Nor does
+        // a look, which does not tell the two apart.
+        if verdict.decision != Decision::NotYet && !asked.demand.look {
+            for (wanted, level) in asked.demand.rates.iter().zip(&verdict.rates) {
+                group.purses.learn(wanted, level, *leader_ns, sent_ns, now_ns);
+            }
         }
         let (mut held, mut promises) = (None, None);
         if granted(&asked, verdict) {

@@ -79,6 +79,21 @@ async fn no_leader_is_unavailable_and_never_a_refusal() {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_new_leader_to_decide_is_not_refused() {
+    let (world, _one) = World::alone();
+    let two = world.start(2, 1);
+    let client = client(tier(vec![rate("x", "1000/s", 1_000)], vec![], None));
+    world.elect(1, 2, false);
+    let decides = async {
+        // Some rounds of questions, before all that an earlier leader may have lent has ended.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        world.wait_ns(SECOND);
+    };
+    let (granted, ()) = tokio::join!(client.ask(&world, &two), decides);
+    granted.expect("it waited");
+}
+
+#[tokio::test]
 async fn a_message_that_was_overtaken_is_not_acted_on() {
     let (_world, one) = World::alone();
     let ask = |number, full, held| {
