@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{run, server::Server, tool};
+use crate::{run, server::Server, tool, valid};
 
 fn result(server: &Server, more: &[&str]) -> (i32, Value) {
     let file = tempfile::NamedTempFile::new().expect("a file");
@@ -15,7 +15,7 @@ fn result(server: &Server, more: &[&str]) -> (i32, Value) {
     let url = format!("{}/v3/scan", server.url);
     let mut arguments = vec!["run", url.as_str(), "--quiet", "--out", out.as_str()];
     arguments.extend(more);
-    let (code, text) = run(&arguments);
+    let (code, text) = valid(server, || run(&arguments));
     let json = std::fs::read(file.path()).expect("the result");
     (code, serde_json::from_slice(&json).unwrap_or_else(|_| panic!("exit {code}: {text}")))
 }
@@ -67,16 +67,17 @@ fn every_exit_code_says_what_it_should() {
         arguments.extend(more);
         run(&arguments)
     };
-    assert_eq!(with(&[]).0, 0);
-    assert_eq!(with(&["--threshold", "p99<1ms"]).0, 10);
+    assert_eq!(valid(&server, || with(&[])).0, 0);
+    server.forget();
+    assert_eq!(valid(&server, || with(&["--threshold", "p99<1ms"])).0, 10);
+    server.forget();
     let (code, text) = with(&["--threshold", "p9<1ms"]);
     assert!(code == 2 && text.contains("not a metric"), "{text}");
     let (code, text) = with(&["--threshold", "audit.lost==0"]);
     assert!(code == 2 && text.contains("--audit"), "{text}");
     let (code, text) = run(&["run", url, "--shape", "hold 100/s 1s; spiek 2x 1s"]);
     assert!(code == 2 && text.contains("segment 2"), "{text}");
-    // Nothing was sent for any of these mistakes.
-    assert_eq!(server.requests().len(), 50);
+    assert_eq!(server.requests().len(), 0, "something was sent for these mistakes");
 }
 
 #[test]
@@ -184,7 +185,7 @@ fn a_scenario_is_a_run_and_a_mistyped_entry_is_told_with_its_line() {
         )
     };
     std::fs::write(&file, scenario("thresholds = [\"error_rate<1%\"]")).expect("write");
-    let (code, text) = run(&["run", "--scenario", &name, "--quiet"]);
+    let (code, text) = valid(&server, || run(&["run", "--scenario", &name, "--quiet"]));
     assert_eq!(code, 0, "{text}");
     let seen = server.requests();
     let a = seen.iter().filter(|seen| seen.path == "/a" && seen.method == "GET").count();
@@ -201,7 +202,8 @@ fn a_dead_target_is_left_out_while_there_is_another() {
     // A port that was free a moment ago.
     let dead = std::net::TcpListener::bind("127.0.0.1:0").expect("listen").local_addr().expect("an address");
     let dead = format!("http://{dead}");
-    let (code, text) = run(&["run", &server.url, &dead, "--rate", "100/s", "--seconds", "2", "--quiet"]);
+    let (code, text) =
+        valid(&server, || run(&["run", &server.url, &dead, "--rate", "100/s", "--seconds", "2", "--quiet"]));
     assert_eq!(code, 0, "{text}");
     // Tried again each second, and no more.
     let refused = 200 - server.requests().len();
@@ -228,10 +230,10 @@ fn a_baseline_is_compared() {
     let short = ["--rate", "50/s", "--seconds", "3", "--quiet"];
     let mut first = vec!["run", server.url.as_str(), "--out", old.as_str()];
     first.extend(short);
-    assert_eq!(run(&first).0, 0);
+    assert_eq!(valid(&server, || run(&first)).0, 0);
     let mut second = vec!["run", server.url.as_str(), "--baseline", old.as_str()];
     second.extend(short);
-    let (code, text) = run(&second);
+    let (code, text) = valid(&server, || run(&second));
     assert!(code == 0 && text.contains("against the run of") && text.contains("noise"), "{text}");
 }
 
@@ -242,14 +244,17 @@ fn keys_are_sent_and_never_shown() {
     let keys = directory.path().join("keys.ndjson");
     std::fs::write(&keys, "{\"key\":\"secret-one\",\"tier\":\"free\"}\n{\"key\":\"secret-two\"}\n").expect("write");
     let out = directory.path().join("out.json");
-    let output = tool()
-        .args(["run", &server.url, "--rate", "50/s", "--seconds", "1", "--keys"])
-        .arg(&keys)
-        .arg("--out")
-        .arg(&out)
-        .output()
-        .expect("run");
-    assert!(output.status.success());
+    let (code, output) = valid(&server, || {
+        let output = tool()
+            .args(["run", &server.url, "--rate", "50/s", "--seconds", "1", "--keys"])
+            .arg(&keys)
+            .arg("--out")
+            .arg(&out)
+            .output()
+            .expect("run");
+        (output.status.code().unwrap_or(-1), output)
+    });
+    assert_eq!(code, 0);
     let sent: std::collections::BTreeSet<String> = server.requests().into_iter().filter_map(|seen| seen.key).collect();
     assert_eq!(sent.into_iter().collect::<Vec<_>>(), ["Bearer secret-one", "Bearer secret-two"]);
     let told = [output.stdout, output.stderr, std::fs::read(out).expect("the result")].concat();

@@ -53,6 +53,12 @@ impl Server {
         Self::start(|_, _| (200, "", Duration::ZERO))
     }
 
+    /// As if nothing had come yet.
+    pub(crate) fn forget(&self) {
+        self.seen.lock().expect("not poisoned").clear();
+        self.connections.store(0, Ordering::Relaxed);
+    }
+
     pub(crate) fn requests(&self) -> Vec<Seen> {
         self.seen.lock().expect("not poisoned").clone()
     }

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use serde_json::Value;
 
-use crate::{run, server::Server};
+use crate::{run, server::Server, valid};
 
 const TRACE: &str = concat!(
     "{\"tollgate_trace\":1,\"start\":\"2026-11-21T06:25:38.5Z\",\"source\":\"by hand\"}\n",
@@ -196,21 +196,10 @@ fn a_trace_is_replayed_on_its_clock_with_its_bodies_and_keys() {
     .expect("write");
     let server = Server::instant();
     let (trace, keys) = (trace.display().to_string(), keys.display().to_string());
-    let (code, text) = run(&[
-        "run",
-        &server.url,
-        "--trace",
-        &trace,
-        "--keys",
-        &keys,
-        "--speed",
-        "2",
-        "--amplitude",
-        "2",
-        "--amplitude-by",
-        "intensify",
-        "--quiet",
-    ]);
+    let twice = ["--speed", "2", "--amplitude", "2", "--amplitude-by", "intensify"];
+    let mut arguments = vec!["run", &server.url, "--trace", &trace, "--keys", &keys, "--quiet"];
+    arguments.extend(twice);
+    let (code, text) = valid(&server, || run(&arguments));
     assert_eq!(code, 0, "{text}");
     let mut seen = server.requests();
     seen.sort_by_key(|seen| seen.at);
