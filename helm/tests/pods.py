@@ -105,6 +105,8 @@ class Cluster:
             self.step("rolling restart in the StatefulSet's order", lambda: self.roll(load))
             self.step("upgrade with changed settings", lambda: self.upgrade(load))
             self.step("a pod with an empty volume takes its own place", lambda: self.empty_volume(load))
+            self.step("scaled out to five, who all vote", lambda: self.scale_out(load))
+            self.step("scaled in to three, as the README says", lambda: self.scale_in(load))
             self.step("a gateway comes, does not vote, serves; comes again with an empty disk", lambda: self.gateway(load))
         self.step("each answered request has its row, once", lambda: self.audit(load))
         self.step("helm test again", self.helm_test)
@@ -230,11 +232,13 @@ class Cluster:
         chart.demand(not missing, f"/metrics has no {sorted(missing)} among its {len(text.splitlines())} lines")
         return f"{len(names)} metrics"
 
-    def roll(self, load):
+    def roll(self, load, below=None):
         """As the StatefulSet's controller: the highest ordinal first, the next when it was ready for minReadySeconds."""
         before = load.count()
         wait = self.objects[("StatefulSet", "tg-tollgate")]["spec"]["minReadySeconds"]
         for pod in sorted(self.pods.values(), key=lambda pod: -pod.ordinal):
+            if below is not None and pod.ordinal >= below:
+                continue
             pod.stop_gracefully()
             again = self.wanted(pod.set)[pod.ordinal]
             again.start()
@@ -267,6 +271,42 @@ class Cluster:
 
         eventually(f"{pod.name} has taken its own place as a voter", replaced)
         return load.since(before)
+
+    def scale_out(self, load):
+        """The controller makes the pods that are missing, then rolls the others, whose environment names them now."""
+        before = load.count()
+        self.render("--set", "cluster.replicas=5")
+        more = self.wanted("tg-tollgate")[3:]
+        for pod in more:
+            pod.start()
+        for pod in more:
+            eventually(f"{pod.name} is ready", lambda: pod.ready or pod.check())
+        self.roll(load, below=3)
+        eventually("five vote", lambda: self.voters() == sorted(pod.name for pod in self.pods.values()))
+        return load.since(before)
+
+    def scale_in(self, load):
+        before = load.count()
+        leaving = [self.pods[f"tg-tollgate-{ordinal}"] for ordinal in (4, 3)]
+        for pod in leaving:
+            self.api("DELETE", f"/v1/cluster/nodes/{pod.name}")
+        staying = sorted(set(self.pods) - {pod.name for pod in leaving})
+        eventually("three vote", lambda: self.voters() == staying)
+        self.render("--set", "cluster.replicas=3")
+        for pod in leaving:
+            pod.stopping = True
+            pod.process.send_signal(signal.SIGTERM)
+        for pod in leaving:
+            pod.wait_for_end()
+            shutil.rmtree(pod.volume)
+            del self.pods[pod.name]
+        self.roll(load)
+        nodes = self.api("GET", "/v1/cluster")["nodes"]
+        chart.demand(sorted(node["name"] for node in nodes) == staying, f"the cluster has {nodes}")
+        return load.since(before)
+
+    def voters(self):
+        return sorted(node["name"] for node in self.api("GET", "/v1/cluster")["nodes"] if node["voter"])
 
     def gateway(self, load):
         before = load.count()
