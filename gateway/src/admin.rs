@@ -34,6 +34,7 @@ mod problem;
 mod request_id;
 mod requests;
 mod routes;
+mod sign_in;
 mod tail;
 mod tiers;
 mod tokens;
@@ -59,6 +60,9 @@ pub use self::log_level::LogLevel;
 use self::problem::{Code, Problem};
 use crate::{operator::Operator, tls::Certificates};
 
+/// People who sign in at once; one more is told to try again.
+const SIGNING_IN_AT_ONCE: usize = 8;
+
 /// What the handlers share.
 #[derive(Debug)]
 pub struct Admin {
@@ -71,6 +75,8 @@ pub struct Admin {
     under_way: once::UnderWay,
     trail: trail::Trail,
     followers: tail::Followers,
+    /// Each waits for the identity provider.
+    signing_in: Arc<tokio::sync::Semaphore>,
     docs: docs::Docs,
 }
 
@@ -104,6 +110,7 @@ impl Admin {
         let trail = trail::Trail::start(store.clone());
         let (draining, under_way) = (AtomicBool::new(false), once::UnderWay::default());
         let followers = tail::Followers::default();
+        let signing_in = Arc::new(tokio::sync::Semaphore::new(SIGNING_IN_AT_ONCE));
         let docs = docs::Docs::new(&openapi());
         Arc::new(Self {
             store,
@@ -115,6 +122,7 @@ impl Admin {
             under_way,
             trail,
             followers,
+            signing_in,
             docs,
         })
     }
@@ -145,6 +153,8 @@ impl Admin {
             .route("/docs", get(docs::index))
             .route("/docs/", get(docs::page))
             .route("/docs/{*path}", get(docs::asset))
+            .route("/sign-in", get(sign_in::begin))
+            .route("/sign-in/callback", get(sign_in::finish))
             .route("/livez", get(probes::live))
             .route("/readyz", get(probes::ready))
             .route("/metrics", get(probes::metrics))

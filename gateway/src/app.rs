@@ -21,8 +21,11 @@ pub use serve::{serve, stop_signal};
 
 use crate::{
     admin::{Admin, LogLevel, Prometheus},
-    config::Settings,
-    operator::{Bootstrap, Operator},
+    config::{self, Settings},
+    operator::{
+        Bootstrap, Operator,
+        sign_in::{Grant, Provider, SignIn},
+    },
     stack,
 };
 
@@ -78,6 +81,7 @@ impl Node {
             data_addr: data_addr.to_string(),
             region: settings.region.as_str().into(),
         };
+        let sign_in = sign_in(settings)?;
         let store = Store::open(store::Settings {
             data_dir: settings.data_dir.clone(),
             node: info.clone(),
@@ -101,7 +105,7 @@ impl Node {
         };
         let admin = Admin::new(
             store.clone(),
-            Operator::new(bootstrap.as_ref()),
+            Operator::new(bootstrap.as_ref()).with_sign_in(sign_in),
             prometheus,
             tls.watch.certificates(),
             log_level,
@@ -185,6 +189,27 @@ impl Node {
         let data_plane = self.data_plane;
         let _ = tokio::task::spawn_blocking(move || data_plane.drain(grace)).await;
     }
+}
+
+/// How people sign in, if there is a provider.
+fn sign_in(settings: &Settings) -> anyhow::Result<Option<SignIn>> {
+    if settings.oidc_issuer.is_empty() {
+        return Ok(None);
+    }
+    let roles = config::oidc_roles(&settings.oidc_roles).map_err(anyhow::Error::msg)?;
+    let provider = Provider {
+        issuer: settings.oidc_issuer.clone(),
+        client_id: settings.oidc_client_id.clone(),
+        client_secret_file: settings.oidc_client_secret_file.clone(),
+        redirect_url: settings.oidc_redirect_url.clone(),
+        scopes: settings.oidc_scopes.0.clone(),
+        groups_claim: settings.oidc_groups_claim.clone(),
+        roles: roles.into_iter().map(|(group, role, accounts)| Grant { group, role, accounts }).collect(),
+        ca_file: settings.oidc_ca.clone(),
+        session: Duration::from_secs(60 * settings.oidc_session_minutes),
+        visits_per_minute: settings.oidc_visits_per_minute,
+    };
+    SignIn::new(provider).map(Some).map_err(anyhow::Error::msg)
 }
 
 /// Whether a data directory has never been used.

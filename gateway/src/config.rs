@@ -8,6 +8,7 @@ mod check;
 mod entry;
 mod environment;
 mod file;
+mod oidc;
 mod peers;
 mod table;
 
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 pub use check::{is_log_level, network};
 pub use entry::{ClientAuth, List, LogFormat};
+pub use oidc::roles as oidc_roles;
 pub use table::{Entries, Settings};
 
 /// The file that is read from the working directory when neither `--config` nor `TOLLGATE_CONFIG` names one.

@@ -3,6 +3,8 @@
 //! Only hashes are compared, and only hashes are kept. A token that this node was given by file or environment is an
 //! administrator's here whether or not the cluster knows it, so that nobody is locked out of a node they can configure.
 
+pub mod sign_in;
+
 use std::path::Path;
 
 use store::{
@@ -117,13 +119,25 @@ pub enum Unknown {
 pub struct Operator {
     configured: Option<KeyHash>,
     unknown: tokio::sync::Semaphore,
+    sign_in: Option<sign_in::SignIn>,
 }
 
 impl Operator {
     /// Knows the cluster's tokens, and the one that this node was configured with.
     pub fn new(bootstrap: Option<&Bootstrap>) -> Self {
         let configured = bootstrap.filter(|bootstrap| bootstrap.minted.is_none()).map(Bootstrap::hash);
-        Self { configured, unknown: tokio::sync::Semaphore::new(UNKNOWN_AT_ONCE) }
+        Self { configured, unknown: tokio::sync::Semaphore::new(UNKNOWN_AT_ONCE), sign_in: None }
+    }
+
+    /// Also lets people in whom an identity provider vouches for.
+    #[must_use]
+    pub fn with_sign_in(self, sign_in: Option<sign_in::SignIn>) -> Self {
+        Self { sign_in, ..self }
+    }
+
+    /// How people sign in, if they can.
+    pub fn sign_in(&self) -> Option<&sign_in::SignIn> {
+        self.sign_in.as_ref()
     }
 
     /// Who sends this `Authorization` header.

@@ -5,6 +5,7 @@
 //!
 //! Never here: who is let in. A client's certificate is a lock before the door; keys and tokens decide as without it.
 
+mod agent;
 mod certificate;
 mod client;
 mod listener;
@@ -20,6 +21,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::crypto::CryptoProvider;
 
+pub use agent::for_agents;
 pub use certificate::Certificate;
 pub use client::{Connector, Roots};
 pub use listener::Listener;

@@ -28,7 +28,7 @@ MUTABLE = {"replicas", "template", "updateStrategy", "minReadySeconds", "persist
            "revisionHistoryLimit", "ordinals"}
 # Settings that the chart sets from values of its own, so that `settings` has them not.
 OWN = re.compile(r"^(data_dir|(data|admin|peer)_addr|peer_advertise|node_name|region|join|voters|admin_token_file|insecure|"
-                 r"drain_.*|.*_tls_.*|upstream_ca|tls_reload_ms)$")
+                 r"drain_.*|.*_tls_.*|upstream_ca|tls_reload_ms|oidc_client_secret_file|oidc_ca)$")
 
 # Settings that the schema may have before the binary of this revision does.
 AHEAD = set()

@@ -30,7 +30,7 @@ const GATEWAY: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("tls", &["telemetry"]),
     ("config", &[]),
-    ("operator", &[]),
+    ("operator", &["tls"]),
     ("stack", &["error", "telemetry", "tls"]),
     ("admin", &["config", "error", "operator", "telemetry", "tls"]),
     ("app", &["admin", "config", "error", "operator", "stack", "telemetry", "tls"]),

@@ -59,6 +59,11 @@ impl Problem {
         Self { retry_after, ..Self::new(Code::TemporaryReducedCapacity, detail) }
     }
 
+    /// The same, with when to come again.
+    pub(crate) fn after(self, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..self }
+    }
+
     /// Every single thing that is wrong, as seen from a whole that this is a part of: errors of a body lie below its
     /// `body`.
     pub(crate) fn within(self, place: &str) -> Vec<FieldError> {
@@ -143,7 +148,7 @@ impl Problem {
             headers.insert(header::ETAG, super::etag::value(current));
         }
         match self.code {
-            Code::MissingToken => {
+            Code::MissingToken | Code::SignInFailed => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="tollgate-admin""#));
             }
             Code::MalformedToken | Code::UnknownToken | Code::ExpiredToken => {

@@ -42,6 +42,8 @@ struct View {
     /// The account whose own token it is.
     account: Option<AccountId>,
     rotated_from: Option<Name>,
+    /// Who has signed in by it.
+    subject: Option<Name>,
     revision: Revision,
     /// Only in the answer that made it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,6 +61,7 @@ impl From<Token> for View {
             accounts: token.accounts,
             account: token.account,
             rotated_from: token.rotated_from,
+            subject: token.subject,
             revision: token.revision,
             secret: None,
         }
@@ -146,7 +149,7 @@ pub(crate) fn draft_create(draft: &mut Draft<'_>, body: Value) -> Result<Effect>
     Ok(draft_new(draft, token, &secret))
 }
 
-fn new_id() -> Name {
+pub(crate) fn new_id() -> Name {
     format!("tok_{}", ulid::Ulid::generate()).into()
 }
 

@@ -7,11 +7,11 @@ use std::{
 
 use http::{Method, Request, header};
 use serde_json::Value;
-use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
+use ureq::tls::TlsConfig;
 use zeroize::Zeroizing;
 
 use super::failure::{Failure, Result};
-use crate::tls::{self, ClientFiles, Roots};
+use crate::tls::{self, ClientFiles};
 
 /// Longest time for a whole call.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -49,7 +49,7 @@ impl Client {
     /// `files` are read for `https://` only.
     pub(crate) fn new(url: &str, token: Option<Zeroizing<String>>, files: &ClientFiles) -> Result<Self> {
         let tls = if url.starts_with("https://") {
-            secure(files).map_err(|error| Failure::Usage(error.to_string()))?
+            tls::for_agents(files).map_err(|error| Failure::Usage(error.to_string()))?
         } else if url.starts_with("http://") {
             TlsConfig::builder().build()
         } else {
@@ -161,22 +161,6 @@ impl Client {
         };
         if status.is_success() { Ok(Answer { body, etag, date }) } else { Err(refused(status.as_u16(), &body)) }
     }
-}
-
-/// TLS with the algorithms and authorities that the node uses as well.
-fn secure(files: &ClientFiles) -> std::result::Result<TlsConfig, tls::Error> {
-    let roots = Roots::read(files)?;
-    let authorities: Vec<_> = roots.authorities.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
-    let identity = roots.identity.map(|(chain, pem)| {
-        let key = PrivateKey::from_pem(&pem).map_err(|error| tls::Error::Setup(format!("the private key: {error}")))?;
-        let chain: Vec<_> = chain.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
-        Ok::<_, tls::Error>(ClientCert::new_with_certs(&chain, key))
-    });
-    Ok(TlsConfig::builder()
-        .unversioned_rustls_crypto_provider(tls::provider())
-        .root_certs(RootCerts::new_with_certs(&authorities))
-        .client_cert(identity.transpose()?)
-        .build())
 }
 
 /// A problem as people read it: what is wrong, where, and the request's id.

@@ -46,6 +46,7 @@ pub(super) fn complete(settings: &mut Settings) -> Result<(), Error> {
             settings.log_level
         ));
     }
+    super::oidc::check(settings, &mut reasons);
     match peers::advertised(settings) {
         Ok(address) => settings.peer_advertise = address,
         Err(reason) => reasons.push(reason),
@@ -150,6 +151,8 @@ fn numbers(settings: &Settings, reasons: &mut Vec<String>) {
     within(reasons, "upstream_timeout_ms", settings.upstream_timeout_ms, 1..=HOUR_MS);
     within(reasons, "drain_delay_seconds", settings.drain_delay_seconds, 0..=3_600);
     within(reasons, "tls_reload_ms", settings.tls_reload_ms, 100..=HOUR_MS);
+    within(reasons, "oidc_session_minutes", settings.oidc_session_minutes, 1..=10_080);
+    within(reasons, "oidc_visits_per_minute", u64::from(settings.oidc_visits_per_minute), 1..=1_000_000);
     within(reasons, "drain_seconds", settings.drain_seconds, 0..=86_400);
 }
 

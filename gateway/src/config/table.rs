@@ -106,6 +106,26 @@ settings! {
     join, "TOLLGATE_JOIN": List = "", "HOST:PORT,...";
     /// Voting members that the cluster aims at: 1, 3 or 5; the most that any live node says counts
     voters, "TOLLGATE_VOTERS": u8 = "3", "COUNT";
+    /// OpenID Connect provider by which people sign in at /sign-in, as its URL stands in its tokens
+    oidc_issuer, "TOLLGATE_OIDC_ISSUER": String = "", "URL";
+    /// This gateway's id at the provider
+    oidc_client_id, "TOLLGATE_OIDC_CLIENT_ID": String = "", "TEXT";
+    /// File with this gateway's secret at the provider; a public client without
+    oidc_client_secret_file, "TOLLGATE_OIDC_CLIENT_SECRET_FILE": PathBuf = "", "FILE";
+    /// Where the provider sends people back to: /sign-in/callback of the admin API, as browsers reach it
+    oidc_redirect_url, "TOLLGATE_OIDC_REDIRECT_URL": String = "", "URL";
+    /// Scopes to ask the provider for besides openid
+    oidc_scopes, "TOLLGATE_OIDC_SCOPES": List = "profile,email", "NAME,...";
+    /// Claim of the provider's tokens that holds a person's groups
+    oidc_groups_claim, "TOLLGATE_OIDC_GROUPS_CLAIM": String = "groups", "NAME";
+    /// Roles of groups, and the accounts they are limited to: platform=admin,support-eu=operator:eu-*|acme; who is in none is not let in
+    oidc_roles, "TOLLGATE_OIDC_ROLES": List = "", "GROUP=ROLE[:ACCOUNTS],...";
+    /// Authorities that vouch for the provider, in PEM; the system's when not said
+    oidc_ca, "TOLLGATE_OIDC_CA": PathBuf = "", "FILE";
+    /// How long a sign-in lasts
+    oidc_session_minutes, "TOLLGATE_OIDC_SESSION_MINUTES": u64 = "480", "MINUTES";
+    /// Visits of the sign-in's pages that an address has a minute
+    oidc_visits_per_minute, "TOLLGATE_OIDC_VISITS_PER_MINUTE": u32 = "60", "COUNT";
     /// File with the first admin token (tga_...)
     admin_token_file, "TOLLGATE_ADMIN_TOKEN_FILE": PathBuf = "", "FILE";
     /// Certificate chains of the data listener, PEM: the first for clients that name no host, others by SNI; no TLS when empty
@@ -190,6 +210,7 @@ fn form<T: Entry>(unit: &str, default: &str) -> String {
     let unit = match unit {
         "MILLISECONDS" => " of milliseconds",
         "SECONDS" => " of seconds",
+        "MINUTES" => " of minutes",
         "DAYS" => " of days",
         "BYTES" => " of bytes",
         _ => "",

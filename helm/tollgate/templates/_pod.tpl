@@ -79,6 +79,12 @@ spec:
         {{- if $root.Values.admin.existingSecret }}
         - { name: TOLLGATE_ADMIN_TOKEN_FILE, value: /etc/tollgate/admin/token }
         {{- end }}
+        {{- if $root.Values.signIn.existingSecret }}
+        - { name: TOLLGATE_OIDC_CLIENT_SECRET_FILE, value: /etc/tollgate/sign-in/client-secret }
+        {{- if $root.Values.signIn.caKey }}
+        - { name: TOLLGATE_OIDC_CA, value: /etc/tollgate/sign-in/ca.crt }
+        {{- end }}
+        {{- end }}
         {{- include "tollgate.tls.env" $root | trim | nindent 8 }}
         {{- range $key, $value := $root.Values.settings }}
         - name: TOLLGATE_{{ upper $key }}
@@ -111,6 +117,9 @@ spec:
         {{- if $root.Values.admin.existingSecret }}
         - { name: admin-token, mountPath: /etc/tollgate/admin, readOnly: true }
         {{- end }}
+        {{- if $root.Values.signIn.existingSecret }}
+        - { name: sign-in, mountPath: /etc/tollgate/sign-in, readOnly: true }
+        {{- end }}
         {{- with include "tollgate.tls.mounts" $root | trim }}
         {{- . | nindent 8 }}
         {{- end }}
@@ -132,6 +141,17 @@ spec:
     secretName: {{ . }}
     defaultMode: 0440
     items: [{ key: {{ $root.Values.admin.key | quote }}, path: token }]
+{{- end }}
+{{- with $root.Values.signIn.existingSecret }}
+- name: sign-in
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+    items:
+      - { key: {{ $root.Values.signIn.key | quote }}, path: client-secret }
+      {{- with $root.Values.signIn.caKey }}
+      - { key: {{ . | quote }}, path: ca.crt }
+      {{- end }}
 {{- end }}
 {{- include "tollgate.tls.volumes" $root }}
 {{- end -}}

@@ -57,6 +57,9 @@ pub struct Token {
     /// The token whose rotation made it.
     #[n(9)]
     pub rotated_from: Option<Name>,
+    /// Who has signed in by it: the identity provider's own id of a person.
+    #[n(10)]
+    pub subject: Option<Name>,
 }
 
 impl Token {

@@ -339,6 +339,7 @@ fn token() -> Vec<(&'static str, Value)> {
         ("accounts", list(text())),
         ("account", or_null(slug())),
         ("rotated_from", or_null(text())),
+        ("subject", or_null(text())),
         ("revision", count()),
     ]
 }
