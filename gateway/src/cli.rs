@@ -21,6 +21,7 @@ mod key;
 mod limits;
 mod named;
 mod output;
+mod progress;
 mod remote;
 mod requests;
 mod route;

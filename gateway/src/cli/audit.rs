@@ -1,7 +1,7 @@
 //! `tollgate audit`
 
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, IsTerminal, Write},
     path::{Path, PathBuf},
 };
 
@@ -15,6 +15,7 @@ use super::{
     failure::{Failure, Result},
     named::Listing,
     output::{Column, Format},
+    progress::Progress,
     remote::Remote,
     time,
 };
@@ -102,9 +103,12 @@ impl Arguments {
             Some(Verb::Export) => {
                 let lines = self.remote.client()?.stream("/v1/audit/export", None)?;
                 let mut out = std::io::stdout().lock();
+                // On a terminal the lines themselves show how far it is.
+                let progress = (!out.is_terminal()).then(|| Progress::of("audit export", "lines"));
                 for line in lines.lines() {
                     let line = line.map_err(|error| Failure::Failed(format!("read the export: {error}")))?;
                     writeln!(out, "{line}")?;
+                    progress.iter().for_each(Progress::count);
                 }
                 Ok(out.flush()?)
             }
@@ -141,7 +145,9 @@ fn open(file: &Path) -> Result<impl BufRead + use<>> {
 fn verify(lines: impl BufRead, head: Option<&str>) -> Result<Value> {
     let mut chain = AuditChain::default();
     let mut seen = head.is_none();
+    let progress = Progress::of("audit verify", "lines");
     for (n, line) in lines.lines().enumerate() {
+        progress.count();
         let wrong = |what: String| Failure::Failed(format!("line {} of the export: {what}", n + 1));
         let line = line.map_err(|error| wrong(error.to_string()))?;
         let view: Value = serde_json::from_str(&line).map_err(|error| wrong(error.to_string()))?;

@@ -10,7 +10,10 @@ use serde_json::Value;
 use ureq::tls::TlsConfig;
 use zeroize::Zeroizing;
 
-use super::failure::{Failure, Result};
+use super::{
+    failure::{Failure, Result},
+    progress::Progress,
+};
 use crate::tls::{self, ClientFiles};
 
 /// Longest time for a whole call.
@@ -133,6 +136,7 @@ impl Client {
             OnlyIf::Absent => request = request.header(header::IF_NONE_MATCH, "*"),
             OnlyIf::Unchanged(etag) => request = request.header(header::IF_MATCH, etag),
         }
+        let _progress = Progress::begin(format!("waiting for {}", self.url));
         let usage = |error: http::Error| Failure::Usage(format!("{path:?} cannot be asked for: {error}"));
         let sent = match body {
             Some(body) => {

@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
 enum Verb {
     /// Lists request rows, newest first
     List(Filter),
-    /// Shows rows as they are committed, until Ctrl-C
+    /// Shows rows as they are committed; Return pauses and goes on, Ctrl-C ends
     #[command(after_help = "Examples:
   tollgate requests tail
   tollgate requests tail --account acme --status 429
