@@ -81,7 +81,8 @@ impl<L: Ledger> Settling<L> {
             bytes_out: 0,
             settles: true,
         };
-        Self { entry, end, recheck: Deadline::after(every), every }
+        let recheck = Deadline::after(entry.look_within(every));
+        Self { entry, end, recheck, every }
     }
 
     /// How it ended, after so many bytes.
@@ -96,7 +97,7 @@ impl<L: Ledger> Settling<L> {
             if self.entry.has_lapsed() || !self.key_works() {
                 return Poll::Ready(());
             }
-            self.recheck.set(self.every);
+            self.recheck.set(self.entry.look_within(self.every));
         }
         Poll::Pending
     }

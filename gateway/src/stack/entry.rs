@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use http::{HeaderMap, HeaderValue, Method, Request};
@@ -262,6 +262,13 @@ impl<L: Ledger> Entry<L> {
     /// The unit of concurrency was lost, and somebody else may have it.
     pub(crate) fn has_lapsed(&self) -> bool {
         self.grant.as_ref().is_some_and(Grant::has_lapsed)
+    }
+
+    /// When to look for it again: within `every`, and at the instant at which it may be lost.
+    pub(crate) fn look_within(&self, every: Duration) -> Duration {
+        const LEAST: Duration = Duration::from_millis(1);
+        let lapses_after = self.grant.as_ref().and_then(Grant::lapses_after);
+        lapses_after.map_or(every, |left| left.max(LEAST).min(every))
     }
 
     /// Whether the upstream was called.

@@ -2,7 +2,7 @@
 //!
 //! The store implements it by delegation. Generic rather than `dyn`, so that a call costs what the store's does.
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use store::{
     CommitError, RowPermit, Store, Unavailable, View,
@@ -64,6 +64,8 @@ pub trait Grant: fmt::Debug + Send + Sync + 'static {
     fn refund(self);
     /// The unit of concurrency could not be renewed: a request that still runs must be ended.
     fn has_lapsed(&self) -> bool;
+    /// How long it cannot, at the earliest; none without such a unit.
+    fn lapses_after(&self) -> Option<Duration>;
 }
 
 impl Ledger for Store {
@@ -136,5 +138,9 @@ impl Grant for lease::Grant {
 
     fn has_lapsed(&self) -> bool {
         lease::Grant::has_lapsed(self)
+    }
+
+    fn lapses_after(&self) -> Option<Duration> {
+        lease::Grant::lapses_after(self)
     }
 }

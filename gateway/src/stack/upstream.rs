@@ -210,7 +210,7 @@ async fn send<L: Ledger, B: Inbound>(
     let mut answer = pin!(sender.send(request));
     // Rings each lease time as well, to see whether the request may still run.
     let every = timeout.min(entry.shared.settings.timeouts.recheck);
-    deadline.set(every);
+    deadline.set(entry.look_within(every));
     let (mut since, mut sent_bytes) = (Instant::now(), 0);
     poll_fn(|cx| {
         if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
@@ -237,7 +237,7 @@ async fn send<L: Ledger, B: Inbound>(
             if elapsed >= timeout {
                 return Poll::Ready(Sent::TimedOut);
             }
-            deadline.set(every.min(timeout - elapsed));
+            deadline.set(entry.look_within(every).min(timeout - elapsed));
         }
         Poll::Pending
     })

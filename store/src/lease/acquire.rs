@@ -51,8 +51,10 @@ enum Round {
 
 /// A decision over rates, and how to take it back.
 enum Rates {
+    /// In a term.
     Leading(u64),
-    Asked,
+    /// From these leases.
+    Asked(Few<u64>),
 }
 
 impl Leases {
@@ -66,7 +68,7 @@ impl Leases {
     pub async fn acquire(&self, demand: Demand<'_>) -> Result<Grant, Denied> {
         let group = self.inner.group(self.inner.authority.group(&demand.key.account.id));
         let handle = Handle::of(&group, &demand.key.account);
-        let mut held = Held { group, handle, unit: false, asked: false, quotas: Few::default() };
+        let mut held = Held::new(&group, &handle);
         let (mut promises, mut has_quotas) = (None, false);
         match round(&mut held, &mut promises, &mut has_quotas, &demand) {
             Round::Granted(decided) => {
@@ -130,10 +132,10 @@ fn round(held: &mut Held, promises: &mut Option<Promises>, has_quotas: &mut bool
         Rates::Leading(term) => {
             group.with_reign_of(term, |reign| {
                 let now_ns = group.authority.now_ns();
-                wants.rates.iter().for_each(|wanted| reign.buckets.give_back(wanted.name, decided.clock_ns, now_ns));
+                wants.rates.iter().for_each(|wanted| reign.buckets.give_back(wanted, decided.clock_ns, now_ns));
             });
         }
-        Rates::Asked => group.purses.give_back(wants.rates.iter()),
+        Rates::Asked(leases) => group.purses.give_back(wants.rates.iter().zip(leases.iter())),
     }
     match short {
         Lacking::Wait(wait) => Round::Reserve(wait),
@@ -183,7 +185,7 @@ fn lead(
                 Ok(total) => in_use = total,
                 Err(in_use) => return refused(held, Decision::Concurrency, in_use),
             }
-            (held.unit, held.asked) = (true, false);
+            held.hold_unit(false, group.lapses());
         }
         None => {}
     }
@@ -228,8 +230,9 @@ fn spend(
     let mut lacking = Wants { concurrency: None, rates: Few::default(), ..*wants };
     let mut in_use = 0;
     if let Some(limit) = wants.concurrency {
+        let lapses = group.lapses();
         if !held.unit && group.holds_renewed_units(now_ns) && units.take_spare().is_some() {
-            (held.unit, held.asked) = (true, true);
+            held.hold_unit(true, lapses);
         }
         if held.unit {
             in_use = units.in_use();
@@ -243,7 +246,7 @@ fn spend(
         (Some(mut promises), None) if !promises.all.is_empty() => keep(&group, &mut promises, now_ns),
         (_, None) => group.purses.take_all(&wants.rates, now_ns),
         (_, Some(_)) => match group.purses.has_all(&wants.rates, now_ns) {
-            Some(true) => (Found::Spent(Few::default()), false),
+            Some(true) => (Found::Spent(Few::default(), Few::default()), false),
             Some(false) => (Found::None, false),
             None => (Found::Ask, false),
         },
@@ -267,8 +270,10 @@ fn spend(
             lacking.rates = wants.rates.clone();
             Err(Round::Ask(lacking))
         }
-        Found::Spent(_) if lacking.concurrency.is_some() => Err(Round::Ask(lacking)),
-        Found::Spent(rates) => Ok((Decided { rates, in_use, clock_ns: now_ns, now: demand.now }, Rates::Asked)),
+        Found::Spent(..) if lacking.concurrency.is_some() => Err(Round::Ask(lacking)),
+        Found::Spent(rates, leases) => {
+            Ok((Decided { rates, in_use, clock_ns: now_ns, now: demand.now }, Rates::Asked(leases)))
+        }
     }
 }
 
@@ -286,7 +291,7 @@ pub(super) fn keep(group: &Group, promises: &mut Promises, now_ns: u64) -> (Foun
         }
     }
     if spent.iter().all(|(_, kept)| *kept) {
-        return (Found::Spent(levels), soon);
+        return (Found::Spent(levels, spent.iter().map(|(promise, _)| promise.lease).collect()), soon);
     }
     for (promise, _) in spent.iter().filter(|(_, kept)| *kept) {
         group.purses.give_back_to(promise);
@@ -353,9 +358,8 @@ async fn wait(mut held: Held, mut has_quotas: bool, mut lacking: Round, demand: 
                     Ok(Told { verdict, held: granted, promises: promised, .. })
                         if verdict.decision == Decision::Granted =>
                     {
-                        if let Some(mut granted) = granted.filter(|granted| granted.unit) {
-                            granted.unit = false;
-                            (held.unit, held.asked) = (true, true);
+                        if let Some(granted) = granted {
+                            held.take_unit(granted);
                         }
                         promises = promised;
                     }

@@ -45,7 +45,7 @@ fn act_in(group: &Group, reign: &Reign, remote: &mut Remote, ask: &Ask, now_ns: 
     match remote.nodes.get(&ask.node) {
         Some(known) if known.incarnation > holder.incarnation => return Answer::Stale,
         Some(known) if known.incarnation == holder.incarnation && known.number >= ask.number => return Answer::Stale,
-        Some(known) if known.incarnation == holder.incarnation || ask.full => {}
+        Some(known) if ask.full || (known.incarnation == holder.incarnation && !known.lapsed) => {}
         None if ask.full => {}
         _ => return Answer::SayAll,
     }
@@ -56,7 +56,7 @@ fn act_in(group: &Group, reign: &Reign, remote: &mut Remote, ask: &Ask, now_ns: 
         lend::forfeit(reign, node, now_ns);
         *node = RemoteNode { incarnation: holder.incarnation, ..RemoteNode::default() };
     }
-    (node.number, node.heard_ns) = (ask.number, now_ns);
+    (node.number, node.heard_ns, node.lapsed) = (ask.number, now_ns, false);
     hold(group, node, ask);
     lend::hear(reign, remote, ask.node, &ask.reports, ask.full, now_ns);
     if ask.full {

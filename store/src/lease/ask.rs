@@ -102,12 +102,14 @@ impl Sender {
         batch.retain(|asked| !asked.answer.is_closed());
         for _ in 0..TRIES {
             let sent_ns = group.authority.now_ns();
-            if group.authority.leading(group.id, sent_ns).is_some() {
+            if let Some(leadership) = group.authority.leading(group.id, sent_ns) {
                 // This node decides itself; and its own units are known to it.
+                group.with_reign(leadership, |_| ());
                 group.renewed_ns.store(sent_ns, Ordering::Release);
                 self.say_all = true;
                 return fail(batch, &AskError::Moved);
             }
+            group.note_lapse(sent_ns);
             let ask = self.message(group, &batch, sent_ns);
             group.counters.asks.add(1);
             group.counters.asked_demands.add(batch.len() as u64);
@@ -180,7 +182,7 @@ fn tell(group: &Arc<Group>, batch: Vec<Asked>, ask: &Ask, decided: &Decided, sen
     for one in lent {
         group.purses.lent(one, promised[&one.name], *term, sent_ns, *leader_ns);
     }
-    let leases: NumberMap<u64> = lent.iter().map(|one| (one.name, one.lease)).collect();
+    let leases: NumberMap<(u64, u64)> = lent.iter().map(|one| (one.name, (one.lease, one.revision))).collect();
     for (asked, verdict) in batch.into_iter().zip(verdicts) {
         // A new leader that does not decide yet has not refused: what it would have to give then says nothing of now. Nor does
         // a look, which does not tell the two apart.
@@ -195,11 +197,14 @@ fn tell(group: &Arc<Group>, batch: Vec<Asked>, ask: &Ask, decided: &Decided, sen
                 if asked.demand.concurrency.is_some() {
                     held.handle.units.add_own();
                     held.handle.units.learn(verdict.in_use);
-                    (held.unit, held.asked) = (true, true);
+                    held.hold_unit(true, group.lapses());
                 }
                 held
             });
-            let of = |wanted: &Wanted| Some(Promise { name: wanted.name, lease: *leases.get(&wanted.name)? });
+            let of = |wanted: &Wanted| {
+                let (lease, revision) = *leases.get(&wanted.name)?;
+                Some(Promise { name: wanted.name, lease, revision })
+            };
             let all = asked.demand.rates.iter().filter_map(of).collect();
             promises = Some(Promises { group: group.clone(), all });
         } else if verdict.decision == Decision::Concurrency && !asked.demand.look {

@@ -113,7 +113,8 @@ impl Buckets {
         wanted: impl Iterator<Item = &'a Wanted> + Clone,
         now_ns: u64,
     ) -> Result<Few<u64>, Short> {
-        self.all(wanted, now_ns, |bucket| bucket.spend(1, now_ns), |bucket| bucket.unspend(now_ns, now_ns))
+        let undo = |bucket: &mut Bucket, wanted: &Wanted| bucket.unspend(wanted, now_ns, now_ns);
+        self.all(wanted, now_ns, |bucket| bucket.spend(1, now_ns), undo)
     }
 
     /// Lends one unit of each, or of none; the levels after.
@@ -125,7 +126,7 @@ impl Buckets {
         wanted: impl Iterator<Item = &'a Wanted> + Clone,
         now_ns: u64,
     ) -> Result<Few<u64>, Short> {
-        self.all(wanted, now_ns, |bucket| bucket.out += 1, |bucket| bucket.out -= 1)
+        self.all(wanted, now_ns, |bucket| bucket.out += 1, |bucket, _| bucket.out -= 1)
     }
 
     fn all<'a>(
@@ -133,7 +134,7 @@ impl Buckets {
         wanted: impl Iterator<Item = &'a Wanted> + Clone,
         now_ns: u64,
         act: impl Fn(&mut Bucket),
-        undo: impl Fn(&mut Bucket),
+        undo: impl Fn(&mut Bucket, &Wanted),
     ) -> Result<Few<u64>, Short> {
         let mut levels = Few::default();
         for (taken, one) in wanted.clone().enumerate() {
@@ -147,7 +148,7 @@ impl Buckets {
                 Ok(level) => levels.push(level),
                 Err(short) => {
                     for before in wanted.take(taken) {
-                        self.change(before.name, &undo);
+                        self.change(before.name, |bucket| undo(bucket, before));
                     }
                     return Err(short);
                 }
@@ -171,8 +172,8 @@ impl Buckets {
 
     /// Gives back a unit that was spent here at `taken_ns` by a request that nobody let through. The part of its time that
     /// has passed since would have refilled anyway and stays spent.
-    pub(super) fn give_back(&self, name: u64, taken_ns: u64, now_ns: u64) {
-        self.change(name, |bucket| bucket.unspend(taken_ns, now_ns));
+    pub(super) fn give_back(&self, wanted: &Wanted, taken_ns: u64, now_ns: u64) {
+        self.change(wanted.name, |bucket| bucket.unspend(wanted, taken_ns, now_ns));
     }
 
     /// Units lent are no longer out: `spent` of them were spent, at `at_ns` or before.
@@ -265,7 +266,7 @@ impl Buckets {
     fn unknown(&self, wanted: &Wanted) -> (u64, Option<Box<Slow>>) {
         let gcra = wanted.gcra();
         if debt::is_slow(gcra) {
-            let slow = Slow::read(&self.debts, wanted.name);
+            let slow = Slow::read(&self.debts, wanted.name, gcra);
             let tat_ns = match slow.written_ns {
                 0 => 0,
                 debt_ns => self.empty_at_ns.unwrap_or(0).saturating_add(debt_ns),
@@ -307,7 +308,12 @@ impl Bucket {
         self.tat_ns = self.tat_ns.max(now_ns).saturating_add(self.gcra.emission_ns.saturating_mul(units));
     }
 
-    fn unspend(&mut self, taken_ns: u64, now_ns: u64) {
+    /// Not when the limit has changed since: what was taken under the old one may be cut to the new burst by now, and all of
+    /// that is somebody's.
+    fn unspend(&mut self, wanted: &Wanted, taken_ns: u64, now_ns: u64) {
+        if self.gcra != wanted.gcra() {
+            return;
+        }
         let passed_ns = now_ns.saturating_sub(taken_ns);
         if planted!(RefundsTwice) {
             self.tat_ns = self.tat_ns.saturating_sub(self.gcra.emission_ns);

@@ -29,13 +29,24 @@ const SLICES: u64 = 16;
 const REFRESH_PART: u64 = 8;
 /// Debts travel as `i64`.
 const MOST_NS: u64 = 1 << 62;
-/// Two numbers are so far apart that the state forgets all but the newest two.
+/// Two numbers are so far apart that the state forgets all but the newest few. The bits between say what a unit costs.
 const STEP_BITS: u32 = 18;
+/// A unit's cost is written with so many bits, and by how many it is shifted with the others.
+const COST_BITS: u32 = 12;
 /// More than an earlier leader can have under way of one bucket.
 const JUMP: u64 = 1_024;
 
-/// The newest debt that the replicated state has of a bucket: its number and nanoseconds.
-pub(super) type Source = Arc<dyn Fn(u64) -> (u64, u64) + Send + Sync>;
+/// What the replicated state has newest of a bucket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Newest {
+    number: u64,
+    debt_ns: u64,
+    /// What a unit cost then ([`cost_of`]); 0 where it was not written.
+    cost: u64,
+}
+
+/// Looks the newest debt of a bucket up.
+pub(super) type Source = Arc<dyn Fn(u64) -> Newest + Send + Sync>;
 
 /// What a slow bucket may spend.
 #[derive(Debug, Default)]
@@ -55,20 +66,43 @@ pub(super) struct Slow {
 pub(super) struct Debt {
     pub(super) bucket: u64,
     number: u64,
+    emission_ns: u64,
     pub(super) debt_ns: u64,
     /// What the bucket's TAT may reach once it is written.
     bound_ns: u64,
 }
 
-/// The newest debt that the replicated state has of a bucket: its number and nanoseconds. One that cannot be read is more
-/// than can ever be paid.
-pub(super) fn newest(authority: &dyn Authority, group: GroupId, bucket: u64) -> (u64, u64) {
+/// The newest debt that the replicated state has of a bucket. One that cannot be read is more than can ever be paid.
+pub(super) fn newest(authority: &dyn Authority, group: GroupId, bucket: u64) -> Newest {
     match authority.reserved(group, &Debt::account(bucket)) {
         Ok(periods) => {
             let newest = periods.into_iter().max_by_key(|(start, _)| *start);
-            newest.map_or((0, 0), |(start, units)| (start.cast_unsigned() >> STEP_BITS, units.saturating_sub(1)))
+            newest.map_or_else(Newest::default, |(start, units)| Newest {
+                number: start.cast_unsigned() >> STEP_BITS,
+                debt_ns: units.saturating_sub(1),
+                cost: start.cast_unsigned() & ((1 << STEP_BITS) - 1),
+            })
         }
-        Err(_) => (0, MOST_NS),
+        Err(_) => Newest { debt_ns: MOST_NS, ..Newest::default() },
+    }
+}
+
+/// What a unit costs in few bits, rounded down: as many leading ones, and the shift above them.
+fn cost_of(emission_ns: u64) -> u64 {
+    let shift = u64::from((u64::BITS - emission_ns.leading_zeros()).saturating_sub(COST_BITS));
+    (shift << COST_BITS) | (emission_ns >> shift)
+}
+
+impl Newest {
+    /// The debt in the terms of a limit: as many units, at most all of its burst, when a unit cost another time when it was
+    /// written. Rounded up.
+    fn debt_ns(&self, gcra: Gcra) -> u64 {
+        if self.cost == 0 || self.cost == cost_of(gcra.emission_ns) {
+            return self.debt_ns;
+        }
+        let then_ns = (self.cost & ((1 << COST_BITS) - 1)) << (self.cost >> COST_BITS).min(63);
+        let scaled = (u128::from(self.debt_ns) * u128::from(gcra.emission_ns)).div_ceil(u128::from(then_ns.max(1)));
+        u64::try_from(scaled).unwrap_or(u64::MAX).min(gcra.capacity_ns)
     }
 }
 
@@ -84,14 +118,14 @@ pub(super) fn latest_tat_ns(bucket: &Bucket, units: u64, now_ns: u64) -> u64 {
 }
 
 impl Slow {
-    pub(super) fn read(source: &Source, bucket: u64) -> Self {
-        let (number, written_ns) = source(bucket);
-        Self { written_ns, number: number + JUMP, ..Self::default() }
+    pub(super) fn read(source: &Source, bucket: u64, gcra: Gcra) -> Self {
+        let newest = source(bucket);
+        Self { written_ns: newest.debt_ns(gcra), number: newest.number + JUMP, ..Self::default() }
     }
 
     /// After the limit changed: the numbers go on, and nothing may be spent before a reservation in the new terms.
     pub(super) fn changed(before: Option<&Self>, source: &Source, bucket: u64) -> Self {
-        let number = before.map_or_else(|| Self::read(source, bucket).number, |before| before.number);
+        let number = before.map_or_else(|| source(bucket).number + JUMP, |before| before.number);
         Self { written_ns: MOST_NS, number, ..Self::default() }
     }
 }
@@ -109,7 +143,7 @@ impl Debt {
 
     /// What stands where a quota's reservation has the period.
     pub(super) fn start(&self) -> i64 {
-        (self.number << STEP_BITS).cast_signed()
+        ((self.number << STEP_BITS) | cost_of(self.emission_ns)).cast_signed()
     }
 
     /// What is reserved: a unit more than the debt, so that none at all is a refusal.
@@ -174,14 +208,38 @@ impl Buckets {
 
 /// Counts a reservation of this bound as under way.
 fn write(bucket: &mut Bucket, name: u64, bound_ns: u64, now_ns: u64) -> Debt {
+    let emission_ns = bucket.gcra.emission_ns;
     let slow = bucket.slow.as_mut().expect("only slow buckets owe");
     slow.asking = true;
     slow.number += 1;
     // Whether it lands or not, no TAT may pass what the state says.
     slow.bound_ns = slow.bound_ns.min(bound_ns);
-    Debt { bucket: name, number: slow.number, debt_ns: bound_ns - now_ns, bound_ns }
+    Debt { bucket: name, number: slow.number, emission_ns, debt_ns: bound_ns - now_ns, bound_ns }
 }
 
 fn slice(gcra: Gcra) -> u64 {
     (gcra.capacity_ns / gcra.emission_ns / SLICES).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_debt_is_as_many_units_under_another_limit_and_never_fewer() {
+        for emission_ns in [1, 2, 4_095, 4_096, 999_983, 864_000_000_000, 31_536_000_000_000_000, u64::MAX >> 1] {
+            let cost = cost_of(emission_ns);
+            assert!(cost < 1 << STEP_BITS, "{emission_ns}");
+            let newest = |units: u64| Newest { number: 1, debt_ns: units.saturating_mul(emission_ns), cost };
+            let same = Gcra { emission_ns, capacity_ns: u64::MAX };
+            assert_eq!(newest(3).debt_ns(same), newest(3).debt_ns);
+            let slower = Gcra { emission_ns: 10_000_000_000, capacity_ns: 100_000_000_000 };
+            let units = newest(3).debt_ns(slower) as f64 / 1e10;
+            let exact = newest(3).debt_ns as f64 / emission_ns as f64;
+            assert!(units >= exact.min(10.0) && units <= exact * 1.001, "{emission_ns}: {units} for {exact}");
+        }
+        // Written by a version that did not say.
+        let unknown = Newest { number: 1, debt_ns: 7, cost: 0 };
+        assert_eq!(unknown.debt_ns(Gcra { emission_ns: 1_000, capacity_ns: 1_000_000 }), 7);
+    }
 }

@@ -166,9 +166,17 @@ impl Grant {
     }
 
     /// Whether this node could not renew its concurrency units with the leader for so long that the leader counts them as
-    /// free. A request that still runs must be ended then: look at each lease time (half a second) of a long answer.
+    /// free. A request that still runs must be ended then: look when [`Grant::lapses_after`] is over. What has lapsed once stays
+    /// so, whatever the leader says later: it may have given the unit to another meanwhile.
     pub fn has_lapsed(&self) -> bool {
-        self.held.unit && !self.held.group.holds_units(self.held.group.authority.now_ns())
+        self.lapses_after().is_some_and(|left| left.is_zero())
+    }
+
+    /// How long [`Grant::has_lapsed`] stays false if no word of the leader comes; none without a concurrency unit.
+    pub fn lapses_after(&self) -> Option<Duration> {
+        let Held { group, unit: true, lapses, .. } = &self.held else { return None };
+        let left_ns = if *lapses == group.lapses() { group.units_last_ns(group.authority.now_ns()) } else { 0 };
+        Some(Duration::from_nanos(left_ns))
     }
 }
 

@@ -62,6 +62,8 @@ pub(super) struct Group {
     pub(super) nudge: Notify,
     /// When this node's concurrency units were last known to be known to the leader.
     pub(super) renewed_ns: AtomicU64,
+    /// How often all units of this node have lapsed.
+    lapses: AtomicU64,
     pub(super) counters: Arc<Counters>,
 }
 
@@ -97,6 +99,8 @@ pub(super) struct RemoteNode {
     pub(super) held: NumberMap<u32>,
     pub(super) keeps: NumberMap<u32>,
     pub(super) leases: NumberMap<lend::Lease>,
+    /// What it held was let go: it must say all that it holds.
+    pub(super) lapsed: bool,
 }
 
 impl std::fmt::Debug for Group {
@@ -138,6 +142,7 @@ impl Group {
             urgent: Notify::new(),
             nudge: Notify::new(),
             renewed_ns: AtomicU64::new(0),
+            lapses: AtomicU64::new(0),
             counters,
         }
     }
@@ -167,6 +172,9 @@ impl Group {
             // began empty after that, is safe.
             return reign.clone();
         }
+        let now_ns = self.authority.now_ns();
+        self.note_lapse(now_ns);
+        self.renewed_ns.fetch_max(now_ns, Ordering::AcqRel);
         self.units.begin_reign();
         // Lent by an earlier leader: the new one counts them as spent.
         self.purses.clear();
@@ -247,6 +255,7 @@ impl Group {
         for node in remote.nodes.values_mut() {
             if now_ns >= node.heard_ns.saturating_add(with_drift(UNITS_LEASE_NS)) && !node.held.is_empty() {
                 self.let_go(node);
+                node.lapsed = true;
                 any = true;
             }
         }
@@ -285,14 +294,31 @@ impl Group {
         self.crowded.lock().expect("no holder panics").get(&account).is_some_and(|until_ns| now_ns < *until_ns)
     }
 
-    /// Whether requests of this node that hold concurrency units may go on, and new ones begin.
-    pub(super) fn holds_units(&self, now_ns: u64) -> bool {
-        self.authority.leading(self.id, now_ns).is_some() || self.holds_renewed_units(now_ns)
+    /// For how long the concurrency units of this node are surely its own.
+    pub(super) fn units_last_ns(&self, now_ns: u64) -> u64 {
+        let until_ns = self.renewed_ns.load(Ordering::Acquire) + (UNITS_LEASE_NS - UNITS_LEASE_NS / DRIFT);
+        match until_ns.saturating_sub(now_ns) {
+            0 if self.authority.leading(self.id, now_ns).is_some() => UNITS_LEASE_NS,
+            left_ns => left_ns,
+        }
     }
 
     /// Whether units that the leader has granted are still this node's.
     pub(super) fn holds_renewed_units(&self, now_ns: u64) -> bool {
         now_ns < self.renewed_ns.load(Ordering::Acquire) + (UNITS_LEASE_NS - UNITS_LEASE_NS / DRIFT)
+    }
+
+    /// How often this node's units have lapsed: those of before are nobody's.
+    pub(super) fn lapses(&self) -> u64 {
+        self.lapses.load(Ordering::Acquire)
+    }
+
+    /// Before it is renewed: what has lapsed never comes back. The leader may have given it to others.
+    pub(super) fn note_lapse(&self, now_ns: u64) {
+        if !self.holds_renewed_units(now_ns) {
+            self.lapses.fetch_add(1, Ordering::AcqRel);
+            self.units.drop_spares();
+        }
     }
 
     /// Has a reservation made: at once, or with others a moment later.

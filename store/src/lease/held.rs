@@ -11,6 +11,8 @@ pub(super) struct Held {
     pub(super) unit: bool,
     /// Another node leads, and granted it.
     pub(super) asked: bool,
+    /// [`Group::lapses`] when it was granted: units lapsed since are nobody's.
+    pub(super) lapses: u64,
     pub(super) quotas: Few<QuotaTake>,
 }
 
@@ -22,7 +24,26 @@ pub(super) struct Promises {
 
 impl Held {
     pub(super) fn new(group: &Arc<Group>, handle: &Arc<Handle>) -> Self {
-        Self { group: group.clone(), handle: handle.clone(), unit: false, asked: false, quotas: Few::default() }
+        Self {
+            group: group.clone(),
+            handle: handle.clone(),
+            unit: false,
+            asked: false,
+            lapses: 0,
+            quotas: Few::default(),
+        }
+    }
+
+    /// It has a unit now, which this node granted itself, or asked for; `lapses` is of before.
+    pub(super) fn hold_unit(&mut self, asked: bool, lapses: u64) {
+        (self.unit, self.asked, self.lapses) = (true, asked, lapses);
+    }
+
+    /// Takes over the unit of another, if it has one.
+    pub(super) fn take_unit(&mut self, mut other: Self) {
+        if std::mem::take(&mut other.unit) {
+            (self.unit, self.asked, self.lapses) = (true, other.asked, other.lapses);
+        }
     }
 
     /// Leaves the quotas spent.

@@ -44,8 +44,8 @@ struct Shard(Mutex<NumberMap<Purse>>);
 
 /// What memory says of a demand.
 pub(super) enum Found {
-    /// Spent; the levels after.
-    Spent(Few<u64>),
+    /// Spent; the levels after, and the leases that the units were of.
+    Spent(Few<u64>, Few<u64>),
     /// The leader must be asked.
     Ask,
     /// The leader has said that there is none for a while.
@@ -56,6 +56,8 @@ pub(super) enum Found {
 pub(super) struct Promise {
     pub(super) name: u64,
     pub(super) lease: u64,
+    /// Of the policies that it was granted under.
+    pub(super) revision: u64,
 }
 
 impl Purses {
@@ -69,14 +71,15 @@ impl Purses {
 
     /// Spends one unit of each or of none; and whether the leader is to be sent a message soon.
     pub(super) fn take_all(&self, all: &Few<Wanted>, now_ns: u64) -> (Found, bool) {
-        let (mut levels, mut soon, mut found) = (Few::default(), false, None);
-        for (taken, wanted) in all.iter().enumerate() {
+        let (mut levels, mut leases, mut soon, mut found) = (Few::default(), Few::default(), false, None);
+        for wanted in all.iter() {
             let mut shard = self.shard(wanted.name);
             let purse = shard.entry(wanted.name).or_insert_with(|| Purse::new(*wanted, now_ns));
             purse.demand(wanted, now_ns);
             if found.is_none() && purse.left > 0 && now_ns < purse.until_ns {
                 purse.left -= 1;
                 levels.push(purse.spend(now_ns));
+                leases.push(purse.lease);
                 soon |= self.after(purse, now_ns);
                 continue;
             }
@@ -89,17 +92,21 @@ impl Purses {
             drop(shard);
             if !levels.is_empty() {
                 levels = Few::default();
-                self.give_back(all.iter().take(taken));
+                self.give_back(all.iter().zip(leases.iter()));
+                leases = Few::default();
             }
         }
-        (found.unwrap_or(Found::Spent(levels)), soon)
+        (found.unwrap_or(Found::Spent(levels, leases)), soon)
     }
 
-    /// Gives units back that were spent a moment ago for a request that nobody let through. What has been said to be spent
-    /// by now stays so.
-    pub(super) fn give_back<'a>(&self, all: impl Iterator<Item = &'a Wanted>) {
-        for wanted in all {
+    /// Gives units of these leases back that were spent a moment ago for a request that nobody let through. What has been
+    /// said to be spent by now stays so, and so does what is of a lease that has ended, or of policies that have changed since:
+    /// it would be a unit more of another's.
+    pub(super) fn give_back<'a>(&self, all: impl Iterator<Item = (&'a Wanted, &'a u64)>) {
+        for (wanted, lease) in all {
             if let Some(purse) = self.shard(wanted.name).get_mut(&wanted.name)
+                && purse.lease == *lease
+                && purse.wanted.revision <= wanted.revision
                 && purse.spent > purse.said
             {
                 purse.spent -= 1;
@@ -141,6 +148,7 @@ impl Purses {
     pub(super) fn give_back_to(&self, promise: &Promise) {
         if let Some(purse) = self.shard(promise.name).get_mut(&promise.name)
             && purse.lease == promise.lease
+            && purse.wanted.revision <= promise.revision
             && purse.spent > purse.said
         {
             purse.spent -= 1;
@@ -153,7 +161,12 @@ impl Purses {
         let mut shard = self.shard(promise.name);
         if let Some(purse) = shard.get_mut(&promise.name).filter(|purse| purse.lease == promise.lease) {
             purse.promised -= 1;
-            purse.left += 1;
+            if promise.revision >= purse.wanted.revision {
+                purse.left += 1;
+            } else {
+                // Of older policies than this node's: back to the leader.
+                self.mark(purse);
+            }
         }
     }
 

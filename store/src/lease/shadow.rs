@@ -91,7 +91,7 @@ async fn spend(group: &Arc<Group>, handle: &Arc<Handle>, wants: &Wants, now_ns: 
         group.nudge.notify_one();
     }
     match found {
-        Found::Spent(_) => Some(false),
+        Found::Spent(..) => Some(false),
         Found::None => Some(true),
         Found::Ask => {
             let told = ask(group, wants, Some(Held::new(group, handle)), until).await.ok()?;
@@ -100,7 +100,7 @@ async fn spend(group: &Arc<Group>, handle: &Arc<Handle>, wants: &Wants, now_ns: 
                 Decision::Granted => {
                     let mut promises = told.promises?;
                     let (found, _) = keep(group, &mut promises, group.authority.now_ns());
-                    matches!(found, Found::Spent(_)).then_some(false)
+                    matches!(found, Found::Spent(..)).then_some(false)
                 }
                 _ => None,
             }

@@ -218,6 +218,14 @@ impl Units {
         self.fold(|entry| Some((entry.account, entry.held())).filter(|(_, held)| *held > 0))
     }
 
+    /// This node keeps nothing idle, also not what ends now, until the leader allows it anew.
+    pub(super) fn drop_spares(&self) {
+        self.fold(|entry| {
+            entry.keep(0);
+            None::<()>
+        });
+    }
+
     /// A reign of this node begins: it hears what others hold from them, and keeps nothing idle itself.
     pub(super) fn begin_reign(&self) {
         self.fold(|entry| {

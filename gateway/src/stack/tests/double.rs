@@ -255,6 +255,10 @@ impl Grant for TestGrant {
         self.double.0.lapsed.load(Ordering::SeqCst)
     }
 
+    fn lapses_after(&self) -> Option<Duration> {
+        self.double.0.lapsed.load(Ordering::SeqCst).then_some(Duration::ZERO)
+    }
+
     fn refund(self) {
         self.double.0.refunded.fetch_add(1, Ordering::SeqCst);
     }

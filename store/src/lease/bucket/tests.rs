@@ -7,7 +7,7 @@ fn wanted(name: u64, rate: &str, burst: u64) -> Wanted {
 }
 
 fn buckets(empty_at_ns: Option<u64>) -> Buckets {
-    Buckets::new(empty_at_ns, std::sync::Arc::new(|_| (0, 0)))
+    Buckets::new(empty_at_ns, std::sync::Arc::new(|_| debt::Newest::default()))
 }
 
 const NOW: u64 = 1_000_000_000_000;
@@ -19,10 +19,28 @@ fn what_has_refilled_since_a_unit_was_taken_is_not_given_back_again() {
     let take = |now| buckets.take_all([one].iter(), now).map(|_| ());
     take(NOW).expect("full");
     take(NOW + SECOND).expect("full again");
-    buckets.give_back(1, NOW, NOW + SECOND);
+    buckets.give_back(&one, NOW, NOW + SECOND);
     take(NOW + SECOND).expect_err("two within no time would be more than the burst");
-    buckets.give_back(1, NOW + SECOND, NOW + SECOND);
+    buckets.give_back(&one, NOW + SECOND, NOW + SECOND);
     take(NOW + SECOND).expect("at once, all of it comes back");
+}
+
+#[test]
+fn a_unit_taken_under_another_limit_does_not_come_back() {
+    let (buckets, many) = (buckets(None), wanted(1, "100/s", 100));
+    for _ in 0..100 {
+        buckets.take_all([many].iter(), NOW).expect("full");
+    }
+    let few = Wanted { revision: 2, ..wanted(1, "1/s", 1) };
+    buckets.take_all([few].iter(), NOW).expect_err("a hundred were taken, one is allowed");
+    buckets.give_back(&many, NOW, NOW);
+    buckets.take_all([few].iter(), NOW).expect_err("99 were let through");
+    // Nor what was to be taken beside a limit that refuses.
+    let other = wanted(2, "1/s", 1);
+    buckets.take_all([other].iter(), NOW).expect("full");
+    buckets.take_all([few, other].iter(), NOW + SECOND).expect("refilled");
+    buckets.take_all([many, other].iter(), NOW + SECOND).expect_err("both are empty");
+    buckets.take_all([few].iter(), NOW + SECOND).expect_err("nothing came back");
 }
 
 #[test]

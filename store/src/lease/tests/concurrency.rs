@@ -62,6 +62,52 @@ async fn units_of_a_node_that_is_gone_come_back_after_their_lease() {
     client.now(&world, &leader).expect("the lease has run out");
 }
 
+/// The leader had let its units go to others, and the node went on with them once it was heard of again.
+#[tokio::test]
+async fn what_has_lapsed_stays_lapsed_when_the_leader_is_heard_of_again() {
+    let (world, leader) = World::alone();
+    let two = world.start(2, 1);
+    let client = limited(16);
+    let grant = client.ask(&world, &two).await.expect("a unit");
+    // Ended, one stays with node 2, idle.
+    drop(client.ask(&world, &two).await.expect("a unit"));
+    world.cut(2);
+    world.wait_ns(group::UNITS_LEASE_NS + SECOND / 4);
+    let others: Vec<_> = (0..16).map(|_| client.now(&world, &leader).expect("all are free")).collect();
+    world.heal();
+    // It is heard of again, and may spend none of what was its own, idle or not.
+    for _ in 0..2 {
+        assert_eq!(refusal(client.ask(&world, &two).await).policy, Policy::Concurrency);
+    }
+    assert!(grant.has_lapsed(), "its unit is another's now");
+    assert_eq!(grant.lapses_after(), Some(Duration::ZERO));
+    drop(others);
+    world.wait_ns(SECOND / 100);
+    let again = client.ask(&world, &two).await.expect("units are there again");
+    assert!(!again.has_lapsed());
+    drop((grant, again));
+    let left = || in_use(&world, &leader, &client).now_or_never();
+    until("one at most stays, idle", || left().is_some_and(|units| units <= 1)).await;
+}
+
+/// Its idle units were let go while the leader remembered the node for its rate units: what it said then was taken for all.
+#[tokio::test]
+async fn a_node_whose_units_were_let_go_says_all_that_it_holds() {
+    let (world, leader) = World::alone();
+    let two = world.start(2, 1);
+    let client = client(tier(vec![rate("one", "1000/s", 1_000)], vec![], Some(2)));
+    let grants = [client.ask(&world, &two).await.expect("one"), client.ask(&world, &two).await.expect("two")];
+    world.wait_ns(group::UNITS_LEASE_NS + SECOND / 4);
+    // The leader notes it with the first request that it would have to refuse.
+    let own = client.now(&world, &leader).expect("two units are free");
+    world.asks.store(0, Ordering::Relaxed);
+    let asked = client.ask(&world, &two).await;
+    assert_eq!(refusal(asked).policy, Policy::Concurrency, "its two requests have not ended yet");
+    assert!(grants.iter().all(Grant::has_lapsed));
+    drop((grants, own));
+    until("all came back", || in_use(&world, &leader, &client).now_or_never() == Some(0)).await;
+}
+
 #[tokio::test]
 async fn a_restarted_node_holds_nothing() {
     let (world, leader) = World::alone();

@@ -5,7 +5,7 @@ use crate::{
     lease::{
         bucket::Wanted,
         few::Few,
-        purse::{Found, Purses},
+        purse::{Found, Promise, Purses},
         wire::{Ahead, Answer, Ask, Decided, Decision, Lent, Report, WireDemand},
     },
     model::Gcra,
@@ -226,10 +226,59 @@ fn a_report_that_came_after_the_leases_end_renews_nothing() {
         purses.lent(&lent, 0, 1, sent_ns, leader_ns);
         let reports = purses.reports(1, true, false, sent_ns + 200 * ms);
         purses.reported(&reports, 1, sent_ns + 200 * ms, leader_ns + came_ns);
-        matches!(purses.take_all(&all, sent_ns + 550 * ms), (Found::Spent(_), _))
+        matches!(purses.take_all(&all, sent_ns + 550 * ms), (Found::Spent(..), _))
     };
     assert!(spends_at_550(504 * ms), "renewed in time");
     assert!(!spends_at_550(505 * ms), "the leader counts its units as spent");
+}
+
+/// A request took a unit, its lease ended and another came, and then its quota refused it: the next lease had a unit more.
+#[test]
+fn a_unit_goes_back_to_the_lease_that_it_is_of_or_to_none() {
+    let (wanted, newer) = (bucket("10/s", 10, 1), bucket("10/s", 10, 2));
+    let all: Few<Wanted> = [wanted].into_iter().collect();
+    let lent = |lease, revision| Lent { name: wanted.name, lease, units: 2, revision, prompt: false };
+    let now = 7 * SECOND;
+    let spent = |purses: &Purses, all: &Few<Wanted>| match purses.take_all(all, now) {
+        (Found::Spent(_, leases), _) => Some(leases),
+        _ => None,
+    };
+    let purses = Purses::new();
+    assert!(spent(&purses, &all).is_none(), "it holds none");
+    purses.lent(&lent(1, 1), 0, 1, now, now);
+    let first = spent(&purses, &all).expect("two are there");
+    purses.give_back(all.iter().zip(first.iter()));
+    assert_eq!(purses.units(), 2, "its lease has it again");
+    let first = spent(&purses, &all).expect("two are there");
+    purses.lent(&lent(2, 1), 0, 1, now, now);
+    let second = spent(&purses, &all).expect("two of the next");
+    purses.give_back(all.iter().zip(first.iter()));
+    assert_eq!(purses.units(), 1, "the first lease is over");
+    // Nor when policies have changed since, and what this node held under the old ones was thrown away.
+    let all_newer: Few<Wanted> = [newer].into_iter().collect();
+    assert!(spent(&purses, &all_newer).is_none());
+    purses.give_back(all.iter().zip(second.iter()));
+    assert_eq!(purses.units(), 0);
+    assert!(spent(&purses, &all_newer).is_none());
+}
+
+#[test]
+fn a_promise_of_older_policies_that_nobody_wants_is_not_spent_by_others() {
+    let (wanted, newer) = (bucket("10/s", 10, 1), bucket("10/s", 10, 2));
+    let now = 7 * SECOND;
+    let purses = Purses::new();
+    let all: Few<Wanted> = [wanted].into_iter().collect();
+    assert!(matches!(purses.take_all(&all, now), (Found::Ask, _)), "it holds none");
+    purses.lent(&Lent { name: wanted.name, lease: 1, units: 2, revision: 1, prompt: false }, 2, 1, now, now);
+    let promise = |revision| Promise { name: wanted.name, lease: 1, revision };
+    purses.break_promise(&promise(1));
+    assert!(matches!(purses.take_all(&all, now), (Found::Spent(..), _)), "it is whoever's comes next");
+    let all_newer: Few<Wanted> = [newer].into_iter().collect();
+    assert!(matches!(purses.take_all(&all_newer, now), (Found::Ask, _)));
+    purses.break_promise(&promise(1));
+    assert!(matches!(purses.take_all(&all_newer, now), (Found::Ask, _)), "it goes back");
+    let reports = purses.reports(1, false, false, now);
+    assert_eq!(reports.iter().map(|report| report.left).sum::<u64>(), 0, "{reports:?}");
 }
 
 #[tokio::test]

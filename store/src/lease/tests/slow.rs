@@ -50,6 +50,30 @@ async fn what_was_refilled_long_ago_is_not_owed_after_a_change() {
     refusal(client.ask(&world, &one).await);
 }
 
+/// The limit changed and nobody had asked the old leader since: the new one took the old limit's time for its own.
+#[tokio::test]
+async fn a_limit_that_changed_just_before_the_leader_keeps_the_units_taken() {
+    for (before, after, left) in [("100/d", "100/h", 60), ("100/h", "100/d", 60), ("100/h", "50/d", 10)] {
+        let (world, one) = World::alone();
+        let two = world.start(2, 1);
+        let with = |text: &str, revision| {
+            let units = text.split('/').next().expect("units").parse().expect("a number");
+            client(Tier { revision, ..tier(vec![rate("slow", text, units)], vec![], None) })
+        };
+        let (old, new) = (with(before, 1), with(after, 2));
+        for _ in 0..40 {
+            old.ask(&world, &one).await.expect("within the burst");
+        }
+        world.elect(2, 2, false);
+        world.wait_ns(OPENS);
+        let mut admitted = 0;
+        while new.ask(&world, &two).await.is_ok() {
+            admitted += 1;
+        }
+        assert!((left - 100 / 16 - 1..=left).contains(&admitted), "{before}, {after}: {admitted} of {left}");
+    }
+}
+
 #[tokio::test]
 async fn without_a_quorum_a_slow_bucket_is_unavailable_and_never_spent_from() {
     let (world, one) = World::alone();
