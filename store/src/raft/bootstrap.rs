@@ -151,7 +151,8 @@ impl Node {
             return Ok(());
         }
         let group = self.meta();
-        if group.leads().is_none() {
+        // A leader that has just lost its quorum would take it in for itself alone.
+        if group.leads().is_none() || !group.is_in_contact() {
             return Err(Fault::NotLeader(group.leader().map(|(id, _)| id.0)));
         }
         let members = group.members();

@@ -8,6 +8,7 @@ mod watch;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -51,6 +52,10 @@ pub(super) const LEADER_TRUST: Duration = Duration::from_millis(ELECTION_MAX_MS 
 const CONTACT_LEASE: Duration = Duration::from_millis(1_000);
 /// Pause before a proposal is tried again elsewhere.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// Who waits for a leader's answer looks this often whether it still leads.
+const LEADER_LOOK: Duration = Duration::from_millis(50);
+/// One attempt to learn a read's index: answered from memory and a round of heartbeats.
+const READ_ATTEMPT: Duration = Duration::from_secs(1);
 
 /// A group's replica here.
 pub(crate) struct Group {
@@ -272,7 +277,9 @@ impl Group {
                 Some((id, info)) => {
                     let peer = self.peers.peer(id, &info.peer_addr);
                     let head = wire::propose_head(self.id, wait as u8);
-                    match peer.call_parts(Kind::Propose, [head, command.clone()], left).await {
+                    let asking = peer.call_parts(Kind::Propose, [head, command.clone()], left);
+                    let asked = if repeatable { self.while_led_by(id, &info, asking).await } else { asking.await };
+                    match asked {
                         Ok(body) => {
                             return Answer::decode(&body).map_err(|fault| ProposeError::Unknown(fault.to_string()));
                         }
@@ -291,6 +298,27 @@ impl Group {
                 return Err(last);
             }
             tokio::time::sleep(RETRY_PAUSE.min(left)).await;
+        }
+    }
+
+    /// Waits for a leader's answer for as long as no other leads: one that is cut off does not answer, and what may be
+    /// proposed again need not wait for it.
+    async fn while_led_by<T>(
+        &self,
+        id: NodeId,
+        info: &NodeInfo,
+        asking: impl Future<Output = Result<T, CallError>>,
+    ) -> Result<T, CallError> {
+        let mut asking = pin!(asking);
+        loop {
+            match tokio::time::timeout(LEADER_LOOK, asking.as_mut()).await {
+                Ok(answer) => return answer,
+                Err(_) if self.leader().is_some_and(|(leader, _)| leader != id) => {
+                    let (addr, error) = (info.peer_addr.clone(), "another node leads by now".into());
+                    return Err(CallError::Lost { addr, error });
+                }
+                Err(_) => {}
+            }
         }
     }
 
@@ -347,7 +375,7 @@ impl Group {
                 }
                 Some((id, info)) => {
                     let peer = self.peers.peer(id, &info.peer_addr);
-                    let body = peer.call(Kind::ReadIndex, wire::cbor(&self.id), left).await;
+                    let body = peer.call(Kind::ReadIndex, wire::cbor(&self.id), left.min(READ_ATTEMPT)).await;
                     body.ok().and_then(|body| wire::from_cbor(&body).ok())
                 }
                 None => None,

@@ -26,6 +26,10 @@ use crate::model::NodeId;
 
 /// Calls that may be open on a connection.
 const MAX_OPEN_CALLS: usize = 4_096;
+/// A member's connection that brings nothing for so long, with a question open for as long, is given up: the packets of a
+/// link that was cut are sent again more and more seldom, long after it works. Heartbeats, or asks for leases on views, are
+/// answered all the time wherever an answer may take longer.
+const SILENCE: Duration = Duration::from_secs(2);
 /// Time to connect and be greeted.
 const CONNECT_DEADLINE: Duration = Duration::from_millis(800);
 /// Frames are gathered into writes of at most this size.
@@ -68,6 +72,8 @@ async fn connect(own: &Own, to: Option<NodeId>, addr: &str, lane: Lane, tls: Opt
 }
 
 type Answer = Result<Bytes, CallError>;
+/// By number: who waits, and since when.
+type Open = HashMap<u64, (oneshot::Sender<Answer>, tokio::time::Instant)>;
 
 struct Question {
     kind: Kind,
@@ -173,16 +179,17 @@ impl Peer {
         self.note(&connected);
         let stream = connected.map_err(|error| self.unreachable(&error.to_string()))?;
         let (lane, questions) = mpsc::channel(MAX_OPEN_CALLS);
-        tokio::spawn(converse(stream, questions, self.0.addr.clone()));
+        let silence = self.0.to.map(|_| SILENCE);
+        tokio::spawn(converse(stream, questions, self.0.addr.clone(), silence));
         *self.0.lane.lock().expect("no holder of this lock panics") = Some(lane.clone());
         Ok(lane)
     }
 }
 
 /// Carries questions out and answers back until either side ends.
-async fn converse(stream: Stream, mut questions: mpsc::Receiver<Question>, addr: String) {
+async fn converse(stream: Stream, mut questions: mpsc::Receiver<Question>, addr: String, silence: Option<Duration>) {
     let (mut reader, mut writer) = stream.into_split();
-    let open: Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>> = Arc::default();
+    let open: Arc<Mutex<Open>> = Arc::default();
     let asked = Arc::clone(&open);
     let ask = async move {
         let (mut number, mut out) = (0u64, BytesMut::new());
@@ -194,9 +201,9 @@ async fn converse(stream: Stream, mut questions: mpsc::Receiver<Question>, addr:
                     let mut open = asked.lock().expect("no holder of this lock panics");
                     // Callers that gave up are forgotten here, so that the map stays bounded.
                     if open.len() >= MAX_OPEN_CALLS {
-                        open.retain(|_, answer| !answer.is_closed());
+                        open.retain(|_, (answer, _)| !answer.is_closed());
                     }
-                    open.insert(number, answer);
+                    open.insert(number, (answer, tokio::time::Instant::now()));
                 }
                 frame::put_frame(&mut out, kind as u8, number, |out| {
                     out.extend_from_slice(&parts[0]);
@@ -215,9 +222,25 @@ async fn converse(stream: Stream, mut questions: mpsc::Receiver<Question>, addr:
     let answered = Arc::clone(&open);
     let listen = async move {
         let mut buffer = BytesMut::new();
-        while let Some(Frame { kind, number, body }) = frame::read_frame(&mut reader, &mut buffer).await? {
+        loop {
+            let frame = frame::read_frame(&mut reader, &mut buffer);
+            let frame = match silence {
+                None => frame.await?,
+                Some(silence) => match tokio::time::timeout(silence, frame).await {
+                    Ok(frame) => frame?,
+                    Err(_) => {
+                        let open = answered.lock().expect("no holder of this lock panics");
+                        let is_old = |(_, asked): &(_, tokio::time::Instant)| asked.elapsed() >= silence;
+                        if open.values().any(is_old) {
+                            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("silent for {silence:?}")));
+                        }
+                        continue;
+                    }
+                },
+            };
+            let Some(Frame { kind, number, body }) = frame else { break };
             let answer = answered.lock().expect("no holder of this lock panics").remove(&number);
-            let Some(answer) = answer else { continue };
+            let Some((answer, _)) = answer else { continue };
             let _ = answer.send(match Kind::from_u8(kind) {
                 Some(Kind::Error) => Err(wire::from_cbor::<Fault>(&body).unwrap_or_else(|fault| fault).into()),
                 _ => Ok(body),
@@ -230,7 +253,7 @@ async fn converse(stream: Stream, mut questions: mpsc::Receiver<Question>, addr:
         ended = listen => ended,
     };
     let error = ended.err().map_or_else(|| "connection closed".to_owned(), |error| error.to_string());
-    for (_, answer) in open.lock().expect("no holder of this lock panics").drain() {
+    for (_, (answer, _)) in open.lock().expect("no holder of this lock panics").drain() {
         let _ = answer.send(Err(CallError::Lost { addr: addr.clone(), error: error.clone() }));
     }
 }
