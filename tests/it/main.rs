@@ -18,6 +18,7 @@ mod membership;
 mod quotas;
 mod readme;
 mod retention;
+mod rounds;
 mod sign_in;
 mod smoke;
 mod start;

@@ -8,9 +8,11 @@ mod disk;
 #[cfg(feature = "simulation")]
 pub mod invariants;
 mod load;
+mod net;
 mod node;
 mod program;
 mod raw;
+pub mod rounds;
 pub mod seeds;
 #[cfg(feature = "simulation")]
 pub mod sim;
@@ -22,6 +24,7 @@ pub use admin::{Admin, Answer, client, get, post, send};
 pub use authority::Authority;
 pub use disk::{Cut, Disk};
 pub use load::{Load, Received, Report};
+pub use net::{Net, SmallDisk};
 pub use node::{Cluster, Node, Options, binary, command, free_addr};
 pub use raw::Raw;
 pub use time::{rfc3339, unix_seconds};

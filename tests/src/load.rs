@@ -16,6 +16,9 @@ use ureq::Agent;
 /// The answer that may have no row.
 const REDUCED: &str = "temporary-reduced-capacity";
 
+/// After any answer but a 200, and none.
+const REFUSED_PAUSE: Duration = Duration::from_millis(10);
+
 /// One answer that a client received.
 #[derive(Debug, Clone)]
 pub struct Received {
@@ -33,6 +36,13 @@ pub struct Received {
     pub at: Instant,
     /// From the request to its head.
     pub took: Duration,
+}
+
+impl Received {
+    /// When its request was sent.
+    pub fn sent(&self) -> Instant {
+        self.at - self.took
+    }
 }
 
 /// What all clients of a load received.
@@ -129,6 +139,11 @@ pub struct Load {
 impl Load {
     /// Starts `clients` threads for each URL, each with its own connection, sending GETs with `key` as fast as they are answered.
     pub fn start(urls: &[String], key: &str, clients: usize) -> Self {
+        Self::paced(urls, key, clients, Duration::ZERO)
+    }
+
+    /// The same, with a pause after each answer.
+    pub fn paced(urls: &[String], key: &str, clients: usize, pause: Duration) -> Self {
         let stop = Arc::<AtomicBool>::default();
         let successes = Arc::new(urls.iter().map(|_| AtomicU64::new(0)).collect::<Vec<_>>());
         let mut threads = Vec::new();
@@ -144,15 +159,17 @@ impl Load {
                             Some(answer) => {
                                 if answer.status == 200 {
                                     successes[target].fetch_add(1, Ordering::Relaxed);
-                                } else {
-                                    std::thread::sleep(Duration::from_millis(10));
+                                }
+                                let pause = if answer.status == 200 { pause } else { pause.max(REFUSED_PAUSE) };
+                                if !pause.is_zero() {
+                                    std::thread::sleep(pause);
                                 }
                                 report.received.push(answer);
                             }
                             None => {
                                 report.errors += 1;
                                 // Nobody listens: do not take the cores from who starts.
-                                std::thread::sleep(Duration::from_millis(10));
+                                std::thread::sleep(REFUSED_PAUSE);
                             }
                         }
                     }

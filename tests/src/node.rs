@@ -165,6 +165,19 @@ impl Node {
         self.options = options;
     }
 
+    /// Moves its listeners to another address, their ports kept; peers that listed it must be told ([`Node::join`]).
+    pub fn move_to(&mut self, ip: &str) {
+        for addr in [&mut self.data_addr, &mut self.admin_addr, &mut self.peer_addr] {
+            let port = addr.rsplit(':').next().expect("an address has a port");
+            *addr = format!("{ip}:{port}");
+        }
+    }
+
+    /// These peers in `--join`, its own among them, from the next start on.
+    pub fn join(&mut self, peers: &[String]) {
+        self.join = peers.to_vec();
+    }
+
     /// Other peers in `--join`, beside its own, from the next start on.
     pub fn rejoin(&mut self, peers: &[&str]) {
         self.join = peers.iter().map(|peer| (*peer).to_owned()).chain([self.peer_addr.clone()]).collect();
@@ -364,6 +377,12 @@ impl Cluster {
             name,
         });
         self.nodes.len() - 1
+    }
+
+    /// Leaves the directory where it is, and says where.
+    pub fn keep(&mut self) -> &Path {
+        self.dir.disable_cleanup(true);
+        self.dir.path()
     }
 
     /// Starts all and waits until they serve.

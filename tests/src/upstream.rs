@@ -38,13 +38,18 @@ pub struct Upstream {
 impl Upstream {
     /// Starts one on a free port of loopback.
     pub fn start() -> Self {
+        Self::start_at("127.0.0.1")
+    }
+
+    /// Starts one on a free port of an address.
+    pub fn start_at(ip: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .expect("a runtime for the upstream");
         let requests = Arc::<AtomicU64>::default();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
+        let listener = runtime.block_on(TcpListener::bind((ip, 0))).expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("a bound address"));
         let router = router(Arc::clone(&requests));
         runtime.spawn(async move { axum::serve(listener, router).await });
