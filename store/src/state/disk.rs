@@ -43,18 +43,19 @@ pub trait Files: std::fmt::Debug + Send + Sync {
     fn bytes(&self, path: &Path) -> u64;
 }
 
+/// A redb file that is being made ends so.
+const UNFINISHED: &str = "new";
+
 /// The file system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Disk;
 
 impl Files for Disk {
     fn open(&self, path: &Path, cache_bytes: usize) -> Result<Database, DatabaseError> {
-        let is_new = !path.exists();
-        let database = Builder::new().set_cache_size(cache_bytes).create(path)?;
-        if is_new && let Some(dir) = path.parent() {
-            sync_dir(dir)?;
+        if !path.exists() {
+            make(path)?;
         }
-        Ok(database)
+        Builder::new().set_cache_size(cache_bytes).create(path)
     }
 
     fn exists(&self, path: &Path) -> bool {
@@ -87,6 +88,22 @@ impl Files for Disk {
     }
 }
 
+/// Makes an empty redb file. redb gives a file its magic number last; a crash or a full disk before that leaves one under this
+/// name that can never be opened again, so it gets its name when it is whole.
+fn make(path: &Path) -> Result<(), DatabaseError> {
+    let unfinished = path.with_extension(UNFINISHED);
+    absent_is_fine(fs::remove_file(&unfinished))?;
+    let made = Builder::new().create(&unfinished).map(drop);
+    if made.is_err() {
+        // The space may be what others wait for; left behind, it is taken away by the next attempt.
+        let _ = fs::remove_file(&unfinished);
+    }
+    made?;
+    File::open(&unfinished)?.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    path.parent().map_or(Ok(()), |dir| sync_dir(dir).map_err(DatabaseError::from))
+}
+
 /// Makes a directory's names durable.
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
@@ -96,5 +113,30 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As after a crash while it was made: its space is there, its magic number is not.
+    #[test]
+    fn a_file_whose_making_was_cut_short_is_made_anew() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("rows_1_0.redb");
+        fs::write(path.with_extension(UNFINISHED), vec![0; 1 << 20]).expect("write");
+        drop(Disk.open(&path, 1 << 20).expect("made"));
+        assert!(path.exists() && !path.with_extension(UNFINISHED).exists());
+        assert_eq!(Disk.list(dir.path()).expect("a list"), std::slice::from_ref(&path));
+        drop(Disk.open(&path, 1 << 20).expect("opened again"));
+    }
+
+    #[test]
+    fn what_cannot_be_made_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("absent").join("rows_1_0.redb");
+        assert!(Disk.open(&path, 1 << 20).is_err());
+        assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 0);
     }
 }
