@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header,
 
 use store::model::HeaderEdits;
 
-use super::{Ledger, auth::bearer, entry::Entry};
+use super::{Ledger, entry::Entry};
 use crate::error::Fault;
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -61,16 +61,18 @@ fn is_host(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(&byte)
 }
 
-/// Whether a path has a `.` or `..` segment, also one in percent-encoding: an upstream that resolves it would serve what no
-/// route was asked for.
+/// Whether a path has a `.` or `..` segment, also one in percent-encoding, between backslashes or with parameters: an upstream
+/// that resolves it would serve what no route was asked for.
 fn has_dot_segment(path: &str) -> bool {
-    // Nearly every path has neither; look closer only at one that has.
-    if !path.contains("/.") && !path.contains("%2") {
+    // Nearly every path has none of these; look closer only at one that has.
+    if !path.contains("/.") && !path.bytes().any(|byte| byte == b'%' || byte == b'\\') {
         return false;
     }
-    path.split(['/', '\\']).any(|segment| {
-        let plain = segment.replace("%2e", ".").replace("%2E", ".").replace("%2f", "/").replace("%2F", "/");
-        plain.split('/').any(|part| part == "." || part == "..")
+    let plain =
+        path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "\\").replace("%3b", ";");
+    plain.split(['/', '\\']).any(|segment| {
+        let name = segment.split(';').next().unwrap_or_default();
+        name == "." || name == ".."
     })
 }
 
@@ -157,14 +159,41 @@ pub(crate) fn to_client(headers: &mut HeaderMap, upgrade: bool) {
 /// Every header that may carry a key, and whatever a client says in our name.
 fn remove_keys(headers: &mut HeaderMap, names: &[HeaderName]) {
     for name in names {
-        // Another scheme than Bearer is not ours (see `auth`).
-        if *name != header::AUTHORIZATION || headers.get(name).is_some_and(|value| bearer(value.as_bytes()).is_some()) {
+        if *name != header::AUTHORIZATION {
             headers.remove(name);
+        } else if headers.get_all(name).iter().any(is_bearer) {
+            // Another scheme than Bearer is not ours (see `auth`).
+            let others: Vec<_> = headers.get_all(name).iter().filter(|value| !is_bearer(value)).cloned().collect();
+            headers.remove(name);
+            for value in others {
+                headers.append(name, value);
+            }
         }
     }
-    while let Some(name) = headers.keys().find(|name| name.as_str().starts_with(X_TOLLGATE_PREFIX)).cloned() {
+    while let Some(name) = headers.keys().find(|name| is_in_our_name(name.as_str())).cloned() {
         headers.remove(name);
     }
+}
+
+/// Whether a value may hold a bearer's key, also one that is written so that it was not taken for one.
+fn is_bearer(value: &HeaderValue) -> bool {
+    const SCHEME: &[u8] = b"bearer";
+    value.as_bytes().trim_ascii_start().split_at_checked(SCHEME.len()).is_some_and(|(scheme, rest)| {
+        scheme.eq_ignore_ascii_case(SCHEME) && rest.first().is_none_or(|byte| !byte.is_ascii_alphanumeric())
+    })
+}
+
+/// Whether a name is one that upstreams trust because we set it, or one that many of them (CGI, WSGI) cannot tell from such
+/// a name: `_` for `-`.
+fn is_in_our_name(name: &str) -> bool {
+    name.starts_with(X_TOLLGATE_PREFIX)
+        || name.contains('_') && {
+            let dashed = name.replace('_', "-");
+            dashed.starts_with(X_TOLLGATE_PREFIX)
+                || [X_REQUEST_ID, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST]
+                    .iter()
+                    .any(|ours| dashed == ours.as_str())
+        }
 }
 
 /// One pass over the names; most messages have one such header or none.
@@ -255,6 +284,14 @@ mod tests {
             ("/v3/..", true),
             ("/v3/..%2fadmin", true),
             ("/v3\\..\\admin%2", true),
+            ("/v3/x\\..\\admin", true),
+            ("/v3/x%5c..%5Cadmin", true),
+            ("/v3/..%5cadmin", true),
+            ("/v3/..;/admin", true),
+            ("/v3/.;a=b/x", true),
+            ("/v3/%2e%2e%3bx/admin", true),
+            ("/v3/a;b=..", false),
+            ("/v3/%5cx", false),
         ] {
             assert_eq!(has_dot_segment(path), dots, "{path}");
         }
@@ -279,6 +316,31 @@ mod tests {
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "content-length"]);
+    }
+
+    #[test]
+    fn no_spelling_of_a_key_or_of_our_names_goes_on() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("authorization", "Basic abc"),
+            ("authorization", "Bearer tg_live_x"),
+            ("authorization", "bearer\ttg_live_x"),
+            ("authorization", "BearerToken opaque"),
+            ("x-api-key", "tg_live_x"),
+            ("x-tollgate-account", "evil"),
+            ("x_tollgate_account", "evil"),
+            ("x_forwarded-for", "6.6.6.6"),
+            ("x_request_id", "6"),
+            ("x_other", "1"),
+        ] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        remove_keys(&mut headers, &[HeaderName::from_static("x-api-key"), header::AUTHORIZATION]);
+        let mut left: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        left.sort_unstable();
+        let expected: [(&str, &[u8]); 3] =
+            [("authorization", b"Basic abc"), ("authorization", b"BearerToken opaque"), ("x_other", b"1")];
+        assert_eq!(left, expected);
     }
 
     #[test]

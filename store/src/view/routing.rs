@@ -3,6 +3,8 @@
 //! A look-up tries few keys of a hash map and no route twice: the exact path, then every prefix of the path that ends on
 //! a segment boundary, the longest first. So it costs the same for three routes and for ten thousand.
 
+mod plain;
+
 use std::{
     borrow::Cow,
     collections::HashMap,
@@ -81,7 +83,7 @@ impl RouteTable {
                     (&mut paths.prefix, prefix)
                 }
             };
-            map.entry(path.into()).or_default().push(view.clone());
+            map.entry(plain::plain(path).into()).or_default().push(view.clone());
             table.by_name.insert(route.name.clone(), view);
         }
         for paths in table.hosts.values_mut().chain([&mut table.any_host]) {
@@ -101,8 +103,10 @@ impl RouteTable {
     /// The most specific route for a request: a host before any host, an exact path before a prefix, the longest prefix,
     /// a named method before any. A route whose path fits and whose methods do not is passed over.
     ///
-    /// `host` may have a port and capitals, as clients send them; `path` is without query string.
+    /// `host` may have a port and capitals, as clients send them; `path` is without query string, and read as an upstream
+    /// may read it: `/v3//%61dmin;x=1` is `/v3/admin`.
     pub fn find(&self, host: Option<&str>, path: &str, method: &str) -> Option<&Arc<RouteView>> {
+        let path = &*plain::plain(path);
         let of_host = match host {
             Some(host) if !self.hosts.is_empty() => self.hosts.get(&*bare_host(host)),
             _ => None,
