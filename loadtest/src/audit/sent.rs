@@ -57,6 +57,9 @@ pub(crate) enum Duty {
     Unknown,
 }
 
+/// The outcome of a client that hung up on purpose.
+const HUNG_UP: &str = "hung-up";
+
 impl Sent {
     /// What the contract says of its row.
     pub(crate) fn duty(&self) -> Duty {
@@ -64,6 +67,8 @@ impl Sent {
         match (self.status, code) {
             // No answer. Or one without a row: not a known key, not even a request, or the two that say so themselves.
             (0 | 400 | 401 | 408 | 431, _) | (503, "temporary-reduced-capacity") => Duty::Unknown,
+            // Who hung up has read the status and no code: a refusal may have been one of those without a row.
+            (403 | 404 | 413 | 429 | 503, _) if *self.outcome == *HUNG_UP => Duty::Unknown,
             (
                 _,
                 "rate-limited"
@@ -142,6 +147,8 @@ mod tests {
             (502, "502 upstream-unreachable", 1, Duty::Row),
             (0, "timeout", 0, Duty::Unknown),
             (200, "hung-up", 1, Duty::Row),
+            (503, "hung-up", 1, Duty::Unknown),
+            (429, "hung-up", 1, Duty::Unknown),
             (401, "401 unknown-key", 1, Duty::Unknown),
             (200, "200", 0, Duty::Unknown),
         ] {
