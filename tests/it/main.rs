@@ -17,6 +17,7 @@ mod logs;
 mod membership;
 mod quotas;
 mod readme;
+mod replay;
 mod retention;
 mod rounds;
 mod sign_in;

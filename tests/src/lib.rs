@@ -25,7 +25,7 @@ pub use authority::Authority;
 pub use disk::{Cut, Disk};
 pub use load::{Load, Received, Report};
 pub use net::{Net, SmallDisk};
-pub use node::{Cluster, Node, Options, binary, command, free_addr};
+pub use node::{Cluster, Node, Options, binary, command, free_addr, loadtest};
 pub use raw::Raw;
 pub use time::{rfc3339, unix_seconds};
 pub use upstream::Upstream;

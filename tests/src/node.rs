@@ -25,25 +25,33 @@ const TOKEN_FILE: &str = "admin-token";
 pub fn binary() -> PathBuf {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     let found = || {
-        if let Some(path) = std::env::var_os("GATEWAY_BINARY") {
-            return path.into();
-        }
-        let dir = program::directory();
-        if !is_fresh(&dir) {
-            assert!(program::build("tollgate", &[]), "no tollgate binary; or name one in GATEWAY_BINARY");
-        }
-        dir.join("tollgate")
+        let named = std::env::var_os("GATEWAY_BINARY").map(PathBuf::from);
+        named.unwrap_or_else(|| of_this_build("tollgate", &["Cargo.lock", "gateway/src", "store/src"]))
     };
     FOUND.get_or_init(found).clone()
 }
 
+/// The `tollgate-loadtest` binary beside the test's own executable, built as [`binary`] is.
+///
+/// # Panics
+/// When it cannot be built.
+pub fn loadtest() -> PathBuf {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| of_this_build("tollgate-loadtest", &["Cargo.lock", "loadtest/src"])).clone()
+}
+
+fn of_this_build(program: &str, sources: &[&str]) -> PathBuf {
+    let path = program::directory().join(program);
+    assert!(is_fresh(&path, sources) || program::build(program, &[]), "{program} cannot be built");
+    path
+}
+
 /// Whether the binary is newer than every source that it may be made of.
-fn is_fresh(dir: &Path) -> bool {
+fn is_fresh(binary: &Path, sources: &[&str]) -> bool {
     let changed = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
-    let Some(built) = changed(&dir.join("tollgate")) else { return false };
+    let Some(built) = changed(binary) else { return false };
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the workspace");
-    let mut waiting: Vec<PathBuf> =
-        ["Cargo.lock", "gateway/src", "store/src"].iter().map(|path| root.join(path)).collect();
+    let mut waiting: Vec<PathBuf> = sources.iter().map(|path| root.join(path)).collect();
     while let Some(path) = waiting.pop() {
         if path.is_dir() {
             let entries = fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path());
