@@ -7,7 +7,6 @@ mod ends;
 mod framing;
 mod harness;
 mod http2_upstream;
-mod measure;
 mod proxying;
 mod resilience;
 mod streaming;

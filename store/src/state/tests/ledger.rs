@@ -70,7 +70,7 @@ fn a_block_that_does_not_read_stops_the_replica_and_names_its_entry() {
     let mut rig = ledger();
     rig.rows(1, &[row(1, at(0))]);
     rig.checkpoint();
-    let Command::Rows(mut batch) = batch_of(1, 1, 2, &[row(2, at(0))]) else { unreachable!() };
+    let Command::Rows(mut batch) = batch_of(1, 1, 2, &[row(2, at(0))]) else { panic!("no batch of rows") };
     batch.block = batch.block.slice(..batch.block.len() - 1);
     let payload = Payload::Command(Command::Rows(batch).encode());
     let entry = Entry { id: LogId { term: 1, index: 2 }, payload };
