@@ -8,6 +8,7 @@
 //! same, until it has landed, and the state takes it once.
 
 mod linger;
+mod queue;
 
 use std::{
     collections::BTreeMap,
@@ -19,10 +20,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::JoinSet,
-};
+use tokio::task::JoinSet;
 
 use linger::Linger;
 
@@ -77,7 +75,7 @@ pub(crate) struct Counters {
 
 /// The batcher of one group on this node.
 pub(crate) struct Batcher {
-    queue: mpsc::UnboundedSender<Waiting>,
+    queue: queue::Sender<Waiting>,
     waiting: Arc<AtomicUsize>,
     max_waiting: usize,
     counters: Arc<Counters>,
@@ -86,7 +84,7 @@ pub(crate) struct Batcher {
 impl Batcher {
     /// Starts it. `max_waiting`: rows that may be queued or in flight.
     pub(crate) fn start(group: Arc<Group>, node: NodeId, incarnation: u64, max_waiting: usize) -> Self {
-        let (queue, rows) = mpsc::unbounded_channel();
+        let (queue, rows) = queue::queue();
         let counters = Arc::<Counters>::default();
         tokio::spawn(run(group, node, incarnation, rows, Arc::clone(&counters)));
         Self { queue, waiting: Arc::default(), max_waiting, counters }
@@ -101,20 +99,23 @@ impl Batcher {
         None
     }
 
-    /// Hands a row in; the answer comes when its batch is committed (`true`) or never will be (`false`).
-    pub(crate) fn push(&self, row: Row, place: Place) -> oneshot::Receiver<bool> {
+    /// Hands a row in and waits: `true` when its batch is committed, `false` when it never will be.
+    pub(crate) async fn push(&self, row: Row, place: Place) -> bool {
         let (done, committed) = Waiter::new();
+        let is_alone = done.is_alone();
         // The batcher ends only with the process; then the receiver says so.
-        let _ = self.queue.send(Waiting { row, done: Some(done), place });
-        committed
+        let due = self.queue.push(Waiting { row, done: Some(done), place });
+        match due {
+            Some(due) if is_alone => due.at_end_of_turn().await,
+            due => drop(due),
+        }
+        committed.await.unwrap_or(false)
     }
 
     /// Hands in a row that nobody waits for; at the bound it is dropped and counted.
     pub(crate) fn push_unattended(&self, row: Row) {
         match self.place() {
-            Some(place) => {
-                let _ = self.queue.send(Waiting { row, done: None, place });
-            }
+            Some(place) => drop(self.queue.push(Waiting { row, done: None, place })),
             None => {
                 self.counters.dropped.fetch_add(1, Ordering::Relaxed);
             }
@@ -146,29 +147,35 @@ async fn run(
     group: Arc<Group>,
     node: NodeId,
     incarnation: u64,
-    mut queue: mpsc::UnboundedReceiver<Waiting>,
+    queue: queue::Receiver<Waiting>,
     counters: Arc<Counters>,
 ) {
     let mut flights = JoinSet::new();
-    let mut taken = Vec::new();
     let mut batch = 0;
     let mut linger = Linger::default();
     loop {
-        let room = BATCH_ROWS - taken.len();
+        let enough = match flights.len() {
+            0 => linger.enough(),
+            IN_FLIGHT.. => usize::MAX,
+            _ => NEXT_FLIGHT_ROWS,
+        };
         tokio::select! {
             biased;
             _ = flights.join_next(), if !flights.is_empty() => {}
             () = linger.over() => {}
-            more = queue.recv_many(&mut taken, room), if room > 0 => {
-                if more == 0 {
+            is_open = queue.reach(enough) => {
+                if !is_open {
                     // Whoever waits still gets an answer.
                     return flights.detach_all();
                 }
             }
         }
-        gather(&mut queue, &mut taken).await;
-        if departs(taken.len(), flights.len()) && linger.lets_go(taken.len()) {
-            for taken in by_class(std::mem::take(&mut taken)) {
+        if !departs(queue.len(), flights.len()) {
+            continue;
+        }
+        gather(&queue).await;
+        if linger.lets_go(queue.len()) {
+            for taken in by_class(queue.take(BATCH_ROWS)) {
                 batch += 1;
                 let of = Batch { node, incarnation, batch };
                 if let Some(flight) = of.prepare(taken, &counters) {
@@ -192,19 +199,16 @@ fn by_class(taken: Vec<Waiting>) -> Vec<Vec<Waiting>> {
     classes.into_values().collect()
 }
 
-/// Takes what is there, and what comes from the writers that were woken a moment ago: they run while this task steps back.
-async fn gather(queue: &mut mpsc::UnboundedReceiver<Waiting>, taken: &mut Vec<Waiting>) {
+/// Lets the writers that were woken a moment ago hand in theirs: they run while this task steps back.
+async fn gather(queue: &queue::Receiver<Waiting>) {
+    let mut before = queue.len();
     for _ in 0..STEPS_BACK {
-        let before = taken.len();
         tokio::task::yield_now().await;
-        while taken.len() < BATCH_ROWS
-            && let Ok(waiting) = queue.try_recv()
-        {
-            taken.push(waiting);
-        }
-        if taken.len() == before {
+        let now = queue.len();
+        if now == before || now >= BATCH_ROWS {
             return;
         }
+        before = now;
     }
 }
 

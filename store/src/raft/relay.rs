@@ -31,6 +31,11 @@ impl Waiter {
         (Self { done, relay: here() }, committed)
     }
 
+    /// Whether all that runs beside it shares its thread.
+    pub(super) fn is_alone(&self) -> bool {
+        self.relay.is_some()
+    }
+
     /// Answers at once; whoever has gone away is not missed.
     pub(super) fn answer(self, committed: bool) {
         let _ = self.done.send(committed);

@@ -33,8 +33,8 @@ impl RowPermit {
         let deadline = self.store.0.commit_deadline;
         let committed = self.store.0.batcher.push(row, self.place);
         match tokio::time::timeout(deadline, committed).await {
-            Ok(Ok(true)) => Ok(()),
-            Ok(_) => Err(CommitError(Unavailable::new("the row was not committed"))),
+            Ok(true) => Ok(()),
+            Ok(false) => Err(CommitError(Unavailable::new("the row was not committed"))),
             Err(_) => Err(CommitError(Unavailable::new(format!("the row was not committed within {deadline:?}")))),
         }
     }

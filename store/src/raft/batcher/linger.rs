@@ -53,6 +53,11 @@ impl Linger {
         false
     }
 
+    /// With how many rows [`Linger::lets_go`] is worth asking, before [`Linger::over`] ends.
+    pub(super) fn enough(&self) -> usize {
+        if self.wait.is_some() { ENOUGH_ROWS } else { 1 }
+    }
+
     /// Ends with the wait under way, if there is one.
     pub(super) async fn over(&mut self) {
         match &mut self.wait {
