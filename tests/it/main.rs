@@ -28,3 +28,4 @@ mod streaming;
 mod table;
 mod tiers;
 mod tls;
+mod writers;

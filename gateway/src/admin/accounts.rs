@@ -19,7 +19,7 @@ use super::{
     answer, change,
     draft::{Draft, Effect, Kind},
     etag::Condition,
-    forms,
+    forms, freshness,
     input::{self, Object},
     params::Params,
     problem::{Code, Problem, Result},
@@ -188,30 +188,38 @@ pub(crate) async fn list(visitor: Visitor, State(admin): Shared, mut params: Par
         let mut found = Vec::new();
         let mut after = page.after.clone();
         let mut named = match &filter.name_prefix {
-            Some(prefix) => admin.store.accounts_named(prefix, MOST_NAMED)?.map(Vec::into_iter),
+            Some(prefix) => {
+                let named = || Ok(admin.store.accounts_named(prefix, MOST_NAMED)?);
+                freshness::caught_up_blocking(&admin.store, named)?.map(Vec::into_iter)
+            }
             None => None,
         };
         loop {
             // Without a gap: those that are filtered out have been looked at too.
             let at_once = SCANNED_AT_ONCE.min(page.limit + 1).max(MIN_SCANNED);
-            let some = match &mut named {
-                Some(named) => {
-                    let behind = named.filter(|id| after.as_deref().is_none_or(|after| id.as_str() > after));
-                    let ids: Vec<AccountId> = behind.take(at_once).collect();
-                    let found: std::result::Result<Vec<_>, _> = ids.iter().map(|id| admin.store.account(id)).collect();
-                    found?.into_iter().flatten().collect()
-                }
-                None => admin.store.accounts(after.as_deref(), at_once)?,
+            let ids: Option<Vec<AccountId>> = named.as_mut().map(|named| {
+                let behind = named.filter(|id| after.as_deref().is_none_or(|after| id.as_str() > after));
+                behind.take(at_once).collect()
+            });
+            let read = || {
+                let some: Vec<Account> = match &ids {
+                    Some(ids) => {
+                        let found: std::result::Result<Vec<_>, _> =
+                            ids.iter().map(|id| admin.store.account(id)).collect();
+                        found?.into_iter().flatten().collect()
+                    }
+                    None => admin.store.accounts(after.as_deref(), at_once)?,
+                };
+                let last = some.last().map(|last| last.id.to_string());
+                let taken = |account: &Account| visitor.caller().covers(&account.id) && filter.takes(account);
+                let some: Vec<Account> = some.into_iter().filter(taken).collect();
+                let wanted: Vec<_> = some.iter().map(|account| (account.id.clone(), account.profile.clone())).collect();
+                Ok((last, some.into_iter().zip(admin.store.profiles(&wanted)?)))
             };
-            let Some(last) = some.last() else { break };
-            after = Some(last.id.to_string());
-            let some: Vec<Account> = some
-                .into_iter()
-                .filter(|account| visitor.caller().covers(&account.id) && filter.takes(account))
-                .collect();
-            let wanted: Vec<_> = some.iter().map(|account| (account.id.clone(), account.profile.clone())).collect();
-            let profiles = admin.store.profiles(&wanted)?;
-            found.extend(some.into_iter().zip(profiles).filter(|(_, profile)| filter.takes_profile(profile)));
+            let (last, some) = freshness::caught_up_blocking(&admin.store, read)?;
+            let Some(last) = last else { break };
+            after = Some(last);
+            found.extend(some.filter(|(_, profile)| filter.takes_profile(profile)));
             if found.len() > page.limit {
                 break;
             }
@@ -270,7 +278,7 @@ pub(crate) async fn get(
 ) -> Result<Response> {
     params.finish()?;
     visitor.require_account(&id)?;
-    let (account, profile) = find(&admin.store, &id)?;
+    let (account, profile) = freshness::caught_up(&admin.store, || find(&admin.store, &id)).await?;
     Ok(answer::object(StatusCode::OK, account.revision, &View::of(account, profile)))
 }
 

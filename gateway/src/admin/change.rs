@@ -15,7 +15,7 @@ use super::{
     accounts, answer,
     draft::{Draft, Effect, Kind, Parts},
     etag::Condition,
-    keys,
+    freshness, keys,
     once::{Held, REPLAYED, REPLAYED_VALUE},
     problem::{Code, Problem, Result},
     tokens,
@@ -94,7 +94,13 @@ pub(crate) async fn run(
     }
     for _ in 0..ATTEMPTS {
         let mut draft = Draft::new(&admin.store, writer.caller());
-        let mut effects = plan(&mut draft)?;
+        let mut effects = match plan(&mut draft) {
+            Err(refusal) if refusal.problem.is_behind() => {
+                admin.store.barrier().await.map_err(Problem::from)?;
+                continue;
+            }
+            planned => planned?,
+        };
         let written = write(admin, writer, draft.into_parts(), held.as_ref(), &effects).await;
         match written {
             Ok(Written::Done(revision)) => {
@@ -177,7 +183,10 @@ async fn replay(store: &Store, held: &Held, happened: &Happened) -> Result<Outco
     let is_single = kept.len() == 1;
     let mut effects = Vec::with_capacity(kept.len());
     for (status, kind, id) in kept {
-        let view = if status == StatusCode::NO_CONTENT { None } else { show(store, kind, &id)? };
+        let view = match status {
+            StatusCode::NO_CONTENT => None,
+            _ => freshness::caught_up(store, || show(store, kind, &id)).await?,
+        };
         if view.is_none() && is_single && status != StatusCode::NO_CONTENT {
             return Err(Problem::new(
                 Code::NotFound,

@@ -24,7 +24,7 @@ use super::{
     access::Visitor,
     answer, change,
     draft::{Draft, Effect},
-    input,
+    freshness, input,
     params::Params,
     problem::{Problem, Result},
 };
@@ -43,8 +43,8 @@ pub(crate) async fn apply(visitor: Visitor, State(admin): Shared, mut params: Pa
     let mut unchanged = 0;
     let plan = |draft: &mut Draft<'_>| tokio::task::block_in_place(|| plan::lay(draft, value.clone(), prune));
     let (effects, revision) = if dry_run {
-        let mut draft = Draft::new(&admin.store, writer.caller());
-        (plan(&mut draft)?, None)
+        let planned = || plan(&mut Draft::new(&admin.store, writer.caller()));
+        (freshness::caught_up(&admin.store, planned).await?, None)
     } else {
         let outcome = change::run(&admin, &writer, &body, |draft| Ok(plan(draft)?)).await;
         let outcome = outcome.map_err(|refusal| refusal.problem)?;

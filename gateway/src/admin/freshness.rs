@@ -8,6 +8,8 @@ use axum::{
     response::Response,
 };
 use http::{HeaderName, Method};
+use store::Store;
+use tokio::runtime::Handle;
 
 use super::{
     Admin,
@@ -16,6 +18,8 @@ use super::{
 
 /// The parameter that every read has.
 pub(crate) const PARAMETER: &str = "consistency";
+/// Reads of what others change all the time.
+const READS: usize = 8;
 const STALENESS: HeaderName = HeaderName::from_static("tollgate-staleness-ms");
 
 /// Waits until this replica has all that was answered before, or says how old it is. Changes are made from what is read,
@@ -29,6 +33,23 @@ pub(crate) async fn layer(State(admin): State<Arc<Admin>>, request: Request, nex
     }
     admin.store.barrier().await?;
     Ok(next.run(request).await)
+}
+
+/// Reads until what the metadata name is found in the ledger. A replica of the metadata can be ahead of the ledger's: an
+/// account whose name and metadata are not here yet must not look as if it had none.
+pub(crate) async fn caught_up<T>(store: &Store, mut read: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 1..READS {
+        match read() {
+            Err(problem) if problem.is_behind() => store.barrier().await?,
+            other => return other,
+        }
+    }
+    read()
+}
+
+/// As [`caught_up`], on a thread that may block.
+pub(crate) fn caught_up_blocking<T>(store: &Store, read: impl FnMut() -> Result<T>) -> Result<T> {
+    Handle::current().block_on(caught_up(store, read))
 }
 
 fn is_stale(request: &Request) -> Result<bool> {

@@ -33,6 +33,8 @@ pub(crate) struct Problem {
     errors: Vec<FieldError>,
     retry_after: Option<Duration>,
     current: Option<Revision>,
+    /// What was read does not belong together: see [`super::freshness::caught_up`].
+    is_behind: bool,
 }
 
 /// What a handler answers.
@@ -40,7 +42,7 @@ pub(crate) type Result<T, E = Problem> = std::result::Result<T, E>;
 
 impl Problem {
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), retry_after: None, current: None }
+        Self { code, detail: detail.into(), errors: Vec::new(), retry_after: None, current: None, is_behind: false }
     }
 
     /// Input that is wrong in each of these places.
@@ -96,6 +98,11 @@ impl Problem {
             None => "the object does not exist".to_owned(),
         };
         Self { current, ..Self::new(Code::PreconditionFailed, detail) }
+    }
+
+    /// Read again once this node has caught up, it may be none.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.is_behind
     }
 
     pub(crate) fn code(&self) -> Code {
@@ -189,6 +196,7 @@ impl From<ReadError> for Problem {
                 Code::MalformedQuery,
                 vec![FieldError { pointer: "?cursor".into(), detail: error.to_string() }],
             ),
+            ReadError::Behind => Self { is_behind: true, ..Self::busy(error.to_string()) },
             ReadError::Storage(reason) => {
                 tracing::error!(%reason, "read the ledger");
                 Self::new(Code::Internal, "the ledger could not be read; the node's log says why")

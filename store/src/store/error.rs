@@ -35,6 +35,10 @@ pub enum ReadError {
     /// The disk or a stored form.
     #[error("read the ledger: {0}")]
     Storage(String),
+    /// The metadata here name what this node's replica of the ledger does not have yet, or no more: after
+    /// [`super::Store::barrier`] both are read anew.
+    #[error("this node's ledger is behind its metadata")]
+    Behind,
     /// A cursor that this store did not make.
     #[error("the cursor is not valid: use a next_cursor as it was given")]
     Cursor,

@@ -171,26 +171,30 @@ impl Store {
         Ok(self.0.node.meta().state().accounts(after, limit)?)
     }
 
-    /// Published profiles of accounts, in the order asked; an unknown one is empty.
+    /// Published profiles of accounts, in the order asked; that of an account which never had one is empty.
     ///
     /// # Errors
-    /// The disk.
+    /// [`ReadError::Behind`] when one is not here; the disk.
     pub fn profiles(&self, accounts: &[(AccountId, String)]) -> Result<Vec<Profile>, ReadError> {
         let ledger = self.0.node.ledger().state();
-        accounts.iter().map(|(account, stage)| Ok(ledger.profile(account, stage)?.unwrap_or_default())).collect()
+        accounts.iter().map(|(account, stage)| published(stage, ledger.profile(account, stage)?)).collect()
     }
 
     /// Accounts whose name begins so, without regard to case, by id; none when they are more than `most`, and a look through
     /// all accounts finds a page of them sooner.
     ///
     /// # Errors
-    /// The disk.
+    /// [`ReadError::Behind`] when one may be missing; the disk.
     pub fn accounts_named(&self, prefix: &str, most: usize) -> Result<Option<Vec<AccountId>>, ReadError> {
-        let Some(found) = self.0.node.ledger().state().profiles_named(prefix, most)? else { return Ok(None) };
+        let ledger = self.0.node.ledger().state();
+        let Some(found) = ledger.profiles_named(prefix, most)? else { return Ok(None) };
         let mut published = Vec::with_capacity(found.len());
-        for (account, stage) in found {
-            if self.account(&account)?.is_some_and(|account| account.profile == stage) {
-                published.push(account);
+        for (id, stage) in found {
+            let Some(account) = self.account(&id)? else { continue };
+            if account.profile == stage {
+                published.push(id);
+            } else if ledger.profile(&id, &account.profile)?.is_none() {
+                return Err(ReadError::Behind);
             }
         }
         published.sort_unstable();
@@ -312,5 +316,28 @@ impl Store {
     /// The disk.
     pub fn audit_lines(&self, after: Option<(Revision, u32)>, limit: usize) -> Result<Vec<Bytes>, ReadError> {
         Ok(self.0.node.meta().state().audit_lines(after, limit)?)
+    }
+}
+
+/// The profile that an account names. One that is named and not found is never taken for an empty one: what is made of it
+/// would be written over the true one.
+fn published(stage: &str, found: Option<Profile>) -> Result<Profile, ReadError> {
+    match found {
+        Some(profile) => Ok(profile),
+        None if stage.is_empty() => Ok(Profile::default()),
+        None => Err(ReadError::Behind),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_that_is_named_and_not_there_is_not_an_empty_one() {
+        let profile = Profile { name: "Acme".to_owned(), ..Profile::default() };
+        assert_eq!(published("01J8", Some(profile.clone())).expect("it is there"), profile);
+        assert_eq!(published("", None).expect("none was ever given"), Profile::default());
+        assert!(matches!(published("01J8", None), Err(ReadError::Behind)));
     }
 }

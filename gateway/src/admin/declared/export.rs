@@ -15,7 +15,7 @@ use store::{
 use crate::admin::{
     Shared,
     access::Visitor,
-    accounts, keys,
+    accounts, freshness, keys,
     params::Params,
     problem::{Problem, Result},
 };
@@ -38,7 +38,10 @@ pub(crate) async fn get(visitor: Visitor, State(admin): Shared, params: Params) 
         async move {
             let Some((text, after)) = state else { return Ok::<_, std::io::Error>(None) };
             let is_first = after.is_none();
-            let read = tokio::task::spawn_blocking(move || accounts_after(&store, after.as_deref(), is_first)).await;
+            let read = tokio::task::spawn_blocking(move || {
+                freshness::caught_up_blocking(&store, || accounts_after(&store, after.as_deref(), is_first))
+            })
+            .await;
             let (more, last) = read
                 .map_err(std::io::Error::other)?
                 .map_err(|problem| std::io::Error::other(format!("{problem:?}")))?;
