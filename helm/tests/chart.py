@@ -371,6 +371,29 @@ class Bench:
         env = environment(self.render("--set", "settings.max_body_bytes=1073741824")[("StatefulSet", "tg-tollgate")])
         demand(env["TOLLGATE_MAX_BODY_BYTES"] == "1073741824", f"large numbers come out as {env['TOLLGATE_MAX_BODY_BYTES']}")
 
+    def test_sign_in(self):
+        """the provider's secret, and its authorities, are files where the node is told that they are, in every pod of a node"""
+        name = "/etc/tollgate/sign-in"
+        for more, expected in [((), {"client-secret": "client-secret"}), (("--set", "signIn.caKey=own-ca"), {"client-secret": "client-secret", "own-ca": "ca.crt"}),
+                               (("--set", "signIn.key=s"), {"s": "client-secret"})]:
+            objects = self.render("--set", "signIn.existingSecret=idp", "--set", "gateways.replicas=1", *more)
+            nodes = [(key, pod) for key, pod in pods(objects) if key[0] == "StatefulSet"]
+            demand(len(nodes) == 2, f"nodes of {[key for key, _ in nodes]}")
+            for key, pod in nodes:
+                container = pod["spec"]["containers"][0]
+                env = environment_of(container)
+                told = {variable: env.get(variable) for variable in ("TOLLGATE_OIDC_CLIENT_SECRET_FILE", "TOLLGATE_OIDC_CA")}
+                ca = f"{name}/ca.crt" if "ca.crt" in expected.values() else None
+                demand(told == {"TOLLGATE_OIDC_CLIENT_SECRET_FILE": f"{name}/client-secret", "TOLLGATE_OIDC_CA": ca}, f"{key}: {told}")
+                mounts = [mount for mount in container["volumeMounts"] if mount["mountPath"] == name]
+                demand(len(mounts) == 1 and mounts[0].get("readOnly") is True, f"{key}: {mounts}")
+                secret = next(volume["secret"] for volume in pod["spec"]["volumes"] if volume["name"] == mounts[0]["name"])
+                items = {item["key"]: item["path"] for item in secret["items"]}
+                demand((secret["secretName"], items) == ("idp", expected), f"{key}: {secret}")
+                demand(secret["defaultMode"] & 0o007 == 0, f"{key}: everybody may read it")
+        plain = str(self.render())
+        demand(name not in plain and "TOLLGATE_OIDC" not in plain, "a sign-in that nobody has asked for")
+
     def test_compose_and_systemd(self):
         """compose.yaml and the systemd unit: settings that exist, nodes that find themselves, graces longer than a drain"""
         table = (ROOT / "gateway/src/config/table.rs").read_text()
