@@ -222,6 +222,7 @@ pub enum AdminCode {
     IdempotencyKeyReused,
     BodyTooLarge,
     TemporaryReducedCapacity,
+    StorageDamaged,
     Internal,
 }
 
@@ -252,6 +253,7 @@ impl AdminCode {
             Self::IdempotencyKeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused"),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
             Self::TemporaryReducedCapacity => (StatusCode::SERVICE_UNAVAILABLE, "temporary-reduced-capacity"),
+            Self::StorageDamaged => (StatusCode::INTERNAL_SERVER_ERROR, "storage-damaged"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal-error"),
         }
     }

@@ -197,9 +197,13 @@ impl From<ReadError> for Problem {
                 vec![FieldError { pointer: "?cursor".into(), detail: error.to_string() }],
             ),
             ReadError::Behind => Self { is_behind: true, ..Self::busy(error.to_string()) },
-            ReadError::Storage(reason) => {
+            ReadError::Storage { reason, file } => {
                 tracing::error!(%reason, "read the ledger");
-                Self::new(Code::Internal, "the ledger could not be read; the node's log says why")
+                let file = file.map_or_else(|| "what is asked for".to_owned(), |file| format!("the file {file}"));
+                let detail = format!(
+                    "this node cannot read {file}: ask another node; this one's log says what is wrong and what to do"
+                );
+                Self::new(Code::StorageDamaged, detail)
             }
         }
     }
@@ -235,5 +239,26 @@ impl From<CommandError> for Problem {
             WriteConflict::InUse { .. } => Self::new(Code::InUse, detail),
             WriteConflict::Revoked => Self::new(Code::NotPossible, detail),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_on_disk_is_told_by_its_file_and_never_by_its_path() {
+        let error = |file: Option<&str>| ReadError::Storage {
+            reason: "/var/lib/tollgate/groups/1/state_1/rows_20778_0.redb is damaged".into(),
+            file: file.map(str::to_owned),
+        };
+        let problem = Problem::from(error(Some("rows_20778_0.redb")));
+        assert_eq!(problem.code(), Code::StorageDamaged);
+        assert_eq!(problem.code().parts().1, "storage-damaged");
+        assert!(
+            problem.detail.contains("rows_20778_0.redb") && problem.detail.contains("ask another node"),
+            "{problem:?}"
+        );
+        assert!(!problem.detail.contains("/var") && !Problem::from(error(None)).detail.contains("/var"));
     }
 }

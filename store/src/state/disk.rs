@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use redb::{Builder, Database, DatabaseError};
+use redb::{Builder, Database, DatabaseError, ReadOnlyDatabase};
 
 /// The file system as the state needs it. One implementation is the disk; tests and simulations bring theirs.
 ///
@@ -17,6 +17,13 @@ pub trait Files: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// redb's.
     fn open(&self, path: &Path, cache_bytes: usize) -> Result<Database, DatabaseError>;
+    /// Opens a redb file that is there without writing to it; none when that cannot be, because it must be repaired first.
+    ///
+    /// # Errors
+    /// redb's.
+    fn open_to_read(&self, _path: &Path) -> Result<Option<ReadOnlyDatabase>, DatabaseError> {
+        Ok(None)
+    }
     /// Whether the file is there.
     fn exists(&self, path: &Path) -> bool;
     /// The redb files of a directory.
@@ -45,6 +52,8 @@ pub trait Files: std::fmt::Debug + Send + Sync {
 
 /// A redb file that is being made ends so.
 const UNFINISHED: &str = "new";
+/// Cache of a file that is looked into once.
+const READ_ONCE_BYTES: usize = 1 << 20;
 
 /// The file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -56,6 +65,14 @@ impl Files for Disk {
             make(path)?;
         }
         Builder::new().set_cache_size(cache_bytes).create(path)
+    }
+
+    fn open_to_read(&self, path: &Path) -> Result<Option<ReadOnlyDatabase>, DatabaseError> {
+        match Builder::new().set_cache_size(READ_ONCE_BYTES).open_read_only(path) {
+            Ok(database) => Ok(Some(database)),
+            Err(DatabaseError::RepairAborted) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn exists(&self, path: &Path) -> bool {

@@ -1,6 +1,9 @@
 //! What can be wrong.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::block::BlockError;
 use crate::model::DecodeError;
@@ -67,6 +70,19 @@ pub enum StateError {
         /// Why not.
         what: String,
     },
+    /// A file of rows that does not open.
+    #[error(transparent)]
+    Open(#[from] Box<OpenError>),
+    /// A block that the index knows and its file of rows does not have.
+    #[error(
+        "{file} is damaged (it lacks the rows of entry {index}): restore the data directory from a backup, or, where other nodes hold the data, move it aside and let this node join them with an empty one"
+    )]
+    Lost {
+        /// The file's name.
+        file: String,
+        /// The entry.
+        index: u64,
+    },
     /// An entry that this build does not read.
     #[error("entry {index}: {source}")]
     Command {
@@ -118,6 +134,31 @@ pub enum StateError {
     /// An earlier call failed; what is in memory may be half a transaction.
     #[error("the state failed before ({0}) and takes no more")]
     Failed(String),
+}
+
+impl StateError {
+    /// The name of the file that is damaged, where it is known.
+    pub fn file(&self) -> Option<String> {
+        let path = match self {
+            Self::Lost { file, .. } => return Some(file.clone()),
+            Self::Storage { path, .. } | Self::Value { path, .. } => path,
+            Self::Open(error) => error.path(),
+            _ => return None,
+        };
+        Some(path.file_name()?.to_string_lossy().into_owned())
+    }
+}
+
+impl OpenError {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Io { path, .. }
+            | Self::Locked { path }
+            | Self::Newer { path, .. }
+            | Self::OtherGroup { path, .. }
+            | Self::Damaged { path, .. } => path,
+        }
+    }
 }
 
 /// A read that failed.

@@ -158,6 +158,16 @@ impl BlockIndex {
         self.blocks.iter().map(|(key, meta)| (*key, meta))
     }
 
+    /// The files that blocks are in: the entry of the newest of each, and how many there are.
+    pub(super) fn files(&self) -> BTreeMap<FileKey, (u64, usize)> {
+        let mut files = BTreeMap::new();
+        for key in self.blocks.keys() {
+            let (newest, blocks) = files.entry(key.file()).or_insert((key.at, 0));
+            (*newest, *blocks) = (key.at.max(*newest), *blocks + 1);
+        }
+        files
+    }
+
     /// Blocks that wait for sealing, of these entries.
     pub(super) fn unsealed_within(&self, from: u64, to: u64) -> Vec<(BlockKey, Arc<BlockMeta>)> {
         let lowest = BlockKey { at: from, day: i32::MIN, class: 0 };

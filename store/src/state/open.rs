@@ -165,6 +165,9 @@ pub(super) fn open_generation(path: &Path, group: GroupId, options: &Options) ->
     }
     drop(main);
     let live = load(&storage).map_err(|error| damaged(&main_path, &error))?;
+    for (file, (newest, blocks)) in live.index.files() {
+        storage.check_rows(file, newest, blocks)?;
+    }
     let is_left_over =
         |file: (i32, u16)| live.vars.is_dropped(file) && !live.index.iter().any(|(key, _)| key.file() == file);
     storage.remove_rows(is_left_over).map_err(|error| damaged(path, &error))?;
@@ -172,8 +175,16 @@ pub(super) fn open_generation(path: &Path, group: GroupId, options: &Options) ->
 }
 
 fn check_format(path: &Path, group: GroupId) -> Result<(), OpenError> {
-    let text = fs::read_to_string(path).map_err(io_error("read", path))?;
-    let unknown = || OpenError::Damaged { path: path.to_owned(), what: format!("it says {text:?}") };
+    let damaged = |what: String| OpenError::Damaged { path: path.to_owned(), what };
+    let text = match fs::read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        // The directory got its name when the file was in it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(damaged("it is missing, and the state that it tells the format of is there".into()));
+        }
+        Err(error) => return Err(io_error("read", path)(error)),
+    };
+    let unknown = || damaged(if text.is_empty() { "it is empty".into() } else { format!("it says {text:?}") });
     let (format, rest) = text.strip_prefix(FORMAT_HEAD).and_then(|rest| rest.split_once('\n')).ok_or_else(unknown)?;
     let found = format.parse().map_err(|_| unknown())?;
     if found > FORMAT {

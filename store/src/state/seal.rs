@@ -6,10 +6,11 @@ use bytes::Bytes;
 
 use super::{
     State, StateError,
-    block::{self, BlockError, JoinError},
+    block::{self, JoinError},
     index::{BlockKey, BlockMeta, FileKey},
     ledger::{DEFAULT_CLASS, SETTLED_CLASS, drop_block, put_block},
     settled,
+    storage::row_name,
     tables::Table,
 };
 use crate::model::{LogId, Reply, Timestamp};
@@ -128,5 +129,5 @@ impl State {
 
 /// A block that the index knows and its file does not.
 pub(super) fn lost(key: BlockKey) -> StateError {
-    StateError::Block { index: key.at, source: BlockError::Damaged("it is not in its file of rows") }
+    StateError::Lost { file: row_name(key.file()), index: key.at }
 }

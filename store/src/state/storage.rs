@@ -9,7 +9,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use redb::{Database, Durability, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction};
+use redb::{
+    Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, TableDefinition, TransactionError,
+    WriteTransaction,
+};
 
 use super::{
     Files, OpenError, Options, StateError,
@@ -45,12 +48,7 @@ impl Storage {
     /// Opens the main file; files of rows open when they are asked for.
     pub(super) fn open(dir: &Path, options: &Options) -> Result<Self, OpenError> {
         let path = dir.join("main.redb");
-        // A page that is damaged and has no checksum of its own can make redb panic while it opens the file.
-        let opened = catch_unwind(AssertUnwindSafe(|| options.files.open(&path, options.cache_bytes)));
-        let main = match opened {
-            Ok(opened) => opened.map_err(|error| open_error(&path, error))?,
-            Err(_) => return Err(OpenError::Damaged { path, what: "redb cannot make sense of a page".to_owned() }),
-        };
+        let main = opened(&path, || options.files.open(&path, options.cache_bytes))?;
         let (dir, files) = (dir.to_owned(), Arc::clone(&options.files));
         Ok(Self { dir, files, row_cache_bytes: options.cache_bytes / 8, main, rows: Mutex::default() })
     }
@@ -63,8 +61,8 @@ impl Storage {
         self.dir.join("main.redb")
     }
 
-    fn row_path(&self, (day, class): FileKey) -> PathBuf {
-        self.dir.join(format!("rows_{day}_{class}.redb"))
+    fn row_path(&self, key: FileKey) -> PathBuf {
+        self.dir.join(row_name(key))
     }
 
     /// A consistent view of the main file.
@@ -92,8 +90,7 @@ impl Storage {
         if !make && !self.files.exists(&path) {
             return Ok(None);
         }
-        let database = self.files.open(&path, self.row_cache_bytes).map_err(storage_error("open", &path))?;
-        let database = Arc::new(database);
+        let database = Arc::new(opened(&path, || self.files.open(&path, self.row_cache_bytes)).map_err(Box::new)?);
         rows.insert(key, Arc::clone(&database));
         Ok(Some(database))
     }
@@ -104,6 +101,32 @@ impl Storage {
         let Some(database) = self.row_file(key, false)? else { return Ok(None) };
         let txn = database.begin_read().map_err(storage_error("read", &path))?;
         Ok(Some(Rows { txn, path }))
+    }
+
+    /// Proves that a file of rows is there, opens, and holds the newest block that the main file knows to be in it: what was
+    /// lost, cut short or put back from another day is found when the node starts, not when somebody asks for its rows.
+    pub(super) fn check_rows(&self, key: FileKey, newest: u64, blocks: usize) -> Result<(), OpenError> {
+        let path = self.row_path(key);
+        if !self.files.exists(&path) {
+            let what = format!("it is missing, and main.redb knows of {blocks} blocks of rows in it");
+            return Err(OpenError::Damaged { path, what });
+        }
+        let read_only = opened(&path, || self.files.open_to_read(&path))?;
+        let txn = match &read_only {
+            Some(database) => opened(&path, || database.begin_read().map_err(no_transaction))?,
+            None => {
+                let database = opened(&path, || self.files.open(&path, self.row_cache_bytes))?;
+                let txn = opened(&path, || database.begin_read().map_err(no_transaction))?;
+                self.rows.lock().expect("no panic while the map is locked").insert(key, Arc::new(database));
+                txn
+            }
+        };
+        let what = match (Rows { txn, path: path.clone() }).block(newest) {
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) => format!("it lacks the rows of entry {newest}, which main.redb knows to be in it"),
+            Err(error) => error.to_string(),
+        };
+        Err(OpenError::Damaged { path, what })
     }
 
     /// Changes a file of rows.
@@ -152,6 +175,11 @@ impl Storage {
     }
 }
 
+/// The name of a file of rows.
+pub(super) fn row_name((day, class): FileKey) -> String {
+    format!("rows_{day}_{class}.redb")
+}
+
 fn file_key(path: &Path) -> Option<FileKey> {
     let (day, class) = path.file_stem()?.to_str()?.strip_prefix("rows_")?.split_once('_')?;
     Some((day.parse().ok()?, class.parse().ok()?))
@@ -197,21 +225,30 @@ pub(super) struct Rows {
 impl Rows {
     /// A block's bytes, its parts put together.
     pub(super) fn block(&self, at: u64) -> Result<Option<Bytes>, StateError> {
-        let Some(table) = self.open(PARTS)? else { return Ok(None) };
-        let parts = table.range(part_key(at, 0)..=part_key(at, u16::MAX)).map_err(self.error())?;
-        let mut block: Option<Vec<u8>> = None;
-        for part in parts {
-            let (_, value) = part.map_err(self.error())?;
-            block.get_or_insert_default().extend_from_slice(value.value());
-        }
-        Ok(block.map(Bytes::from))
+        self.looked_up(|| {
+            let Some(table) = self.open(PARTS)? else { return Ok(None) };
+            let parts = table.range(part_key(at, 0)..=part_key(at, u16::MAX)).map_err(self.error())?;
+            let mut block: Option<Vec<u8>> = None;
+            for part in parts {
+                let (_, value) = part.map_err(self.error())?;
+                block.get_or_insert_default().extend_from_slice(value.value());
+            }
+            Ok(block.map(Bytes::from))
+        })
     }
 
     /// The stored settling record of a request.
     pub(super) fn settled(&self, id: RequestId) -> Result<Option<Settled>, StateError> {
-        let Some(table) = self.open(SETTLED)? else { return Ok(None) };
-        let found = table.get(id.0.to_be_bytes()).map_err(self.error())?;
-        found.map(|value| self.decode(value.value())).transpose()
+        self.looked_up(|| {
+            let Some(table) = self.open(SETTLED)? else { return Ok(None) };
+            let found = table.get(id.0.to_be_bytes()).map_err(self.error())?;
+            found.map(|value| self.decode(value.value())).transpose()
+        })
+    }
+
+    /// What redb finds; where it panics over a damaged page (see [`opened`]), an error.
+    fn looked_up<T>(&self, read: impl FnOnce() -> Result<T, StateError>) -> Result<T, StateError> {
+        catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(self.error()(NO_SENSE)))
     }
 
     /// Every settling record, by request id.
@@ -308,6 +345,24 @@ fn write_transaction(
     }
     write(&txn)?;
     txn.commit().map_err(storage_error("commit", path))
+}
+
+/// What is said of a damaged page over which redb panics.
+const NO_SENSE: &str = "redb cannot make sense of a page";
+
+/// What opening a file gives. A page that is damaged and has no checksum of its own can make redb panic.
+fn opened<T>(path: &Path, open: impl FnOnce() -> Result<T, DatabaseError>) -> Result<T, OpenError> {
+    match catch_unwind(AssertUnwindSafe(open)) {
+        Ok(opened) => opened.map_err(|error| open_error(path, error)),
+        Err(_) => Err(OpenError::Damaged { path: path.to_owned(), what: NO_SENSE.to_owned() }),
+    }
+}
+
+fn no_transaction(error: TransactionError) -> DatabaseError {
+    match error {
+        TransactionError::Storage(error) => DatabaseError::Storage(error),
+        error => DatabaseError::Storage(redb::StorageError::Corrupted(error.to_string())),
+    }
 }
 
 /// Names the file of a redb error.

@@ -33,8 +33,13 @@ pub enum ReadError {
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
     /// The disk or a stored form.
-    #[error("read the ledger: {0}")]
-    Storage(String),
+    #[error("read the ledger: {reason}")]
+    Storage {
+        /// What was tried, on which path, and why it failed.
+        reason: String,
+        /// The name of the file that is damaged, where it is known.
+        file: Option<String>,
+    },
     /// The metadata here name what this node's replica of the ledger does not have yet, or no more: after
     /// [`super::Store::barrier`] both are read anew.
     #[error("this node's ledger is behind its metadata")]
@@ -48,7 +53,7 @@ impl From<state::ReadError> for ReadError {
     fn from(error: state::ReadError) -> Self {
         match error {
             state::ReadError::Cursor => Self::Cursor,
-            error => Self::Storage(error.to_string()),
+            state::ReadError::State(error) => Self::Storage { reason: error.to_string(), file: error.file() },
         }
     }
 }

@@ -54,7 +54,7 @@ impl Store {
     ) -> Result<T, ReadError> {
         let state = Arc::clone(self.0.node.ledger().state());
         let reading = platform::blocking(move || read(&state)).await;
-        Ok(reading.map_err(|error| ReadError::Storage(error.to_string()))??)
+        Ok(reading.map_err(|error| ReadError::Storage { reason: error.to_string(), file: None })??)
     }
 
     /// Rows, newest first.
@@ -135,8 +135,7 @@ impl Store {
         Ok(all)
     }
 
-    /// The same, of these keys and routes alone: what one request with one key on one route would meet. Limits counted per
-    /// key or route that are full are left out.
+    /// The same, of these keys and routes alone: what one request with one key on one route would meet.
     ///
     /// # Errors
     /// No leader to ask.

@@ -5,7 +5,7 @@ use std::fs;
 use super::*;
 use crate::{
     model::{Charge, Profile, Reservation},
-    state::{OpenError, codec, index::BlockMeta, storage::Storage, tables::Table},
+    state::{OpenError, ReadError, RowQuery, codec, index::BlockMeta, storage::Storage, tables::Table},
 };
 
 fn refused(dir: &Path, group: u32) -> OpenError {
@@ -57,6 +57,25 @@ fn newer_values_are_refused_by_name() {
 }
 
 #[test]
+fn a_format_that_is_empty_or_missing_is_damage_and_not_a_new_state() {
+    let dir = closed();
+    let format = dir.path().join("state_1/FORMAT");
+    let told = |what: &str| {
+        let error = refused(dir.path(), 1);
+        assert!(matches!(&error, OpenError::Damaged { path, .. } if *path == format), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(what) && text.contains("restore the data directory from a backup"), "{text}");
+    };
+    fs::write(&format, "").expect("written");
+    told("it is empty");
+    fs::write(&format, [0xff, 0xfe]).expect("written");
+    told("it says");
+    fs::remove_file(&format).expect("removed");
+    told("it is missing");
+    assert!(!dir.path().join("state_2").exists());
+}
+
+#[test]
 fn damaged_files_are_refused_by_name() {
     let dir = closed();
     let format = dir.path().join("state_1/FORMAT");
@@ -74,6 +93,70 @@ fn damaged_files_are_refused_by_name() {
         assert!(matches!(&error, OpenError::Damaged { path, .. } if *path == main), "{from}..{to}: {error}");
         assert!(error.to_string().contains("join them"), "{error}");
     }
+}
+
+/// A node with a file of rows that is gone, cut short, or of before its newest rows came up "ready" and could not answer for them.
+#[test]
+fn a_file_of_rows_that_is_missing_cut_or_older_is_refused_by_name() {
+    let mut rig = Rig::new(GroupId::LEDGER);
+    rig.rows(1, &[row(1, at(0))]);
+    rig.checkpoint();
+    rig.restart();
+    let path = rig.dir.path().join("state_1").join(format!("rows_{DAY}_0.redb"));
+    rig.state = None;
+    let older = fs::read(&path).expect("read");
+    rig.restart();
+    rig.rows(2, &[row(2, at(1))]);
+    rig.checkpoint();
+    rig.state = None;
+    let dir = &rig.dir;
+    let whole = fs::read(&path).expect("read");
+    let found = || match refused(dir.path(), 1) {
+        error @ OpenError::Damaged { .. } => error.to_string(),
+        error => panic!("{error}"),
+    };
+    let cut = |bytes: usize| whole[..bytes].to_vec();
+    for (bytes, what) in [
+        (Some(older), "lacks the rows of entry 2"),
+        (Some(cut(whole.len() / 2)), "truncated"),
+        (Some(cut(4_096)), ""),
+        (Some(Vec::new()), ""),
+        (None, "is missing, and main.redb knows of 2 blocks"),
+    ] {
+        match &bytes {
+            Some(bytes) => fs::write(&path, bytes).expect("written"),
+            None => fs::remove_file(&path).expect("removed"),
+        }
+        let told = found();
+        assert!(told.contains(path.to_str().expect("text")), "{told}");
+        assert!(told.contains(what) && told.contains("join them with an empty one"), "{told}");
+        assert_eq!(fs::read(&path).ok(), bytes, "nothing was changed");
+    }
+    fs::write(&path, &whole).expect("written");
+    let state = State::open(dir.path(), GroupId::LEDGER, Options::default()).expect("opens");
+    assert_eq!(state.rows(&all()).expect("a page").rows.len(), 2);
+}
+
+#[test]
+fn damage_that_a_read_meets_names_the_file() {
+    let dir = closed();
+    let path = dir.path().join("state_1").join(format!("rows_{DAY}_0.redb"));
+    let state = State::open(dir.path(), GroupId::LEDGER, Options::default()).expect("opens");
+    fs::remove_file(&path).expect("removed");
+    let told = |state: &State| match state.rows(&all()).expect_err("damaged") {
+        ReadError::State(error) => (error.file(), error.to_string()),
+        error => panic!("{error}"),
+    };
+    let name = Some(format!("rows_{DAY}_0.redb"));
+    let (file, text) = told(&state);
+    assert!(file == name && text.contains("join them with an empty one"), "{file:?} {text}");
+    fs::write(&path, [0x55; 10_000]).expect("written");
+    let (file, text) = told(&state);
+    assert!(file == name && text.contains("join them with an empty one"), "{file:?} {text}");
+}
+
+fn all() -> RowQuery {
+    RowQuery { limit: 10, ..RowQuery::default() }
 }
 
 #[test]
