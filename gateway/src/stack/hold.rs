@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, future::poll_fn, pin::Pin, task::Poll, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Response, header, response::Parts};
+use http::{HeaderMap, HeaderValue, Response, Version, header, response::Parts};
 use http_body::{Body, Frame};
 
 use super::{
@@ -33,7 +33,9 @@ pub(crate) type Prefix = VecDeque<Frame<Bytes>>;
 
 /// Reads a short answer to its end.
 pub(crate) async fn hold<B: Inbound>(response: Response<Reply<B>>) -> Result<Held<B>, Fault> {
-    let (parts, mut reply) = response.into_parts();
+    let (mut parts, mut reply) = response.into_parts();
+    // The upstream's is of its own hop (RFC 9110 §2.5); what a client is spoken to is the client's connection's.
+    parts.version = Version::HTTP_11;
     let declared = reply.size_hint().exact();
     let streamed = parts.status == SWITCHING_PROTOCOLS
         || declared.is_some_and(|bytes| bytes > MAX_WHOLE_BYTES as u64)

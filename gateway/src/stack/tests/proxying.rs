@@ -112,6 +112,32 @@ async fn upstream_that_closes_after_each_answer_fails_no_request() {
     assert_eq!(rig.accepted(), 30);
 }
 
+/// Its version went through to the client, whose connection was then of no use either.
+#[tokio::test]
+async fn an_upstream_of_http_1_0_is_answered_for_in_the_clients_version_and_asked_on_new_connections() {
+    let rig = rig(vec![write("HTTP/1.0 200 OK\r\nX-From: old\r\n\r\nhi"), Act::Close]).await;
+    let mut stream = rig.connect().await;
+    for _ in 0..3 {
+        stream.write_all(request("GET", "/", &rig.key, "", "").as_bytes()).await.expect("write");
+        let answer = read_until(&mut stream, "hi").await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert_eq!((header(&answer, "content-length"), header(&answer, "x-from")), (Some("2"), Some("old")));
+    }
+    assert_eq!(rig.accepted(), 3, "each answer ended with its connection");
+    let rows = rig.ledger.rows();
+    assert!(rows.iter().all(|row| (row.status, row.bytes_out) == (200, 2)), "{rows:?}");
+}
+
+#[tokio::test]
+async fn an_upstream_of_http_1_0_that_keeps_its_connection_unasked_is_not_asked_on_it_again() {
+    let rig = rig(vec![write("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi")]).await;
+    for _ in 0..3 {
+        let answer = rig.get("/", "").await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && body(&answer) == "hi", "{answer}");
+    }
+    assert_eq!(rig.accepted(), 3);
+}
+
 #[tokio::test]
 async fn target_that_refuses_is_passed_over_within_the_retries() {
     let rig = rig_with(
