@@ -27,6 +27,20 @@ const DEFAULT_FILE: &str = "tollgate.toml";
 #[error("{}", .0.join("\n"))]
 pub struct Error(pub Vec<String>);
 
+impl Error {
+    /// The same, each reason with the place of the setting that it begins with: where in the file, or which variable.
+    fn placed(self, place: impl Fn(&str) -> Option<String>) -> Self {
+        let with_place = |reason: String| {
+            let end = reason.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(reason.len());
+            match place(&reason[..end]) {
+                Some(place) => format!("{place}: {reason}"),
+                None => reason,
+            }
+        };
+        Self(self.0.into_iter().map(with_place).collect())
+    }
+}
+
 impl From<String> for Error {
     fn from(reason: String) -> Self {
         Self(vec![reason])
@@ -45,8 +59,20 @@ pub fn load(
     let environment = environment::read(environment)?;
     let named = file.map(Path::to_owned).or(environment.file);
     let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
-    let from_file = if named.is_some() || path.exists() { file::read(&path)? } else { Entries::default() };
-    assemble(flags.over(environment.entries).over(from_file))
+    let file = if named.is_some() || path.exists() { Some(file::read(&path)?) } else { None };
+    let said = flags.clone();
+    let place = |key: &str| {
+        if said.has(key) {
+            return None;
+        }
+        if environment.entries.has(key) {
+            return Some(format!("environment: TOLLGATE_{}", key.to_ascii_uppercase()));
+        }
+        file.as_ref()?.place(key)
+    };
+    let from_file = file.as_ref().map(|file| file.entries.clone()).unwrap_or_default();
+    let all = flags.over(environment.entries.clone()).over(from_file);
+    assemble(all).map_err(|error| error.placed(place))
 }
 
 /// Fills in the defaults and checks the whole.

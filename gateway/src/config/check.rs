@@ -8,6 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use store::model::canonical_network;
 
 use super::{Error, List, Settings, peers};
 
@@ -204,7 +205,7 @@ fn lists(settings: &Settings, reasons: &mut Vec<String>) {
 /// A network, or an address alone.
 pub fn network(text: &str) -> Option<IpNet> {
     let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
-    text.parse::<IpNet>().ok().map(|net| net.trunc()).or_else(alone)
+    text.parse::<IpNet>().ok().map(|net| net.trunc()).or_else(alone).map(canonical_network)
 }
 
 /// Whether a text is a level, or a module with its level.

@@ -1,14 +1,43 @@
 //! Settings from a TOML file, with line and column of what is wrong.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Entries, Error, table};
 
+/// A file that was read.
+#[derive(Debug)]
+pub(super) struct File {
+    path: PathBuf,
+    text: String,
+    pub(super) entries: Entries,
+}
+
 /// Reads the file.
-pub(super) fn read(path: &Path) -> Result<Entries, Error> {
+pub(super) fn read(path: &Path) -> Result<File, Error> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Error::from(format!("read {}: {error}: give a readable file to --config", path.display())))?;
-    parse(&text).map_err(|reason| Error::from(format!("{}:{reason}", path.display())))
+    let entries = parse(&text).map_err(|reason| Error::from(format!("{}:{reason}", path.display())))?;
+    Ok(File { path: path.to_owned(), text, entries })
+}
+
+impl File {
+    /// `path:line:column` of a setting's value; none when the file does not set it.
+    pub(super) fn place(&self, key: &str) -> Option<String> {
+        if !self.entries.has(key) {
+            return None;
+        }
+        let mut start = 0;
+        for (line, text) in (1..).zip(self.text.split_inclusive('\n')) {
+            if key_at(&self.text, start) == Some(key) {
+                let value = text.find('=').map_or(0, |at| at + 1);
+                let blank = text[value..].len() - text[value..].trim_start().len();
+                let column = text[..value + blank].chars().count() + 1;
+                return Some(format!("{}:{line}:{column}", self.path.display()));
+            }
+            start += text.len();
+        }
+        Some(self.path.display().to_string())
+    }
 }
 
 /// `line:column: key: what is wrong: what was expected`.

@@ -56,6 +56,14 @@ macro_rules! settings {
                 )+ }
             }
 
+            /// Whether an entry is given.
+            pub(super) fn has(&self, key: &str) -> bool {
+                match key {
+                    $( stringify!($name) => self.$name.is_some(), )+
+                    _ => false,
+                }
+            }
+
             /// Sets an entry from text; `None` when the key is unknown.
             ///
             /// # Errors

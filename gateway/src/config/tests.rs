@@ -116,6 +116,25 @@ fn everything_that_is_wrong_is_told_at_once() {
 }
 
 #[test]
+fn a_value_that_does_not_fit_is_told_with_the_place_that_it_was_set_at() {
+    let file = file(
+        "data_dir = \"/d\"\n# how many vote\nvoters =   4\njoin = [\n  \"a\",\n]\nregion = \"-x\"\nlog_level=\"loud\"\n",
+    );
+    let at = |place: &str| format!("{}:{place}", file.path().display());
+    let told = |env_pairs, args: &[&str]| reasons(load(Some(file.path()), env(env_pairs), flags(args)));
+    let reasons = told(&[("TOLLGATE_DRAIN_SECONDS", "90000")], &["--region=-y"]);
+    for expected in [
+        format!("{}: voters 4: expected 1, 3 or 5", at("3:12")),
+        format!("{}: join: \"a\" is not a peer's address", at("4:8")),
+        format!("{}: log_level \"loud\": expected", at("8:11")),
+        "environment: TOLLGATE_DRAIN_SECONDS: drain_seconds 90000: expected 0 to 86400".to_owned(),
+        "region \"-y\": expected".to_owned(),
+    ] {
+        assert!(reasons.iter().any(|reason| reason.starts_with(&expected)), "{expected} in {reasons:#?}");
+    }
+}
+
+#[test]
 fn the_own_address_is_found_in_the_list_of_peers() {
     let base = ["--data-dir=/d", "--insecure", "--peer-addr=0.0.0.0:8082", "--node-name=t-1"];
     let with = |more: &[&str]| load(None, env(&[]), flags(&[&base, more].concat()));
