@@ -29,7 +29,7 @@ pub use alert::{Alert, AlertPlace, OverageRecord};
 pub use audit::{AuditChain, AuditError, AuditNote, AuditObject, AuditRecord, link as audit_link};
 pub use command::{ColdCommand, Command, DecodeError, Reservation, RowBatch, Staged, Unpublished, Watch};
 pub use id::{AccountId, GroupId, KeyId, LogId, Name, NodeId, RequestId, Revision, SLOTS, slot_of};
-pub use key::{Env, Key, KeyState};
+pub use key::{Env, Key, KeyState, canonical_network, is_within};
 pub use limit::{Gcra, Limit, Rate, RateParseError, Refused};
 pub use node::NodeInfo;
 pub use quota::{Overage, Period, PeriodBounds, Quota, QuotaError, Unit};

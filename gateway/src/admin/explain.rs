@@ -10,7 +10,9 @@ use axum::{body::Bytes, extract::State, response::Response};
 use serde::Serialize;
 use store::{
     PolicyNow, Store,
-    model::{AccountState, KeyHash, KeyId, KeyState, Name, Outcome, Overage, Secret, SecretKind, Timestamp, Unit},
+    model::{
+        AccountState, KeyHash, KeyId, KeyState, Name, Outcome, Overage, Secret, SecretKind, Timestamp, Unit, is_within,
+    },
     view::{FoundKey, LimitPolicy, RouteView, Source},
 };
 
@@ -244,7 +246,7 @@ impl View {
             "ip",
             match question.ip.map(|ip| ip.to_canonical()) {
                 _ if key.allowed_ips.is_empty() => Ok("the key may come from anywhere".into()),
-                Some(ip) if key.allowed_ips.iter().any(|net| net.contains(&ip)) => Ok(format!("{ip} is in {}", nets())),
+                Some(ip) if is_within(&key.allowed_ips, ip) => Ok(format!("{ip} is in {}", nets())),
                 Some(ip) => Err((Outcome::IpNotAllowed, format!("{ip} is not in {}", nets()))),
                 None => Err((Outcome::IpNotAllowed, format!("the key may come from {} alone: say ip", nets()))),
             },

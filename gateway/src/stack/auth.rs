@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, Request, header};
 use store::{
-    model::{AccountState, KeyHash, KeyState, Secret, SecretKind},
+    model::{AccountState, KeyHash, KeyState, Secret, SecretKind, is_within},
     view::FoundKey,
 };
 
@@ -54,10 +54,7 @@ fn judge<L: Ledger>(entry: &Entry<L>, key: &FoundKey) -> Result<(), Fault> {
     if key.expires_at.is_some_and(|at| at <= entry.ts) {
         return Err(Fault::ExpiredKey);
     }
-    let allowed = key.allowed_ips.is_empty() || {
-        let ip = entry.client.ip.to_canonical();
-        key.allowed_ips.iter().any(|net| net.contains(&ip))
-    };
+    let allowed = key.allowed_ips.is_empty() || is_within(&key.allowed_ips, entry.client.ip);
     if allowed { Ok(()) } else { Err(Fault::IpNotAllowed) }
 }
 
