@@ -19,6 +19,7 @@ mod export;
 mod failure;
 mod key;
 mod limits;
+mod login;
 mod named;
 mod output;
 mod progress;
@@ -87,6 +88,8 @@ enum Noun {
     Explain(explain::Arguments),
     /// Admin tokens
     Token(token::Arguments),
+    /// Signs you in by the cluster's identity provider and keeps the token
+    Login(login::Arguments),
     /// Every admin write: who, what, when
     Audit(audit::Arguments),
     /// Clusters by name: addresses and token files
@@ -120,6 +123,7 @@ pub fn main() -> ExitCode {
         Noun::Export(arguments) => arguments.run(),
         Noun::Explain(arguments) => arguments.run(),
         Noun::Token(arguments) => arguments.run(),
+        Noun::Login(arguments) => arguments.run(),
         Noun::Audit(arguments) => arguments.run(),
         Noun::Context(arguments) => arguments.run(),
         Noun::Doctor(arguments) => arguments.run(),

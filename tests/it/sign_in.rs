@@ -8,6 +8,38 @@ use std::{
 use serde_json::{Value, json};
 use tests::{Admin, Cluster, Options};
 
+/// A gateway, its provider, and what both need.
+struct World {
+    dir: tempfile::TempDir,
+    cluster: Cluster,
+    provider: Provider,
+    addr: String,
+}
+
+impl World {
+    /// With these settings besides those of the provider, in its settings file.
+    fn start(more: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let secret_file = dir.path().join("client-secret");
+        std::fs::write(&secret_file, "only the provider and the gateway know\n").expect("written");
+        let mut cluster = Cluster::new(1, &Options::default());
+        let addr = cluster.nodes[0].admin_addr.clone();
+        let redirect_url = format!("http://{addr}/sign-in/callback");
+        let provider = Provider::start(&secret_file, &redirect_url);
+        let file = dir.path().join("tollgate.toml");
+        let settings = format!(
+            "oidc_issuer = \"{}\"\noidc_client_id = \"tollgate\"\noidc_client_secret_file = {secret_file:?}\n\
+             oidc_redirect_url = \"{redirect_url}\"\n{more}\n",
+            provider.issuer,
+        );
+        std::fs::write(&file, settings).expect("written");
+        let args = ["--config", file.to_str().expect("text")].map(str::to_owned);
+        cluster.nodes[0].set_options(Options { args: args.to_vec(), ..Options::default() });
+        cluster.start_all();
+        Self { dir, cluster, provider, addr }
+    }
+}
+
 struct Provider {
     child: Child,
     issuer: String,
@@ -93,31 +125,11 @@ const JSON: &str = "application/json";
 
 #[test]
 fn people_sign_in_with_the_role_of_their_groups_and_nobody_else_does() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let secret_file = dir.path().join("client-secret");
-    std::fs::write(&secret_file, "only the provider and the gateway know\n").expect("written");
-    let mut cluster = Cluster::new(1, &Options::default());
-    let addr = cluster.nodes[0].admin_addr.clone();
-    let redirect_url = format!("http://{addr}/sign-in/callback");
-    let provider = Provider::start(&secret_file, &redirect_url);
-    let options = Options {
-        args: [
-            ("--oidc-issuer", provider.issuer.as_str()),
-            ("--oidc-client-id", "tollgate"),
-            ("--oidc-client-secret-file", secret_file.to_str().expect("text")),
-            ("--oidc-redirect-url", &redirect_url),
-            ("--oidc-roles", "platform=admin,support-eu=operator:eu-*|acme"),
-            ("--oidc-session-minutes", "60"),
-            // All of this test's people come from one address.
-            ("--oidc-visits-per-minute", "1000"),
-        ]
-        .iter()
-        .flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()])
-        .collect(),
-        ..Options::default()
-    };
-    cluster.nodes[0].set_options(options);
-    cluster.start_all();
+    // All of this test's people come from one address.
+    let World { dir: _dir, cluster, provider, addr } = World::start(
+        "oidc_roles = [\"platform=admin\", \"support-eu=operator:eu-*|acme\"]\noidc_session_minutes = 60\n\
+         oidc_visits_per_minute = 1000",
+    );
     let root = Admin::new(&addr, cluster.nodes[0].admin().token());
     root.put_tier("open", &json!({}));
     for account in ["acme", "eu-1", "us-1"] {
@@ -191,25 +203,72 @@ fn is_refused(seen: &Seen, code: &str, status: u16) {
     assert_eq!((seen.status, seen.body["code"].as_str()), (status, Some(code)), "{}", seen.text);
 }
 
+/// `tollgate login` waits on loopback for what the browser brings; its token is used by the next command.
+#[test]
+fn the_command_line_signs_a_person_in_by_their_browser() {
+    let World { dir, cluster: _cluster, provider: _provider, addr } = World::start("oidc_roles = [\"platform=admin\"]");
+    let url = format!("http://{addr}");
+    let tollgate = || {
+        let mut command = tests::command(tests::binary());
+        command.env("XDG_CONFIG_HOME", dir.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    // The command, and the page that it sends its user to.
+    let login = || {
+        let mut child = tollgate().args(["login", "--admin-url", &url, "-o", "json"]).spawn().expect("starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines().map(|line| line.expect("text"));
+        let page = lines.find(|line| line.trim().starts_with("http")).expect("a page");
+        (child, lines, page.trim().to_owned())
+    };
+    // Its user's browser: from the provider over the gateway to the command.
+    let bring = |page: &str, who: &str| {
+        let mut browser = Browser::new();
+        let granted = browser.get(&format!("{page}&login_hint={who}"), "text/html");
+        let back = browser.get(&granted.location, "text/html");
+        assert_eq!(back.status, 303, "{}", back.text);
+        assert!(back.location.starts_with("http://127.0.0.1:"), "{}", back.location);
+        browser.get(&back.location, "text/html")
+    };
+
+    let (mut child, lines, page) = login();
+    // Another's code is not taken, and what else browsers ask for is not there.
+    let port =
+        page.split_once("state=").and_then(|(_, rest)| rest.split('&').next()?.rsplit_once('.')).expect("a port").1;
+    for other in [format!("?code=x&state=y.{port}"), "favicon.ico".to_owned()] {
+        assert_eq!(
+            Browser::new().get(&format!("http://127.0.0.1:{port}/{other}"), "*/*").text,
+            "There is nothing here."
+        );
+    }
+    let seen = bring(&page, "alice");
+    assert!(seen.status == 200 && seen.text.contains("can be closed"), "{}", seen.text);
+    let said: Vec<String> = lines.collect();
+    assert_eq!(child.wait().expect("ends").code(), Some(0), "{said:?}");
+    let out = std::io::read_to_string(child.stdout.take().expect("piped")).expect("text");
+    assert!(!out.contains("tga_") && !said.concat().contains("tga_"), "the token is in its file alone: {out} {said:?}");
+    let out: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((&out["name"], &out["role"], &out["context"]), (&json!("alice"), &json!("admin"), &json!("default")));
+    let listed = tollgate().args(["tier", "create", "hers", "--concurrency", "5"]).output().expect("runs");
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+
+    let (mut child, lines, page) = login();
+    assert!(bring(&page, "nobody").text.contains("Not signed in"));
+    let said = lines.collect::<Vec<_>>().concat();
+    assert_eq!(child.wait().expect("ends").code(), Some(4), "{said}");
+    assert!(said.contains("access_denied"), "{said}");
+    let (mut child, lines, page) = login();
+    bring(&page, "carol");
+    let said = lines.collect::<Vec<_>>().concat();
+    assert_eq!(child.wait().expect("ends").code(), Some(4), "{said}");
+    assert!(said.contains("role-too-low"), "{said}");
+    let bad = Browser::new().get(&format!("{url}/sign-in?cli_port=0"), JSON);
+    is_refused(&bad, "malformed-query", 400);
+}
+
 #[test]
 fn an_address_that_visits_too_often_is_told_when_to_come_again() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let secret_file = dir.path().join("client-secret");
-    std::fs::write(&secret_file, "only the provider and the gateway know\n").expect("written");
-    let mut cluster = Cluster::new(1, &Options::default());
-    let addr = cluster.nodes[0].admin_addr.clone();
-    let redirect_url = format!("http://{addr}/sign-in/callback");
-    let provider = Provider::start(&secret_file, &redirect_url);
-    let toml = dir.path().join("tollgate.toml");
-    let text = format!(
-        "oidc_issuer = \"{}\"\noidc_client_id = \"tollgate\"\noidc_client_secret_file = {secret_file:?}\n\
-         oidc_redirect_url = \"{redirect_url}\"\noidc_roles = [\"platform=admin\"]\noidc_visits_per_minute = 1\n",
-        provider.issuer,
-    );
-    std::fs::write(&toml, text).expect("written");
-    let args = ["--config", toml.to_str().expect("text")].map(str::to_owned);
-    cluster.nodes[0].set_options(Options { args: args.to_vec(), ..Options::default() });
-    cluster.start_all();
+    let world = World::start("oidc_roles = [\"platform=admin\"]\noidc_visits_per_minute = 1");
+    let addr = &world.addr;
     let url = format!("http://{addr}/sign-in");
     assert_eq!(Browser::new().get(&url, JSON).status, 303);
     let seen = Browser::new().get(&url, JSON);

@@ -1,12 +1,13 @@
 //! `/sign-in`: people come in by their identity provider and leave with an admin token of their own, which ends by itself.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, num::NonZeroU16, sync::Arc};
 
 use axum::{
     extract::{ConnectInfo, FromRequestParts, Request, State},
     response::{IntoResponse, Redirect, Response},
 };
 use http::{Extensions, HeaderMap, HeaderValue, header, request::Parts};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 use store::model::{AuditNote, Expect, MetaOp, MetaWrite, Name, Role, Secret, SecretKind, Timestamp, Token};
 
@@ -18,7 +19,7 @@ use super::{
     request_id::AdminRequestId,
     tokens,
 };
-use crate::operator::sign_in::{Begun, Person, SignIn, SignInError};
+use crate::operator::sign_in::{Begun, Person, SignIn, SignInError, port_of};
 
 /// What the browser keeps between the two visits; with the prefix nobody but this host can have set it (RFC 6265bis §4.1.3).
 const COOKIE: &str = "tollgate_sign_in";
@@ -42,11 +43,13 @@ impl From<SignInError> for Problem {
     }
 }
 
-/// `GET /sign-in`: to the provider's page.
+/// `GET /sign-in`: to the provider's page. `cli_port` is where a command line waits for what the browser brings back.
 pub(crate) async fn begin(State(admin): Shared, request: Request) -> Result<Response> {
     let (mut parts, _) = request.into_parts();
-    Params::from_request_parts(&mut parts, &()).await?.finish()?;
-    let Begun { url, kept } = ask(&admin, &parts.extensions, SignIn::begin).await?;
+    let mut params = Params::from_request_parts(&mut parts, &()).await?;
+    let port = params.parsed::<NonZeroU16>("cli_port", "a port, 1 to 65535").map(NonZeroU16::get);
+    params.finish()?;
+    let Begun { url, kept } = ask(&admin, &parts.extensions, move |sign_in| sign_in.begin(port)).await?;
     let mut response = Redirect::to(&url).into_response();
     response.headers_mut().insert(header::SET_COOKIE, cookie(&admin, &kept, COOKIE_SECONDS)?);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -58,6 +61,12 @@ pub(crate) async fn finish(State(admin): Shared, request: Request) -> Result<Res
     let (mut parts, _) = request.into_parts();
     let mut params = Params::from_request_parts(&mut parts, &()).await?;
     let (code, state, error) = (params.text("code"), params.text("state"), params.text("error"));
+    let cookie_kept = kept(&parts.headers, &cookie_name(&admin));
+    if let (None, Some(state)) = (&cookie_kept, &state)
+        && let Some(port) = port_of(state)
+    {
+        return on_to_command_line(&admin, port, code.as_deref(), error.as_deref(), state);
+    }
     // Providers add parameters of their own.
     if let Some(error) = error {
         return Err(Problem::new(Code::SignInFailed, format!("the identity provider says {error:?}")));
@@ -65,7 +74,7 @@ pub(crate) async fn finish(State(admin): Shared, request: Request) -> Result<Res
     let (Some(code), Some(state)) = (code, state) else {
         return Err(Problem::new(Code::SignInFailed, "there is no code in this answer of the identity provider"));
     };
-    let kept = kept(&parts.headers, &cookie_name(&admin)).ok_or(SignInError::Stranger)?;
+    let kept = cookie_kept.ok_or(SignInError::Stranger)?;
     let person = ask(&admin, &parts.extensions, move |sign_in| sign_in.finish(&code, &state, &kept)).await?;
     let (token, secret) = let_in(&admin, &person, &parts).await?;
     let wants_json =
@@ -79,6 +88,28 @@ pub(crate) async fn finish(State(admin): Shared, request: Request) -> Result<Res
     };
     response.headers_mut().insert(header::SET_COOKIE, cookie(&admin, "", 0)?);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// Sends a browser to the command line that has begun the sign-in, on the browser's own machine: never anywhere else. What it
+/// brings there is of use to that command line alone, which has the verifier.
+fn on_to_command_line(
+    admin: &Admin,
+    port: u16,
+    code: Option<&str>,
+    error: Option<&str>,
+    state: &str,
+) -> Result<Response> {
+    if admin.operator.sign_in().is_none() {
+        return Err(nowhere());
+    }
+    let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let of =
+        |name: &str, value: Option<&str>| value.map_or(String::new(), |value| format!("{name}={}&", encoded(value)));
+    let query = format!("{}{}state={}", of("code", code), of("error", error), encoded(state));
+    let mut response = Redirect::to(&format!("http://127.0.0.1:{port}/?{query}")).into_response();
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     Ok(response)
 }
 

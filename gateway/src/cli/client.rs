@@ -40,6 +40,17 @@ pub(crate) struct Answer {
     pub(crate) date: Option<SystemTime>,
 }
 
+/// A page that was visited.
+#[derive(Debug)]
+pub(crate) struct Visited {
+    /// Where it sends its visitor.
+    pub(crate) location: Option<String>,
+    /// The cookie that it sets, as it is to be brought back.
+    pub(crate) cookie: Option<String>,
+    /// `null` when it is not JSON.
+    pub(crate) body: Value,
+}
+
 /// A write's condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum OnlyIf {
@@ -114,6 +125,29 @@ impl Client {
         }
         let text = response.body_mut().read_to_string().unwrap_or_default();
         Err(refused(status.as_u16(), &serde_json::from_str(&text).unwrap_or_default()))
+    }
+
+    /// A page as a browser would see it, without going where it sends one.
+    pub(crate) fn visit(&self, path: &str, cookie: Option<&str>) -> Result<Visited> {
+        let mut request =
+            Request::builder().uri(format!("{}{path}", self.url)).header(header::ACCEPT, "application/json");
+        if let Some(cookie) = cookie {
+            request = request.header(header::COOKIE, cookie);
+        }
+        let request =
+            request.body(()).map_err(|error| Failure::Usage(format!("{path:?} cannot be asked for: {error}")))?;
+        let request = self.agent.configure_request(request).max_redirects(0).build();
+        let mut response = self.agent.run(request).map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let head = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let location = head(header::LOCATION);
+        let cookie = head(header::SET_COOKIE).map(|set| set.split(';').next().unwrap_or_default().to_owned());
+        let text = response.body_mut().read_to_string().unwrap_or_default();
+        let body = serde_json::from_str(&text).unwrap_or_default();
+        if status.is_success() || status.is_redirection() {
+            return Ok(Visited { location, cookie, body });
+        }
+        Err(refused(status.as_u16(), &body))
     }
 
     fn unreachable(&self, error: &ureq::Error) -> Failure {

@@ -2,6 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    fs::OpenOptions,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -128,6 +131,39 @@ impl Contexts {
         self.contexts.get(name).map(Some).ok_or_else(|| self.unknown(name))
     }
 
+    /// Keeps a token for a context: the one of this name, else the one in use, else `default`, which is used from now on. The
+    /// context is made, or asks from now on where the token was given.
+    pub(crate) fn keep(name: Option<&str>, context: Context, token: &str) -> Result<(String, PathBuf)> {
+        let file = file().ok_or_else(nowhere)?;
+        let mut contexts = Self::read(&file)?;
+        let name = name.or(contexts.current.as_deref()).unwrap_or("default").to_owned();
+        let token_file = contexts.keep_in(&file, &name, context, token)?;
+        Ok((name, token_file))
+    }
+
+    fn keep_in(&mut self, file: &Path, name: &str, context: Context, token: &str) -> Result<PathBuf> {
+        // A name may hold what a file's may not.
+        let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
+        let token_file = file.with_file_name(format!("{plain}.token"));
+        let failed = |error: std::io::Error| Failure::Failed(format!("write {}: {error}", token_file.display()));
+        if let Some(dir) = token_file.parent() {
+            std::fs::create_dir_all(dir).map_err(failed)?;
+        }
+        // Nobody else's from its first byte on, and whole or not at all.
+        let new = token_file.with_extension("token.new");
+        match std::fs::remove_file(&new) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let mut opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(failed)?;
+        writeln!(opened, "{token}").and_then(|()| std::fs::rename(&new, &token_file)).map_err(failed)?;
+        let context = Context { admin_token_file: Some(token_file.clone()), ..context };
+        self.contexts.insert(name.to_owned(), context);
+        self.current.get_or_insert_with(|| name.to_owned());
+        self.write(file)?;
+        Ok(token_file)
+    }
+
     fn unknown(&self, name: &str) -> Failure {
         let near = self.contexts.keys().map(|known| (strsim::jaro_winkler(name, known), known));
         let near = near.filter(|(like, _)| *like > 0.7).max_by(|a, b| a.0.total_cmp(&b.0));
@@ -183,8 +219,7 @@ impl Contexts {
 
 impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
-        let file = file()
-            .ok_or_else(|| Failure::Failed("no place for contexts: neither XDG_CONFIG_HOME nor HOME is set".into()))?;
+        let file = file().ok_or_else(nowhere)?;
         let mut contexts = Contexts::read(&file)?;
         let shows = matches!(self.verb, Verb::List);
         contexts.change(self.verb)?;
@@ -201,6 +236,10 @@ impl Arguments {
     }
 }
 
+fn nowhere() -> Failure {
+    Failure::Failed("no place for contexts: neither XDG_CONFIG_HOME nor HOME is set".into())
+}
+
 fn file() -> Option<PathBuf> {
     let config = std::env::var_os("XDG_CONFIG_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let home =
@@ -211,6 +250,31 @@ fn file() -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_kept_in_a_file_of_its_user_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("tollgate/contexts.toml");
+        let context = || Context {
+            admin_url: "http://h:1".into(),
+            admin_token_file: None,
+            ca: None,
+            client_cert: None,
+            client_key: None,
+        };
+        let mut contexts = Contexts::default();
+        let kept = contexts.keep_in(&file, "a/../b", context(), "tga_1").expect("kept");
+        assert_eq!(kept, dir.path().join("tollgate/a____b.token"));
+        std::fs::set_permissions(&kept, std::fs::Permissions::from_mode(0o644)).expect("changed");
+        assert_eq!(contexts.keep_in(&file, "a/../b", context(), "tga_2").expect("kept again"), kept);
+        assert_eq!(std::fs::read_to_string(&kept).expect("read"), "tga_2\n");
+        assert_eq!(std::fs::metadata(&kept).expect("there").permissions().mode() & 0o777, 0o600);
+        let contexts = Contexts::read(&file).expect("read");
+        let used = contexts.find(None).expect("it reads").expect("the first is used");
+        assert_eq!(used.admin_token_file.as_ref(), Some(&kept));
+        assert!(!std::fs::read_to_string(&file).expect("read").contains("tga_"));
+    }
 
     #[test]
     fn contexts_are_kept_used_and_forgotten() {

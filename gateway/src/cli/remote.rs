@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Client,
-    context::Contexts,
+    context::{Context, Contexts},
     failure::{Failure, Result},
     output::Format,
 };
@@ -44,10 +44,31 @@ pub(crate) struct Remote {
 impl Remote {
     /// The API, with the token.
     pub(crate) fn client(&self) -> Result<Client> {
+        self.client_of(&self.url()?)
+    }
+
+    /// The API, asked by somebody who has no token yet.
+    pub(crate) fn stranger(&self) -> Result<Client> {
+        Client::new(&self.url()?, None, &self.files()?)
+    }
+
+    /// Keeps a token for the context that is asked, or for one called `default`; says which, and in which file.
+    pub(crate) fn keep_token(&self, secret: &str) -> Result<(String, PathBuf)> {
+        let context = Context {
+            admin_url: self.url()?,
+            admin_token_file: None,
+            ca: self.files()?.ca,
+            client_cert: self.files()?.identity.map(|(cert, _)| cert),
+            client_key: self.files()?.identity.map(|(_, key)| key),
+        };
+        Contexts::keep(self.context.as_deref(), context, secret)
+    }
+
+    fn url(&self) -> Result<String> {
         let contexts = Contexts::load()?;
         let context = contexts.find(self.context.as_deref())?;
         let url = self.admin_url.as_deref().or(context.map(|context| context.admin_url.as_str()));
-        self.client_of(url.unwrap_or(DEFAULT_URL))
+        Ok(url.unwrap_or(DEFAULT_URL).to_owned())
     }
 
     /// The API of a certain node, with the same token.

@@ -39,6 +39,7 @@ fn the_contracts_commands_parse() {
         "tollgate limits acme",
         "tollgate token create ci --role viewer --expires 30d",
         "tollgate token generate",
+        "tollgate login --admin-url https://h:1 --port 9999 --context staging",
         "tollgate audit -o json",
         "tollgate audit --kind key --since 1d --limit 5",
         "tollgate audit verify --file x --head ab",

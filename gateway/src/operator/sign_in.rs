@@ -219,18 +219,19 @@ impl SignIn {
         self.provider.redirect_url.starts_with("https:")
     }
 
-    /// Begins a sign-in. Asks the provider, and waits for it: on a thread that may.
+    /// Begins a sign-in; with a port, one of a command line that waits on that port of its own loopback. Asks the provider, and
+    /// waits for it: on a thread that may.
     ///
     /// # Errors
     /// The provider cannot be asked.
-    pub fn begin(&self) -> Result<Begun, SignInError> {
+    pub fn begin(&self, port: Option<u16>) -> Result<Begun, SignInError> {
         let metadata = self.discover()?;
         let client = ClientOf::from_provider_metadata(metadata, self.client_id(), self.secret.clone());
         let client = client.set_redirect_uri(self.redirect_url()?);
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let flow = AuthenticationFlow::<CoreResponseType>::AuthorizationCode;
         let mut request =
-            client.authorize_url(flow, CsrfToken::new_random, Nonce::new_random).set_pkce_challenge(challenge);
+            client.authorize_url(flow, move || state_of(port), Nonce::new_random).set_pkce_challenge(challenge);
         for scope in &self.provider.scopes {
             request = request.add_scope(Scope::new(scope.clone()));
         }
@@ -326,6 +327,20 @@ impl SignIn {
     }
 }
 
+/// A state nobody can guess. A command line's has its port behind a dot, which no other has.
+fn state_of(port: Option<u16>) -> CsrfToken {
+    let random = CsrfToken::new_random();
+    match port {
+        Some(port) => CsrfToken::new(format!("{}.{port}", random.secret())),
+        None => random,
+    }
+}
+
+/// The port that the command line which has begun a sign-in waits on.
+pub fn port_of(state: &str) -> Option<u16> {
+    state.split_once('.')?.1.parse().ok().filter(|port| *port > 0)
+}
+
 /// The provider did not answer.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -351,6 +366,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_command_lines_port_is_in_its_state_and_in_no_other() {
+        assert_eq!(port_of(state_of(Some(9_999)).secret()), Some(9_999));
+        assert_ne!(state_of(Some(9_999)).secret(), state_of(Some(9_999)).secret());
+        assert_eq!(port_of(state_of(None).secret()), None);
+        for other in ["", "x.", "x.0", "x.65536", "x.80@evil", "x.1.2", "x.-1"] {
+            assert_eq!(port_of(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn groups_are_texts_and_the_highest_role_counts() {
