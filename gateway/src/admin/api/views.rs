@@ -1,11 +1,17 @@
-//! What the API answers, as schemas. A test holds each against what is really answered. One file because
-//! it is one table.
+//! What the API answers, as schemas. A test holds each against what is really answered.
+
+mod cluster;
+mod requests;
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use store::model::Outcome;
 
+pub(super) use self::requests::outcome;
+use self::{
+    cluster::{audit, cluster},
+    requests::{explanation, preview, request, trace},
+};
 use super::schema::{
     about, any_object, boolean, count, label, list, name, object, one_of, or_null, pattern, scope, slug, text, time,
     whole,
@@ -348,191 +354,7 @@ fn overrides() -> Value {
     object(vec![("limits", list(limit())), ("quotas", list(quota()))])
 }
 
-fn request() -> Vec<(&'static str, Value)> {
-    vec![
-        ("request_id", or_null(text())),
-        ("ts", time()),
-        ("account", slug()),
-        ("key_id", text()),
-        ("tier", name()),
-        ("route", or_null(name())),
-        ("method", text()),
-        ("path", text()),
-        ("status", count()),
-        ("outcome", outcome()),
-        ("cost", count()),
-        ("bytes_in", count()),
-        ("bytes_out", count()),
-        ("upstream_us", count()),
-        ("duration_us", count()),
-        ("client_ip", or_null(text())),
-        ("client_request_id", or_null(text())),
-        ("trace_id", or_null(text())),
-        ("node", text()),
-        ("region", or_null(text())),
-        ("completion", one_of(&["complete", "open", "client-abort", "upstream-abort", "unknown"])),
-        ("count", count()),
-        ("decided_by", list(object(decided()))),
-    ]
-}
-
-/// A policy that refused, or would have.
-fn decided() -> Vec<(&'static str, Value)> {
-    vec![
-        ("policy", name()),
-        ("setting", about(text(), "What it said then.")),
-        ("shadow", about(boolean(), "It would have refused if it were no shadow.")),
-    ]
-}
-
-fn trace() -> Value {
-    let mut policy = decided();
-    policy.extend([
-        ("kind", or_null(one_of(&["rate", "quota", "concurrency"]))),
-        ("setting_now", or_null(text())),
-        ("set_by", or_null(text())),
-    ]);
-    object(vec![
-        ("step", about(or_null(text()), "The step that decided; null for a request that was let through.")),
-        ("detail", text()),
-        ("policies", list(object(policy))),
-    ])
-}
-
-fn preview() -> Value {
-    let by_policy = || json!({ "type": "object", "additionalProperties": { "type": "integer", "minimum": 0 } });
-    let counts = || {
-        vec![
-            ("requests", about(count(), "Requests that these policies would have decided.")),
-            ("refused", about(count(), "Of those, refused at that time.")),
-            ("would_be_refused", count()),
-            ("by_policy", by_policy()),
-            ("by_shadow", by_policy()),
-        ]
-    };
-    let mut account = vec![("account", slug())];
-    account.extend(counts());
-    let mut all = vec![
-        ("tier", name()),
-        ("since", time()),
-        ("until", time()),
-        ("complete", about(boolean(), "Every row of that time was looked at.")),
-        ("accounts_in_all", count()),
-    ];
-    all.extend(counts());
-    all.push(("accounts", list(object(account))));
-    object(all)
-}
-
-pub(super) fn outcome() -> Value {
-    one_of(&Outcome::ALL.map(Outcome::as_str))
-}
-
-fn explanation() -> Value {
-    object(vec![
-        ("outcome", outcome()),
-        ("admitted", boolean()),
-        ("decided_by", or_null(text())),
-        ("account", or_null(slug())),
-        ("key_id", or_null(text())),
-        ("tier", or_null(name())),
-        ("route", or_null(name())),
-        ("upstream", or_null(name())),
-        (
-            "steps",
-            list(object(vec![
-                ("step", text()),
-                ("passes", boolean()),
-                ("outcome", or_null(outcome())),
-                ("detail", text()),
-                ("set_by", or_null(text())),
-            ])),
-        ),
-        (
-            "policies",
-            list(object(vec![
-                ("name", name()),
-                ("kind", one_of(&["rate", "quota", "concurrency"])),
-                ("unit", unit()),
-                ("scope", or_null(text())),
-                ("limit", count()),
-                ("used", count()),
-                ("remaining", count()),
-                ("needed", count()),
-                ("passes", boolean()),
-                ("shadow", boolean()),
-                ("resets_at", or_null(time())),
-                ("set_by", text()),
-            ])),
-        ),
-        ("at", time()),
-    ])
-}
-
 fn header_edits() -> Value {
     let set = json!({ "type": "object", "additionalProperties": { "type": "string" } });
     object(vec![("set?", set), ("remove?", list(text()))])
-}
-
-fn cluster() -> Value {
-    // Nodes and groups may come to tell more.
-    let open = |fields| {
-        let mut schema = object(fields);
-        if let Some(map) = schema.as_object_mut() {
-            map.shift_remove("additionalProperties");
-        }
-        schema
-    };
-    open(vec![
-        ("node", text()),
-        ("version", text()),
-        ("ready", boolean()),
-        ("reason", or_null(text())),
-        (
-            "nodes",
-            list(open(vec![
-                ("id", text()),
-                ("name", text()),
-                ("role", one_of(&["voter", "learner"])),
-                ("voter", boolean()),
-                ("this", boolean()),
-                ("live", boolean()),
-                ("draining", boolean()),
-                ("version", or_null(text())),
-                ("applied", any_object()),
-            ])),
-        ),
-        ("groups", list(open(vec![("group", count()), ("kind", one_of(&["meta", "ledger"])), ("term", count())]))),
-        (
-            "certificates",
-            about(
-                list(open(vec![
-                    ("listener", one_of(&["data", "admin", "peer", "upstream"])),
-                    ("names", list(text())),
-                    ("not_before", time()),
-                    ("not_after", time()),
-                ])),
-                "What the node that answers uses for TLS.",
-            ),
-        ),
-    ])
-}
-
-fn audit() -> Vec<(&'static str, Value)> {
-    vec![
-        ("revision", count()),
-        ("line", count()),
-        ("at", time()),
-        ("actor", text()),
-        ("role", or_null(one_of(&["viewer", "operator", "admin"]))),
-        ("source", or_null(text())),
-        ("request_id", or_null(text())),
-        ("action", text()),
-        ("kind", text()),
-        ("id", text()),
-        ("result", about(text(), "`done`, or the code of the refusal.")),
-        ("before", or_null(any_object())),
-        ("after", or_null(any_object())),
-        ("previous", or_null(pattern("^[0-9a-f]{64}$"))),
-    ]
 }

@@ -1,15 +1,19 @@
-//! A block that is read, column by column. One file because the columns are read in one order, each after the one before.
+//! A block that is read, column by column.
+
+mod sections;
+mod strings;
+
+pub(super) use self::strings::Strings;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
-    BlockError, Charges, Column, MAX_CHARGES, MAX_TEXT_BYTES, Principal, Shape,
+    BlockError, Charges, Column, MAX_CHARGES, Principal, Shape,
     head::{self, Head, Section},
     ints,
-    names::{self, Dictionary, Names},
+    names::{Dictionary, Names},
     texts::{Built, Texts},
-    wire::{Reader, unzigzag},
-    zip,
+    wire::unzigzag,
 };
 use crate::model::{Completion, Name, Outcome, RequestId, Timestamp};
 
@@ -356,55 +360,6 @@ impl<'a> Block<'a> {
     pub(super) fn shape_codes(&self, values: usize) -> Result<Vec<u32>, BlockError> {
         self.codes(Section::Shape, values)
     }
-
-    fn section(&self, section: Section) -> Reader<'a> {
-        Reader::new(&self.bytes[self.head.sections[section as usize].clone()])
-    }
-
-    /// An integer column; absent ones are zeros.
-    fn ints(&self, section: Section, count: usize) -> Result<Vec<u64>, BlockError> {
-        let mut from = self.section(section);
-        if from.left() == 0 {
-            return Ok(vec![0; count]);
-        }
-        let values = ints::read(&mut from, count)?;
-        from.end()?;
-        Ok(values)
-    }
-
-    /// A code column; every code is below `values` when this returns.
-    fn codes(&self, section: Section, values: usize) -> Result<Vec<u32>, BlockError> {
-        if values == 1 && self.section(section).left() == 0 {
-            return Ok(vec![0; self.rows()]);
-        }
-        let mut seen = 0u64;
-        let code = |coded: u64| {
-            let code = if coded == 0 { seen } else { coded - 1 };
-            seen += u64::from(coded == 0);
-            if code < seen { Some(code as u32) } else { None }
-        };
-        let codes: Option<Vec<u32>> = self.ints(section, self.rows())?.into_iter().map(code).collect();
-        match codes {
-            Some(codes) if seen == values as u64 => Ok(codes),
-            _ => Err(BlockError::Damaged("a code outside its dictionary")),
-        }
-    }
-
-    /// A table of tuples, field by field.
-    fn tuples<const FIELDS: usize>(&self, section: Section) -> Result<[Vec<u64>; FIELDS], BlockError> {
-        let mut from = self.section(section);
-        let count = from.count(self.rows(), "more tuples than rows")?;
-        let mut fields = [const { Vec::new() }; FIELDS];
-        for field in &mut fields {
-            *field = ints::read(&mut from, count)?;
-        }
-        from.end()?;
-        Ok(fields)
-    }
-
-    pub(in crate::state) fn names(&self) -> Result<Names, BlockError> {
-        Names::read(self.section(Section::Names), self.rows())
-    }
 }
 
 /// Charges with quotas as codes of the names section.
@@ -415,46 +370,6 @@ pub(super) struct RawCharges {
     pub(super) units: Vec<u64>,
     /// Where each row's units start.
     pub(super) starts: Vec<u32>,
-}
-
-/// Texts in one heap, some of which may be none.
-pub(super) struct Strings {
-    heap: String,
-    /// Where each ends, and whether there is one.
-    ends: Vec<(u32, bool)>,
-}
-
-impl Strings {
-    /// One empty text.
-    fn nothing() -> Self {
-        Self { heap: String::new(), ends: vec![(0, true)] }
-    }
-
-    fn read(from: &mut Reader<'_>, lengths: impl Iterator<Item = Option<u64>>) -> Result<Self, BlockError> {
-        let heap = names::utf8(zip::read_heap(from, MAX_TEXT_BYTES)?)?;
-        let mut at = 0;
-        let end = |length: Option<u64>| {
-            at += length.map_or(Ok(0), |length| names::text_at(&heap, at, length).map(str::len))?;
-            Ok((at as u32, length.is_some()))
-        };
-        let ends: Vec<(u32, bool)> = lengths.map(end).collect::<Result<_, BlockError>>()?;
-        if at == heap.len() { Ok(Self { heap, ends }) } else { Err(BlockError::Damaged(names::MISFIT)) }
-    }
-
-    /// The texts.
-    pub(super) fn options(&self) -> impl Iterator<Item = Option<&str>> {
-        let mut start = 0;
-        self.ends.iter().map(move |&(end, is_there)| {
-            let text = &self.heap[start as usize..end as usize];
-            start = end;
-            is_there.then_some(text)
-        })
-    }
-
-    /// The texts that are there.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
-        self.options().flatten()
-    }
 }
 
 pub(super) fn pick<T: Clone>(names: &[T], code: u64) -> Result<T, BlockError> {
