@@ -29,3 +29,6 @@ mod table;
 mod tiers;
 mod tls;
 mod writers;
+// The load tester's own tests have the same.
+#[path = "../../loadtest/tests/it/worker.rs"]
+mod worker;

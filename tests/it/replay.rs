@@ -1,14 +1,14 @@
 //! The load tester against real nodes: its audit, many generators, a trace of what was logged, TLS.
 
-use std::{
-    io::{BufRead, BufReader},
-    path::{Path, PathBuf},
-    process::{Child, Stdio},
-};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tests::{Authority, Cluster, Options, Upstream, command, loadtest};
 
+use crate::worker::Worker;
+
+/// What generators and their coordinator share.
+const BETWEEN: &str = "between generators";
 /// A run whose generator was late itself, as on a machine that others keep busy: its times say nothing, and these tests are
 /// about everything else.
 const INVALID: i32 = 12;
@@ -18,7 +18,7 @@ fn run(cluster: &Cluster, arguments: &[&str]) -> (i32, String) {
     let output = command(loadtest())
         .args(arguments)
         .env("TOLLGATE_ADMIN_TOKEN", cluster.nodes[0].admin().token())
-        .env("TOLLGATE_LOADTEST_TOKEN", "between generators")
+        .env("TOLLGATE_LOADTEST_TOKEN", BETWEEN)
         .output()
         .expect("run tollgate-loadtest");
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -55,38 +55,13 @@ fn json_of(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).expect("a result")).expect("JSON")
 }
 
-/// A generator that a coordinator sends for.
-struct Worker(Child, String);
-
-impl Worker {
-    fn start() -> Self {
-        let mut child = command(loadtest())
-            .args(["worker", "--listen", "127.0.0.1:0"])
-            .env("TOLLGATE_LOADTEST_TOKEN", "between generators")
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start a worker");
-        let mut line = String::new();
-        BufReader::new(child.stderr.take().expect("piped")).read_line(&mut line).expect("its first line");
-        let addr = line.trim().strip_prefix("worker on ").unwrap_or_else(|| panic!("{line}")).to_owned();
-        Self(child, addr)
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Two generators, ten accounts at four times their limit, three nodes: the audit sees all requests of both.
 #[test]
 fn many_generators_are_audited_as_one() {
     let upstream = Upstream::start();
     let cluster = Cluster::start(3);
     let keys = limited_keys(&cluster, &upstream, 10);
-    let workers = [Worker::start(), Worker::start()];
+    let workers = [Worker::start(command(loadtest()), BETWEEN), Worker::start(command(loadtest()), BETWEEN)];
     let (out, file, admins) = (cluster.dir().join("out.json"), text(&keys), admins(&cluster));
     let (list, result) = (format!("{},{}", workers[0].1, workers[1].1), text(&out));
     let urls: Vec<String> = cluster.nodes.iter().map(|node| node.url("/")).collect();

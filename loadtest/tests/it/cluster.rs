@@ -1,44 +1,15 @@
 //! Workers and a coordinator.
 
-use std::{
-    collections::BTreeMap,
-    io::{BufRead, BufReader},
-    process::{Child, Stdio},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::Value;
 
-use crate::{server::Server, tool, valid};
-
-struct Worker(Child, String);
-
-impl Worker {
-    fn start(token: &str) -> Self {
-        let mut child = tool()
-            .args(["worker", "--listen", "127.0.0.1:0"])
-            .env("TOLLGATE_LOADTEST_TOKEN", token)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start a worker");
-        let mut line = String::new();
-        BufReader::new(child.stderr.take().expect("piped")).read_line(&mut line).expect("its first line");
-        let addr = line.trim().strip_prefix("worker on ").unwrap_or_else(|| panic!("{line}")).to_owned();
-        Self(child, addr)
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use crate::{server::Server, tool, valid, worker::Worker};
 
 #[test]
 fn two_workers_send_what_one_would_and_are_judged_as_one() {
     let server = Server::start(|n, _| (200, "", Duration::from_millis(if n % 100 == 0 { 80 } else { 0 })));
-    let workers = [Worker::start("t"), Worker::start("t")];
+    let workers = [Worker::start(tool(), "t"), Worker::start(tool(), "t")];
     let directory = tempfile::tempdir().expect("a directory");
     let (keys, out) = (directory.path().join("keys.ndjson"), directory.path().join("out.json"));
     let lines: Vec<String> = (0..20).map(|n| format!("{{\"key\":\"key-{n}\",\"account\":\"account-{n}\"}}")).collect();

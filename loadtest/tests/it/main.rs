@@ -5,6 +5,7 @@ mod run;
 mod selftest;
 mod server;
 mod traces;
+mod worker;
 
 use std::process::{Command, Output};
 
