@@ -46,6 +46,7 @@ use tokio::{runtime::Handle, sync::mpsc};
 pub use authority::{Authority, Granted, Holder, Leadership};
 pub use grant::{Demand, Denied, Grant, Policy, Refusal, Standing};
 pub use levels::{Level, Levels};
+pub use standing::CONCURRENCY;
 
 use crate::model::{GroupId, Unavailable};
 use group::Group;

@@ -19,4 +19,4 @@ pub use attachment::Attachment;
 pub use directory::{AccountView, Directory, FoundKey};
 pub use edit::Edit;
 pub use policy::{LimitPolicy, Policies, QuotaPolicy, Source};
-pub use routing::{RouteTable, RouteView, UpstreamView};
+pub use routing::{RoutePlace, RouteTable, RouteView, UpstreamView, are_rivals};

@@ -140,7 +140,7 @@ fn together(problems: Vec<(usize, Problem)>) -> Problem {
     let ranked = |problem: &Problem| match problem.code() {
         Code::RoleTooLow | Code::TokenLimited => 0,
         Code::InvalidBody | Code::MalformedBody => 1,
-        Code::Internal | Code::TemporaryReducedCapacity => 0,
+        Code::Internal | Code::StorageDamaged | Code::TemporaryReducedCapacity => 0,
         _ => 2,
     };
     let first = problems.iter().map(|(_, problem)| problem).min_by_key(|problem| ranked(problem)).cloned();

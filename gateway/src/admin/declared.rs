@@ -9,6 +9,7 @@ mod differences;
 mod document;
 mod export;
 mod plan;
+mod references;
 mod schema;
 
 use axum::{body::Bytes, extract::State, response::Response};

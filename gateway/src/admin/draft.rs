@@ -4,15 +4,16 @@
 //! ([`super::change`]). Nothing is written here. What was read stands in the write as an expectation, so that a change that
 //! others made meanwhile refuses the whole and is seen.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use http::StatusCode;
 use serde_json::Value;
 use store::{
     Store,
     model::{
-        Account, AccountId, Expect, Key, MetaOp, Profile, Revision, Role, Route, Tier, Timestamp, Token, Upstream,
+        Account, AccountId, Expect, Key, MetaOp, Name, Profile, Revision, Role, Route, Tier, Timestamp, Token, Upstream,
     },
+    view::are_rivals,
 };
 
 use super::{
@@ -259,6 +260,35 @@ impl<'a> Draft<'a> {
         self.keys.insert(id.to_owned(), Slot { value, touched: true });
     }
 
+    /// Another route between which and this one only their names would decide. Two of different requests that are under
+    /// way at once are not seen; such routes are served all the same, the first by name.
+    pub(crate) fn rival(&self, route: &Route) -> Option<Name> {
+        let is_other = |name: &Name| *name != route.name;
+        let is_touched = |name: &Name| self.routes.get(name.as_str()).is_some_and(|slot| slot.touched);
+        let stored = self.store.directory().routes();
+        let found = stored.rivals(&route.matches).map(|view| &view.route.name);
+        let found = found.filter(|name| is_other(name) && !is_touched(name)).min().cloned();
+        found.or_else(|| {
+            let drafted = self.routes.values().filter(|slot| slot.touched).filter_map(|slot| slot.value.as_ref());
+            let mut rivals =
+                drafted.filter(|other| is_other(&other.name) && are_rivals(&other.matches, &route.matches));
+            rivals.next().map(|other| other.name.clone())
+        })
+    }
+
+    /// A tier that names a route.
+    pub(crate) fn tier_naming(&self, route: &str) -> Result<Option<Name>> {
+        let drafted = self.tiers.values().filter(|slot| slot.touched).filter_map(|slot| slot.value.as_ref());
+        let touched: HashSet<&str> =
+            self.tiers.iter().filter(|(_, slot)| slot.touched).map(|(name, _)| name.as_str()).collect();
+        let names = |tier: &Tier| tier.routes.iter().flatten().any(|name| **name == *route);
+        if let Some(tier) = drafted.into_iter().find(|tier| names(tier)) {
+            return Ok(Some(tier.name.clone()));
+        }
+        let stored = self.store.tiers()?;
+        Ok(stored.into_iter().find(|tier| !touched.contains(tier.name.as_str()) && names(tier)).map(|tier| tier.name))
+    }
+
     /// Keys that this draft has made or changed.
     pub(crate) fn drafted_keys(&self) -> impl Iterator<Item = &Key> {
         self.keys.values().filter(|slot| slot.touched).filter_map(|slot| slot.value.as_ref())
@@ -304,7 +334,12 @@ impl<'a> Draft<'a> {
 
     /// Tells that a name in a body is not one of an object that is there.
     pub(crate) fn tell_missing(object: &Object<'_>, key: &str, kind: Kind, id: &str) {
-        object.tell(key, format!("names the {} {id:?}, which does not exist", kind.noun()));
+        object.tell(key, Self::missing(kind, id));
+    }
+
+    /// What is said of a name that is not one of an object that is there.
+    pub(crate) fn missing(kind: Kind, id: &str) -> String {
+        format!("names the {} {id:?}, which does not exist", kind.noun())
     }
 
     pub(crate) fn into_parts(self) -> Parts {

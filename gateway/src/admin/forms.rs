@@ -1,7 +1,10 @@
 //! The forms that fields of several resources share: names, times, limits and quotas.
 
 use ipnet::IpNet;
-use store::model::{Dimension, Limit, Name, Overage, Overrides, Period, Quota, Timestamp, Unit};
+use store::{
+    lease::CONCURRENCY,
+    model::{Dimension, Limit, Name, Overage, Overrides, Period, Quota, Timestamp, Unit, canonical_network},
+};
 
 use super::input::{Field, Object};
 
@@ -78,7 +81,8 @@ fn distinct(field: Field<'_>, item: impl FnMut(Field<'_>) -> Option<Name>) -> Op
 pub(crate) fn networks(field: Field<'_>) -> Option<Vec<IpNet>> {
     field.list(MAX_NETWORKS, |item| {
         item.parsed("a network like 10.0.0.0/8 or 2001:db8::/32, or an address", |text| {
-            text.parse::<IpNet>().map(|net| net.trunc()).or_else(|_| text.parse().map(|ip: std::net::IpAddr| ip.into()))
+            let net = text.parse::<IpNet>().map(|net| net.trunc());
+            net.or_else(|_| text.parse().map(|ip: std::net::IpAddr| ip.into())).map(canonical_network)
         })
     })
 }
@@ -118,9 +122,22 @@ pub(crate) fn overrides(field: Field<'_>) -> Option<Overrides> {
     Some(Overrides { limits, quotas })
 }
 
+/// The name of a policy. That of the concurrency limit is taken: headers, answers and explanations have one list of names.
+fn policy_name(object: &mut Object<'_>) -> Option<Name> {
+    let name = object.required("name").and_then(name)?;
+    if *name == *CONCURRENCY {
+        object.tell(
+            "name",
+            format!("{CONCURRENCY:?} is what the bound of requests at once is called: choose another name"),
+        );
+        return None;
+    }
+    Some(name)
+}
+
 fn limit(field: Field<'_>, expiry: Expiry) -> Option<Limit> {
     let mut object = field.object()?;
-    let name = object.required("name").and_then(name);
+    let name = policy_name(&mut object);
     let per = object.optional("per").map_or(Some(vec![Dimension::Account]), dimensions);
     let rate =
         object.required("rate").and_then(|field| field.parsed("a rate like 5/s, 300/m, 1000/h or 100/d", str::parse));
@@ -145,7 +162,7 @@ fn dimensions(field: Field<'_>) -> Option<Vec<Dimension>> {
 
 fn quota(field: Field<'_>, expiry: Expiry) -> Option<Quota> {
     let mut object = field.object()?;
-    let name = object.required("name").and_then(name);
+    let name = policy_name(&mut object);
     let unit = object.optional("unit").map_or(Some(Unit::Requests), |field| {
         field.choice(&[("requests", Unit::Requests), ("content-bytes", Unit::ContentBytes), ("cost", Unit::Cost)])
     });
@@ -335,6 +352,33 @@ mod tests {
             Expiry::Never,
         );
         assert!(told.expect_err("refused")[0].starts_with("/quotas the name \"x\""));
+    }
+
+    /// Two entries of that name in `RateLimit` could not be told apart.
+    #[test]
+    fn the_name_of_the_concurrency_limit_is_taken() {
+        let told = read(
+            json!({
+                "limits": [{ "name": "x", "rate": "5/s", "burst": 5 }, { "name": "concurrency", "rate": "5/s", "burst": 5 }],
+                "quotas": [{ "name": "concurrency", "limit": 1, "period": "day" }],
+            }),
+            Expiry::Never,
+        )
+        .expect_err("refused");
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].starts_with("/limits/1/name ") && told[1].starts_with("/quotas/0/name "), "{told:?}");
+        assert!(told[1].contains("choose another name"), "{told:?}");
+    }
+
+    #[test]
+    fn networks_are_kept_as_clients_addresses_are() {
+        let read = |text: &str| {
+            input::read(json!({ "nets": [text] }), |object| object.required("nets").and_then(networks))
+                .map(|nets| nets[0].to_string())
+        };
+        assert_eq!(read("::ffff:10.0.0.1").expect("reads"), "10.0.0.1/32");
+        assert_eq!(read("::ffff:10.1.2.3/112").expect("reads"), "10.1.0.0/16");
+        assert_eq!(read("2001:db8::1/32").expect("reads"), "2001:db8::/32");
     }
 
     #[test]

@@ -107,6 +107,11 @@ impl<'a> Object<'a> {
         self.errors.tell(self.pointer_to(key), detail);
     }
 
+    /// Tells that something is wrong with an item of one of the object's lists.
+    pub(crate) fn tell_item(&self, key: &str, item: usize, detail: impl Into<String>) {
+        self.errors.tell(format!("{}/{item}", self.pointer_to(key)), detail);
+    }
+
     fn pointer_to(&self, key: &str) -> String {
         format!("{}/{}", self.pointer, key.replace('~', "~0").replace('/', "~1"))
     }

@@ -21,7 +21,7 @@ use super::{
     forms,
     input::{self, Field, Object},
     params::Params,
-    problem::{Problem, Result},
+    problem::{Code, Problem, Result},
 };
 
 /// Methods of a route.
@@ -88,6 +88,13 @@ pub(crate) fn draft_put(draft: &mut Draft<'_>, name: &str, condition: Condition,
         if draft.upstream(&route.upstream).is_ok_and(|slot| slot.value.is_none()) {
             Draft::tell_missing(object, "upstream", Kind::Upstream, &route.upstream);
         }
+        // One that was a rival already may be changed in all else.
+        let is_as_before = draft
+            .route(name)
+            .is_ok_and(|slot| slot.value.as_ref().is_some_and(|before| before.matches == route.matches));
+        if let (false, Some(rival)) = (is_as_before, draft.rival(&route)) {
+            object.tell("match", rival_of(&rival));
+        }
         Some(route)
     })?;
     let slot = draft.route(name)?;
@@ -98,7 +105,14 @@ pub(crate) fn draft_put(draft: &mut Draft<'_>, name: &str, condition: Condition,
     Ok(if is_new { Effect::created(Kind::Route, name, view) } else { Effect::changed(Kind::Route, name, view) })
 }
 
-/// `DELETE /v1/routes/{name}`.
+/// What is said of a route's match when another route takes the same requests.
+pub(crate) fn rival_of(other: &str) -> String {
+    format!(
+        "takes the same requests as the route {other:?}, and neither is the more specific: let host, path or methods differ"
+    )
+}
+
+/// `DELETE /v1/routes/{name}`: refused while a tier names it.
 pub(crate) async fn delete(
     visitor: Visitor,
     State(admin): Shared,
@@ -115,6 +129,10 @@ pub(crate) async fn delete(
 pub(crate) fn draft_delete(draft: &mut Draft<'_>, name: &str, condition: Condition) -> Result<Effect> {
     draft.require_everywhere(Role::Admin)?;
     let expect = draft.route(name)?.remove(Kind::Route, name, condition)?;
+    if let Some(tier) = draft.tier_naming(name)? {
+        let detail = format!("route {name:?} is in use by the tier {tier:?}: take it out of the tier's routes first");
+        return Err(Problem::new(Code::InUse, detail));
+    }
     draft.op(condition, MetaOp::DeleteRoute { name: name.into(), expect });
     draft.set_route(name, None);
     Ok(Effect::gone(Kind::Route, name))

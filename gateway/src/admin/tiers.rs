@@ -65,7 +65,19 @@ pub(crate) async fn put(
 /// A tier, new or in the place of the one of its name.
 pub(crate) fn draft_put(draft: &mut Draft<'_>, name: &str, condition: Condition, body: Value) -> Result<Effect> {
     draft.require_everywhere(Role::Admin)?;
-    let tier = input::read(body, |object| read(object, name))?;
+    let given = body["routes"].clone();
+    let tier = input::read(body, |object| {
+        let tier = read(object, name)?;
+        // What it names already may be of a time when that was not looked at.
+        let before = draft.tier(name).ok().and_then(|slot| slot.value.as_ref()?.routes.clone()).unwrap_or_default();
+        for route in tier.routes.iter().flatten().filter(|route| !before.contains(route)) {
+            if draft.route(route).is_ok_and(|slot| slot.value.is_none()) {
+                let place = given.as_array().and_then(|all| all.iter().position(|one| *one == **route));
+                object.tell_item("routes", place.unwrap_or_default(), Draft::missing(Kind::Route, route));
+            }
+        }
+        Some(tier)
+    })?;
     let slot = draft.tier(name)?;
     let (expect, is_new) = (slot.put(condition)?, slot.value.is_none());
     draft.op(condition, MetaOp::PutTier { tier: tier.clone(), expect });

@@ -5,6 +5,7 @@ mod declared;
 mod explain;
 mod metrics;
 mod openapi;
+mod references;
 mod tiers;
 mod writes;
 

@@ -10,13 +10,16 @@ use crate::{
 
 /// Buckets looked at, at most: an account with a thousand keys on a hundred routes is shown in part.
 const LEVELS: usize = 10_000;
+/// Full ones among those of single keys and routes that are listed, at most: who asks wants to see what was used.
+const FULL: usize = 1_000;
 
 /// How an account stands with the leader: rates and concurrency. Quotas are in the replicated state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Levels {
     /// Requests under way, cluster-wide; none without a concurrency limit.
     pub concurrent: Option<u64>,
-    /// Rate limits: those of the whole account, and of each key and route those that are not full.
+    /// Rate limits: those of the whole account, and those of each key and route; of the latter that are full, not more
+    /// than some.
     pub rates: Vec<Level>,
 }
 
@@ -85,10 +88,15 @@ impl Leases {
             remaining: policy.gcra.remaining(level.tat_ns, clock_ns),
             full_after: Duration::from_nanos(policy.gcra.full_after_ns(level.tat_ns, clock_ns)),
         });
+        let mut full = 0;
         Ok(Levels {
             concurrent: account.policies.concurrency.map(|_| verdict.in_use),
             rates: rates
-                .filter(|level| (level.key.is_none() && level.route.is_none()) || !level.full_after.is_zero())
+                .filter(|level| {
+                    let is_wanted = (level.key.is_none() && level.route.is_none()) || !level.full_after.is_zero();
+                    full += usize::from(!is_wanted);
+                    is_wanted || full <= FULL
+                })
                 .collect(),
         })
     }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The name that the concurrency limit has in headers and answers.
-pub(super) const CONCURRENCY: &str = "concurrency";
+pub const CONCURRENCY: &str = "concurrency";
 
 const SECOND_NS: u64 = 1_000_000_000;
 

@@ -4,6 +4,9 @@
 //! a segment boundary, the longest first. So it costs the same for three routes and for ten thousand.
 
 mod plain;
+mod rival;
+
+pub use rival::{RoutePlace, are_rivals};
 
 use std::{
     borrow::Cow,

@@ -11,7 +11,7 @@ use store::model::{Account, AccountId, Expect, Key, KeyState, MetaOp, Revision};
 use super::{
     differences::{between, removal},
     document::{self, Declared, DeclaredKey, Document},
-    effect, overtaken,
+    effect, overtaken, references,
 };
 use crate::admin::{
     accounts,
@@ -24,14 +24,14 @@ use crate::admin::{
 /// Keys and accounts that are read at once.
 const AT_ONCE: usize = 1_000;
 
-struct Plan<'p, 'd> {
-    draft: &'p mut Draft<'d>,
+pub(super) struct Plan<'p, 'd> {
+    pub(super) draft: &'p mut Draft<'d>,
     since: Option<Revision>,
-    prune: bool,
+    pub(super) prune: bool,
     effects: Vec<Effect>,
     /// What was changed after the document's revision.
     overtaken: Vec<FieldError>,
-    wrong: Vec<FieldError>,
+    pub(super) wrong: Vec<FieldError>,
 }
 
 pub(super) fn lay(draft: &mut Draft<'_>, value: Value, prune: bool) -> Result<Vec<Effect>> {
@@ -109,6 +109,7 @@ macro_rules! paste_delete {
 impl Plan<'_, '_> {
     fn document(&mut self, document: Document) -> Result<()> {
         let Document { upstreams, tiers, routes, accounts, .. } = document;
+        references::check(self, tiers.as_deref(), routes.as_deref())?;
         self.put_upstreams(upstreams.as_deref().unwrap_or_default())?;
         self.put_tiers(tiers.as_deref().unwrap_or_default())?;
         self.put_routes(routes.as_deref().unwrap_or_default())?;

@@ -34,6 +34,31 @@ fn name(table: &RouteTable, host: Option<&str>, path: &str, method: &str) -> Str
 use PathMatch::{Exact, Prefix};
 
 #[test]
+fn routes_of_one_place_that_share_a_method_are_rivals() {
+    let table = table(&[
+        route("any", None, Prefix("/v3"), &[]),
+        route("post", None, Prefix("/v3"), &["POST", "PUT"]),
+        route("exact", None, Exact("/v3"), &[]),
+        route("host", Some("API.example.com"), Prefix("/v3"), &[]),
+    ]);
+    for (host, path, methods, expected) in [
+        (None, Prefix("/v3"), &[][..], "any"),
+        (None, Prefix("/%763"), &[], "any"),
+        (None, Prefix("/v3/"), &[], ""),
+        (None, Prefix("/v3"), &["GET"], ""),
+        (None, Prefix("/v3"), &["GET", "PUT"], "post"),
+        (None, Exact("/v3"), &[], "exact"),
+        (None, Exact("/v3"), &["POST"], ""),
+        (Some("api.example.com"), Prefix("/v3"), &[], "host"),
+        (Some("other.example.com"), Prefix("/v3"), &[], ""),
+    ] {
+        let wanted = route("new", host, path, methods);
+        let found: Vec<&str> = table.rivals(&wanted.matches).map(|view| view.route.name.as_str()).collect();
+        assert_eq!(found.join(" "), expected, "{host:?} {path:?} {methods:?}");
+    }
+}
+
+#[test]
 fn the_most_specific_route_wins() {
     let table = table(&[
         route("all", None, Prefix("/"), &[]),
