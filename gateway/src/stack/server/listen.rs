@@ -9,20 +9,31 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections that wait to be accepted, a listener.
 const BACKLOG: i32 = 1_024;
+/// Ports that are tried where any will do.
+const ATTEMPTS: usize = 16;
 
 /// Binds `count` listeners to one address.
 ///
 /// # Errors
 /// The system's, `AddrInUse` also when another process of ours has the port: sharing it would be silent otherwise.
 pub(super) fn bind(addr: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
-    // Without SO_REUSEPORT the kernel refuses a port that is taken, whoever has it and however.
-    let probe = socket(addr, false)?;
-    let addr = match addr.port() {
-        0 => probe.local_addr()?.as_socket().unwrap_or(addr),
-        _ => addr,
-    };
-    drop(probe);
-    (0..count).map(|_| socket(addr, true).map(TcpListener::from)).collect()
+    let mut left = ATTEMPTS;
+    loop {
+        // Without SO_REUSEPORT the kernel refuses a port that is taken, whoever has it and however.
+        let probe = socket(addr, false)?;
+        let found = match addr.port() {
+            0 => probe.local_addr()?.as_socket().unwrap_or(addr),
+            _ => addr,
+        };
+        drop(probe);
+        let bound: io::Result<Vec<_>> = (0..count).map(|_| socket(found, true).map(TcpListener::from)).collect();
+        left -= 1;
+        match bound {
+            // Somebody took it in between; any other port is as good.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && addr.port() == 0 && left > 0 => {}
+            bound => return bound,
+        }
+    }
 }
 
 fn socket(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
