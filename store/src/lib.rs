@@ -14,6 +14,7 @@ mod store;
 pub mod view;
 pub mod wal;
 
+pub use platform::panics::end_process_on_panic;
 pub use raft::PeerTls;
 #[cfg(feature = "simulation")]
 pub use store::simulation;

@@ -5,6 +5,7 @@
 //! thread, in simulated time, the same way for the same seed. Disks come in by `wal::Disk` and `state::Files`.
 
 pub(crate) mod net;
+pub(crate) mod panics;
 #[cfg(feature = "simulation")]
 pub(crate) mod simulation;
 

@@ -13,6 +13,7 @@ use crate::{admin::LogLevel, config::Settings, operator::Bootstrap};
 /// # Errors
 /// What kept it from starting, with what to do.
 pub fn serve(settings: &Settings, admin_token: Option<String>) -> anyhow::Result<()> {
+    store::end_process_on_panic();
     let log_level = super::log_to_stderr(&settings.log_level, settings.log_format).context("set up the log")?;
     let bootstrap = Bootstrap::find(&settings.admin_token_file, admin_token, is_fresh(&settings.data_dir))
         .map_err(anyhow::Error::msg)?;

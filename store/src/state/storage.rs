@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fmt::Display,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
@@ -20,7 +19,7 @@ use super::{
     settled::Settled,
     tables::Table,
 };
-use crate::model::RequestId;
+use crate::{model::RequestId, platform::panics::expected};
 
 /// Entry (8 bytes), part (2 bytes) -> a piece of the entry's block.
 const PARTS: TableDefinition<'static, [u8; 10], &'static [u8]> = TableDefinition::new("blocks");
@@ -248,7 +247,7 @@ impl Rows {
 
     /// What redb finds; where it panics over a damaged page (see [`opened`]), an error.
     fn looked_up<T>(&self, read: impl FnOnce() -> Result<T, StateError>) -> Result<T, StateError> {
-        catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(self.error()(NO_SENSE)))
+        expected(read).unwrap_or_else(|| Err(self.error()(NO_SENSE)))
     }
 
     /// Every settling record, by request id.
@@ -352,9 +351,9 @@ const NO_SENSE: &str = "redb cannot make sense of a page";
 
 /// What opening a file gives. A page that is damaged and has no checksum of its own can make redb panic.
 fn opened<T>(path: &Path, open: impl FnOnce() -> Result<T, DatabaseError>) -> Result<T, OpenError> {
-    match catch_unwind(AssertUnwindSafe(open)) {
-        Ok(opened) => opened.map_err(|error| open_error(path, error)),
-        Err(_) => Err(OpenError::Damaged { path: path.to_owned(), what: NO_SENSE.to_owned() }),
+    match expected(open) {
+        Some(opened) => opened.map_err(|error| open_error(path, error)),
+        None => Err(OpenError::Damaged { path: path.to_owned(), what: NO_SENSE.to_owned() }),
     }
 }
 
