@@ -21,6 +21,7 @@ mod explain;
 mod fields;
 mod forms;
 mod freshness;
+pub(crate) mod fuzz;
 mod in_force;
 mod input;
 mod keys;
@@ -83,6 +84,13 @@ pub struct Admin {
 /// The process's metrics.
 #[derive(Clone)]
 pub struct Prometheus(pub PrometheusHandle);
+
+impl Prometheus {
+    /// What `/metrics` says: the process's metrics and a store's numbers.
+    pub fn text(&self, store: &Store) -> String {
+        probes::text_of(self, store)
+    }
+}
 
 impl std::fmt::Debug for Prometheus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -5,6 +5,7 @@
 
 mod admin_server;
 mod certificates;
+mod collector;
 mod data_plane;
 mod listen;
 mod logging;
@@ -26,6 +27,7 @@ use crate::{
         Bootstrap, Operator,
         sign_in::{Grant, Provider, SignIn},
     },
+    otlp::Exporter,
     stack,
 };
 
@@ -48,6 +50,7 @@ pub struct Node {
     admin: Arc<Admin>,
     admin_server: admin_server::Server,
     data_plane: stack::Handle,
+    exporter: Option<Exporter>,
     reload: Arc<Notify>,
     watch: AbortHandle,
     bootstrap: Option<Bootstrap>,
@@ -96,8 +99,13 @@ impl Node {
         })
         .await
         .with_context(|| format!("open data_dir {}", settings.data_dir.display()))?;
-        let data_plane = match data_plane::start(settings, data_addr, tls.data, tls.upstream, store.clone()) {
-            Ok(handle) => handle,
+        let started = collector::start(settings, &prometheus, &store).and_then(|collector| {
+            let (tracer, exporter) = collector.unzip();
+            let data_plane = data_plane::start(settings, data_addr, tls.data, tls.upstream, tracer, store.clone())?;
+            Ok((data_plane, exporter))
+        });
+        let (data_plane, exporter) = match started {
+            Ok(started) => started,
             Err(error) => {
                 store.shutdown().await;
                 return Err(error);
@@ -124,7 +132,7 @@ impl Node {
         tracing::info!(node = %info.name, data = %info.data_addr, admin = %info.admin_addr, peers = %info.peer_addr, "listening");
         let reload = tls.watch.asked();
         let watch = tokio::spawn(tls.watch.run(Duration::from_millis(settings.tls_reload_ms))).abort_handle();
-        Ok(Self { info, store, admin, admin_server, data_plane, reload, watch, bootstrap })
+        Ok(Self { info, store, admin, admin_server, data_plane, exporter, reload, watch, bootstrap })
     }
 
     /// Reads the files of certificates anew, also those that seem not to have changed.
@@ -176,7 +184,13 @@ impl Node {
         tracing::info!(grace_seconds = grace.as_secs(), "draining");
         self.store.drain().await;
         let data_plane = self.data_plane;
-        let _ = tokio::task::spawn_blocking(move || data_plane.drain(grace)).await;
+        let exporter = self.exporter;
+        let drained = move || {
+            data_plane.drain(grace);
+            // The last requests' spans, and the last numbers.
+            exporter.map(Exporter::stop)
+        };
+        let _ = tokio::task::spawn_blocking(drained).await;
         self.admin_server.stop(ADMIN_GRACE).await;
         self.watch.abort();
         self.store.shutdown().await;

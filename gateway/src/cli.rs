@@ -40,6 +40,11 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use client::{Client, OnlyIf};
 
+/// Reads a text as a declarative file, for fuzzing.
+pub(crate) fn parse_document_for_fuzz(text: &str) {
+    let _ = document::parse(text);
+}
+
 use crate::config::Entries;
 
 /// An API gateway whose request log is durable on a quorum before the answer is.

@@ -85,6 +85,12 @@ pub fn assemble(entries: Entries) -> Result<Settings, Error> {
     Ok(settings)
 }
 
+/// Reads a text as the file, for fuzzing.
+#[doc(hidden)]
+pub fn parse_for_fuzz(text: &str) {
+    let _ = file::parse(text).map(assemble);
+}
+
 /// The variables of this process that are text; [`load`] looks at those that begin with `TOLLGATE_`.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()

@@ -22,6 +22,7 @@ mod cors;
 mod deadline;
 mod entry;
 mod forwarded;
+pub(crate) mod fuzz;
 mod headers;
 mod hold;
 mod id;

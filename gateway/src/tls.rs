@@ -29,6 +29,14 @@ pub use peer::peer_tls;
 pub use stream::Stream;
 pub use watch::{Certificates, Watch};
 
+/// Reads bytes as a file of certificates, and as a certificate, for fuzzing.
+pub(crate) fn parse_for_fuzz(bytes: &[u8]) {
+    if let Ok(chain) = pem::chain_of(bytes, std::path::Path::new("fuzz")) {
+        let _ = Certificate::read("fuzz", &chain);
+    }
+    let _ = Certificate::read("fuzz", &[rustls::pki_types::CertificateDer::from(bytes)]);
+}
+
 /// Protocols that a client may choose (ALPN).
 pub const HTTP1: &[u8] = b"http/1.1";
 /// HTTP/2.

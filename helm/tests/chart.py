@@ -503,7 +503,7 @@ def metrics_of_the_source():
     found = set()
     for room in ("gateway/src", "store/src"):
         for path in (ROOT / room).rglob("*.rs"):
-            found |= set(re.findall(r'"(tollgate_[a-z0-9_]+)"', path.read_text()))
+            found |= set(re.findall(r'"((?:tollgate|http_server|http_client)_[a-z0-9_]+)"', path.read_text()))
     return found
 
 
@@ -515,7 +515,7 @@ def metrics_named():
         queries += [variable["query"]["query"] for variable in board["templating"]["list"] if isinstance(variable["query"], dict)]
     for path in (CHART / "templates").glob("*.yaml"):
         queries += re.findall(r"(?m)query: (.*)$", path.read_text())
-    return {name for query in queries for name in re.findall(r"\btollgate[_:][a-z0-9_:]+", query)}
+    return {name for query in queries for name in re.findall(r"\b(?:tollgate|http_server|http_client)[_:][a-z0-9_:]+", query)}
 
 
 def rules():

@@ -25,6 +25,8 @@ mod cli;
 mod client;
 mod cluster;
 mod exit;
+#[doc(hidden)]
+pub mod fuzz;
 mod measure;
 mod plan;
 mod report;

@@ -49,15 +49,15 @@ impl std::fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// That trusts these authorities.
-    pub(crate) fn new(ca: Option<&str>) -> Result<Self> {
+    /// That trusts these authorities and speaks HTTP/2, or else HTTP/1.1.
+    pub(crate) fn new(ca: Option<&str>, http2: bool) -> Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(authorities(ca)?);
         let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
         Ok(Self(TlsConnector::from(Arc::new(config))))
     }
 

@@ -31,5 +31,22 @@ pub(crate) use record::{Body, Header, Record};
 pub(crate) use recording::{Recording, record};
 pub(crate) use writer::Writer;
 
+/// Reads bytes in each format, for fuzzing.
+pub(crate) fn read_all_for_fuzz<R: std::io::BufRead + Send + 'static>(input: impl Fn() -> R, har: bool) {
+    let names = || Pseudonyms::new(None);
+    let drain = |source: formats::Source| source.take(100).for_each(drop);
+    if let Ok(reader) = Reader::new(input(), "fuzz") {
+        reader.take(100).for_each(drop);
+    }
+    drain(formats::combined::read(input(), "fuzz", names()));
+    drain(formats::nginx_json::read(input(), "fuzz", names()));
+    drain(formats::vegeta::read(input(), "fuzz", names(), 100.0));
+    drain(formats::gor::read(input(), "fuzz", names()));
+    drain(formats::table::read(input(), "fuzz", names()));
+    if har {
+        drain(formats::har::read(input(), "fuzz", names()));
+    }
+}
+
 /// The published schema of a line.
 pub(crate) const SCHEMA: &str = include_str!("../schema/trace.schema.json");

@@ -165,6 +165,12 @@ impl fmt::Debug for Leases {
     }
 }
 
+/// Reads bytes as the messages between nodes, for fuzzing.
+pub(crate) fn decode_for_fuzz(bytes: &[u8]) {
+    let _ = wire::decode::<wire::Ask>(bytes);
+    let _ = wire::decode::<wire::Answer>(bytes);
+}
+
 fn unavailable(reason: &str) -> Unavailable {
     Unavailable::new(reason)
 }

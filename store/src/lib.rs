@@ -5,6 +5,8 @@
 //!
 //! Imports go down only: `platform` ◂ `model` ◂ `wal`, `state` ◂ `raft` ◂ `lease`, `view` ◂ this page.
 
+#[doc(hidden)]
+pub mod fuzz;
 pub mod lease;
 pub mod model;
 mod platform;

@@ -9,6 +9,7 @@ mod checkpointer;
 mod codec;
 mod config;
 mod frame;
+pub(crate) mod fuzz;
 mod group;
 mod identity;
 mod lane;

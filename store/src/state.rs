@@ -22,6 +22,7 @@ mod disk;
 mod error;
 mod flat;
 mod follow;
+pub(crate) mod fuzz;
 mod hash;
 mod index;
 mod latency;

@@ -19,6 +19,8 @@ const STORE: &[(&str, &[&str])] = &[
     ("raft", &["model", "wal", "state", "platform"]),
     ("view", &["model"]),
     ("lease", &["model", "view", "platform"]),
+    // Every parser by name, for the fuzzer: no part of the product.
+    ("fuzz", &["lease", "model", "raft", "state", "wal"]),
     // The handle is the store's top.
     ("store", &["model", "wal", "state", "raft", "view", "lease", "platform"]),
 ];
@@ -31,11 +33,14 @@ const GATEWAY: &[(&str, &[&str])] = &[
     ("tls", &["telemetry"]),
     ("config", &[]),
     ("operator", &["tls"]),
-    ("stack", &["error", "telemetry", "tls"]),
+    ("otlp", &["telemetry", "tls"]),
+    ("stack", &["error", "otlp", "telemetry", "tls"]),
     ("admin", &["config", "error", "operator", "telemetry", "tls"]),
-    ("app", &["admin", "config", "error", "operator", "stack", "telemetry", "tls"]),
+    ("app", &["admin", "config", "error", "operator", "otlp", "stack", "telemetry", "tls"]),
     ("demo", &["admin", "app", "cli", "config", "error", "operator", "tls"]),
     ("cli", &["app", "config", "demo", "tls"]),
+    // Every parser by name, for the fuzzer: no part of the product.
+    ("fuzz", &["admin", "cli", "config", "otlp", "stack", "tls"]),
 ];
 
 /// Rooms of the load tester and what each may import.
@@ -61,6 +66,7 @@ const LOADTEST: &[(&str, &[&str])] = &[
     ),
     ("cluster", &["audit", "client", "exit", "measure", "run"]),
     ("selftest", &["admin", "client", "exit", "plan", "report", "run"]),
+    ("fuzz", &["chaos", "shape", "trace"]),
     (
         "cli",
         &[

@@ -4,6 +4,7 @@
 
 mod admin;
 mod authority;
+mod collector;
 mod disk;
 #[cfg(feature = "simulation")]
 pub mod invariants;
@@ -22,6 +23,7 @@ mod wait;
 
 pub use admin::{Admin, Answer, client, get, post, send};
 pub use authority::Authority;
+pub use collector::{Collector, attribute};
 pub use disk::{Cut, Disk};
 pub use load::{Load, Received, Report};
 pub use net::{Net, SmallDisk};

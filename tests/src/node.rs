@@ -24,23 +24,24 @@ const TOKEN_FILE: &str = "admin-token";
 /// When it cannot be built.
 pub fn binary() -> PathBuf {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
-    let found = || {
-        let named = std::env::var_os("GATEWAY_BINARY").map(PathBuf::from);
-        named.unwrap_or_else(|| of_this_build("tollgate", &["Cargo.lock", "gateway/src", "store/src"]))
-    };
+    let found = || program_of("GATEWAY_BINARY", "tollgate", &["Cargo.lock", "gateway/src", "store/src"]);
     FOUND.get_or_init(found).clone()
 }
 
-/// The `tollgate-loadtest` binary beside the test's own executable, built as [`binary`] is.
+/// The `tollgate-loadtest` binary, as [`binary`] finds the gateway's; `LOADTEST_BINARY` names another.
 ///
 /// # Panics
 /// When it cannot be built.
 pub fn loadtest() -> PathBuf {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
-    FOUND.get_or_init(|| of_this_build("tollgate-loadtest", &["Cargo.lock", "loadtest/src"])).clone()
+    let found = || program_of("LOADTEST_BINARY", "tollgate-loadtest", &["Cargo.lock", "loadtest/src"]);
+    FOUND.get_or_init(found).clone()
 }
 
-fn of_this_build(program: &str, sources: &[&str]) -> PathBuf {
+fn program_of(variable: &str, program: &str, sources: &[&str]) -> PathBuf {
+    if let Some(named) = std::env::var_os(variable) {
+        return named.into();
+    }
     let path = program::directory().join(program);
     assert!(is_fresh(&path, sources) || program::build(program, &[]), "{program} cannot be built");
     path

@@ -4,7 +4,7 @@
 use std::{fmt::Display, str::FromStr};
 
 use axum::extract::{FromRequestParts, Query};
-use http::request::Parts;
+use http::{Uri, request::Parts};
 use store::model::Timestamp;
 
 use super::{
@@ -38,6 +38,13 @@ pub(crate) struct Page {
 }
 
 impl Params {
+    /// A request's.
+    pub(super) fn of(uri: &Uri) -> Result<Self> {
+        let Query(pairs) = Query::try_from_uri(uri)
+            .map_err(|error| Problem::new(Code::MalformedQuery, format!("the query cannot be read: {error}")))?;
+        Ok(Self { pairs, asked: Vec::new(), errors: Vec::new(), meaningless: Vec::new() })
+    }
+
     /// A parameter's text.
     pub(crate) fn text(&mut self, name: &'static str) -> Option<String> {
         self.asked.push(name);
@@ -197,9 +204,7 @@ impl Page {
 impl<S: Sync> FromRequestParts<S> for Params {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
-        let Query(pairs) = Query::try_from_uri(&parts.uri)
-            .map_err(|error| Problem::new(Code::MalformedQuery, format!("the query cannot be read: {error}")))?;
-        Ok(Self { pairs, asked: Vec::new(), errors: Vec::new(), meaningless: Vec::new() })
+        Self::of(&parts.uri)
     }
 }
 
@@ -208,9 +213,7 @@ mod tests {
     use super::*;
 
     fn params(query: &str) -> Params {
-        let uri = format!("/x?{query}").parse().expect("a uri");
-        let Query(pairs) = Query::try_from_uri(&uri).expect("pairs");
-        Params { pairs, asked: Vec::new(), errors: Vec::new(), meaningless: Vec::new() }
+        Params::of(&format!("/x?{query}").parse().expect("a uri")).expect("pairs")
     }
 
     #[test]

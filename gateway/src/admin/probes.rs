@@ -9,9 +9,9 @@ use axum::{
 };
 use http::header;
 use serde_json::json;
-use store::Readiness;
+use store::{Readiness, Store};
 
-use super::Shared;
+use super::{Prometheus, Shared};
 use crate::error::NOT_READY;
 
 /// The process runs.
@@ -32,11 +32,17 @@ pub(crate) async fn ready(State(admin): Shared) -> Response {
 
 /// Prometheus text format 0.0.4: the process's metrics and the store's numbers.
 pub(crate) async fn metrics(State(admin): Shared) -> Response {
-    let mut text = admin.prometheus.0.render();
-    for (name, help, value) in admin.store.stats() {
+    let text = text_of(&admin.prometheus, &admin.store);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+/// The same as a text.
+pub(super) fn text_of(prometheus: &Prometheus, store: &Store) -> String {
+    let mut text = prometheus.0.render();
+    for (name, help, value) in store.stats() {
         write_sample(&mut text, name, help, value);
     }
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+    text
 }
 
 fn write_sample(text: &mut String, name: &str, help: &str, value: f64) {

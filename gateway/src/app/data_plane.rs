@@ -7,6 +7,7 @@ use store::Store;
 
 use crate::{
     config::{Settings, network},
+    otlp::Tracer,
     stack::{self, CompatHeaders, Timeouts},
     tls::{Connector, Listener},
 };
@@ -17,9 +18,10 @@ pub(super) fn start(
     listen: SocketAddr,
     tls: Option<Arc<Listener>>,
     upstream_tls: Arc<Connector>,
+    tracer: Option<Arc<Tracer>>,
     store: Store,
 ) -> anyhow::Result<stack::Handle> {
-    let stack = stack::Settings { tls, upstream_tls: Some(upstream_tls), ..stack_settings(settings, listen)? };
+    let stack = stack::Settings { tls, upstream_tls: Some(upstream_tls), tracer, ..stack_settings(settings, listen)? };
     stack::Server::start(stack, &Arc::new(store)).context("start the data plane")
 }
 

@@ -14,6 +14,9 @@ use crate::{admin::LogLevel, config::Settings, operator::Bootstrap};
 /// What kept it from starting, with what to do.
 pub fn serve(settings: &Settings, admin_token: Option<String>) -> anyhow::Result<()> {
     store::end_process_on_panic();
+    // Keys and tokens pass through this memory: no core dump of it, and no debugger but root's. Where the kernel refuses,
+    // there still is the unit's LimitCORE.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let log_level = super::log_to_stderr(&settings.log_level, settings.log_format).context("set up the log")?;
     let bootstrap = Bootstrap::find(&settings.admin_token_file, admin_token, is_fresh(&settings.data_dir))
         .map_err(anyhow::Error::msg)?;

@@ -48,6 +48,14 @@ pub(super) fn complete(settings: &mut Settings) -> Result<(), Error> {
         ));
     }
     super::oidc::check(settings, &mut reasons);
+    let collector = settings.otlp_endpoint.parse::<http::Uri>().ok();
+    let scheme = collector.as_ref().filter(|uri| uri.host().is_some()).and_then(http::Uri::scheme_str);
+    if !settings.otlp_endpoint.is_empty() && !matches!(scheme, Some("http" | "https")) {
+        reasons.push(format!(
+            "otlp_endpoint {:?}: expected the collector's base URL, like http://127.0.0.1:4318",
+            settings.otlp_endpoint
+        ));
+    }
     match peers::advertised(settings) {
         Ok(address) => settings.peer_advertise = address,
         Err(reason) => reasons.push(reason),
@@ -154,6 +162,8 @@ fn numbers(settings: &Settings, reasons: &mut Vec<String>) {
     within(reasons, "tls_reload_ms", settings.tls_reload_ms, 100..=HOUR_MS);
     within(reasons, "oidc_session_minutes", settings.oidc_session_minutes, 1..=10_080);
     within(reasons, "oidc_visits_per_minute", u64::from(settings.oidc_visits_per_minute), 1..=1_000_000);
+    within(reasons, "otlp_sample_ratio", settings.otlp_sample_ratio, 0.0..=1.0);
+    within(reasons, "otlp_metrics_seconds", settings.otlp_metrics_seconds, 0..=86_400);
     within(reasons, "drain_seconds", settings.drain_seconds, 0..=86_400);
 }
 

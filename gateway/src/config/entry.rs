@@ -31,6 +31,7 @@ plain_entry! {
     u64: "a whole number";
     usize: "a whole number";
     bool: "true or false";
+    f64: "a number";
     SocketAddr: "an IP address and a port";
     String: "text";
     LogFormat: "\"text\" or \"json\"";

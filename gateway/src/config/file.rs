@@ -41,7 +41,7 @@ impl File {
 }
 
 /// `line:column: key: what is wrong: what was expected`.
-fn parse(text: &str) -> Result<Entries, String> {
+pub(super) fn parse(text: &str) -> Result<Entries, String> {
     toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start.min(text.len()));
         let line_start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);

@@ -203,6 +203,16 @@ settings! {
     drain_delay_seconds, "TOLLGATE_DRAIN_DELAY_SECONDS": u64 = "0", "SECONDS";
     /// Time for requests in flight to finish after that
     drain_seconds, "TOLLGATE_DRAIN_SECONDS": u64 = "30", "SECONDS";
+    /// An OpenTelemetry collector that gets traces and metrics by OTLP over HTTP, like http://127.0.0.1:4318; none when empty
+    otlp_endpoint, "TOLLGATE_OTLP_ENDPOINT": String = "", "URL";
+    /// File with fields for the collector, a `name: value` a line: where it wants a token
+    otlp_headers_file, "TOLLGATE_OTLP_HEADERS_FILE": PathBuf = "", "FILE";
+    /// Authorities of an https:// collector; the system's when not said
+    otlp_ca, "TOLLGATE_OTLP_CA": PathBuf = "", "FILE";
+    /// Part of the traces that begin here to be exported, 0 to 1; a client that brings a trace decides for it
+    otlp_sample_ratio, "TOLLGATE_OTLP_SAMPLE_RATIO": f64 = "1", "RATIO";
+    /// How often the collector gets the metrics; never for 0
+    otlp_metrics_seconds, "TOLLGATE_OTLP_METRICS_SECONDS": u64 = "60", "SECONDS";
     /// Form of the log on stderr: text or json
     log_format, "TOLLGATE_LOG_FORMAT": LogFormat = "text", "FORM";
     /// What is logged: error, warn, info, debug or trace, also by module (info,store=debug)

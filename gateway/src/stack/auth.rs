@@ -74,7 +74,7 @@ pub(super) fn look_again<L: Ledger>(entry: &mut Entry<L>) -> Result<(), Fault> {
 
 /// The first configured header that is there decides. `Authorization` is a key's place only as `Bearer`; another scheme, and
 /// one beside a key in another header, is the upstream's business.
-fn key_hash(headers: &HeaderMap, names: &[HeaderName]) -> Result<KeyHash, Fault> {
+pub(super) fn key_hash(headers: &HeaderMap, names: &[HeaderName]) -> Result<KeyHash, Fault> {
     for name in names {
         let mut values = headers.get_all(name).iter();
         let Some(value) = values.next() else { continue };

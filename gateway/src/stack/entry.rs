@@ -28,6 +28,7 @@ use super::{
     cors::Allowed,
     id,
     ledger::{Grant, Ledger, Permit},
+    trace::Tracing,
     upload::Meter,
 };
 use crate::error::CLIENT_CLOSED_REQUEST;
@@ -107,6 +108,8 @@ pub(crate) struct Entry<L: Ledger> {
     /// The client asks for another protocol.
     pub(crate) upgrade: Option<OnUpgrade>,
     pub(crate) trace_id: u128,
+    /// Where traces are exported.
+    pub(crate) tracing: Option<Box<Tracing>>,
     /// When the request was first handed to a connected upstream.
     pub(crate) called: Option<Instant>,
     pub(crate) upstream_us: u64,
@@ -162,6 +165,7 @@ impl<L: Ledger> Entry<L> {
             upload: None,
             upgrade: None,
             trace_id: 0,
+            tracing: None,
             called: None,
             upstream_us: 0,
             recorded: false,
@@ -316,9 +320,9 @@ impl<L: Ledger> Entry<L> {
     }
 }
 
-impl<L: Ledger> Drop for Entry<L> {
-    fn drop(&mut self) {
-        self.shared.telemetry.in_flight.decrement(1.0);
+impl<L: Ledger> Entry<L> {
+    /// Whoever held the request let go of it: one that was let through and has no row yet gets it.
+    fn abandon(&mut self) {
         if self.recorded || self.grant.is_none() && !self.executed() {
             return;
         }
@@ -347,6 +351,14 @@ impl<L: Ledger> Drop for Entry<L> {
             }
             (_, _) => self.shared.ledger.record(row),
         }
+    }
+}
+
+impl<L: Ledger> Drop for Entry<L> {
+    fn drop(&mut self) {
+        self.shared.telemetry.in_flight.decrement(1.0);
+        self.abandon();
+        self.export();
     }
 }
 
@@ -393,7 +405,7 @@ impl Methods {
         )
     }
 
-    fn name(&self, method: &Method) -> Name {
+    pub(super) fn name(&self, method: &Method) -> Name {
         let known = self.0.iter().find(|(known, _)| known == method);
         known.map_or_else(|| Name::from(method.as_str()), |(_, name)| name.clone())
     }
@@ -411,6 +423,6 @@ fn client_request_id(headers: &HeaderMap) -> Option<Box<str>> {
     valid.then(|| std::str::from_utf8(value).ok().map(Box::from)).flatten()
 }
 
-fn cut(path: &str) -> &str {
+pub(super) fn cut(path: &str) -> &str {
     &path[..path.floor_char_boundary(MAX_ROW_PATH_BYTES)]
 }

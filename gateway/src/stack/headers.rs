@@ -50,6 +50,10 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Fault> {
             return Err(Fault::BadRequest("a Host that is no host and port"));
         }
     }
+    // RFC 9113 §8.3.1: hyper lets a request without `:path` through as one of an empty path, when it has no `:authority` either.
+    if request.uri().path().is_empty() {
+        return Err(Fault::BadRequest("no path"));
+    }
     if has_dot_segment(request.uri().path()) {
         return Err(Fault::BadRequest("dot segments in the path"));
     }

@@ -18,6 +18,9 @@ use crate::error::{Fault, SWITCHING_PROTOCOLS};
 const MAX_WHOLE_BYTES: usize = 64 * 1024;
 /// An answer of undeclared length that has not ended after this is taken for a stream.
 const MAX_WAIT_FOR_END: Duration = Duration::from_millis(250);
+/// The same for gRPC, whose calls all have undeclared lengths and whose streams are talks: a client may wait for each message,
+/// or for the head alone, before it says more. The answer of a plain call is mostly one write, and is here at once or not yet.
+const MAX_WAIT_FOR_GRPC: Duration = Duration::from_millis(10);
 
 /// An answer, as far as it was read.
 #[derive(Debug)]
@@ -39,7 +42,7 @@ pub(crate) async fn hold<B: Inbound>(response: Response<Reply<B>>) -> Result<Hel
     let declared = reply.size_hint().exact();
     let streamed = parts.status == SWITCHING_PROTOCOLS
         || declared.is_some_and(|bytes| bytes > MAX_WHOLE_BYTES as u64)
-        || declared.is_none() && is_event_stream(&parts.headers);
+        || declared.is_none() && is_type(&parts.headers, b"text/event-stream");
     if streamed {
         return Ok(Held::Open(parts, Prefix::new(), reply));
     }
@@ -50,7 +53,8 @@ pub(crate) async fn hold<B: Inbound>(response: Response<Reply<B>>) -> Result<Hel
     let mut read = Prefix::new();
     let mut bytes = 0;
     // Only an answer of unknown length needs the timer.
-    let mut patience = declared.is_none().then(|| Box::pin(tokio::time::sleep(MAX_WAIT_FOR_END)));
+    let wait = if is_type(&parts.headers, b"application/grpc") { MAX_WAIT_FOR_GRPC } else { MAX_WAIT_FOR_END };
+    let mut patience = declared.is_none().then(|| Box::pin(tokio::time::sleep(wait)));
     loop {
         let next = poll_fn(|cx| match Pin::new(&mut reply).poll_frame(cx) {
             Poll::Ready(frame) => Poll::Ready(Some(frame)),
@@ -96,7 +100,8 @@ fn join(mut frames: Prefix, bytes: usize) -> Whole {
     Whole::new(data.freeze(), trailers)
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let value = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    value.is_some_and(|text| text.len() >= 17 && text[..17].eq_ignore_ascii_case(b"text/event-stream"))
+/// Whether a content type begins so: parameters and gRPC's `+proto` may follow.
+fn is_type(headers: &HeaderMap, name: &[u8]) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.as_bytes().get(..name.len()));
+    value.is_some_and(|text| text.eq_ignore_ascii_case(name))
 }

@@ -4,7 +4,7 @@ use std::{
     future::{Future, poll_fn},
     pin::pin,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::Request;
@@ -79,23 +79,28 @@ async fn acquire<L: Ledger>(entry: &mut Entry<L>, declared: Option<u64>) -> Resu
         cost: entry.reserved_cost(content_bytes),
         now: entry.ts,
     };
-    let mut waited = false;
+    let mut waited = None;
     let grant = {
         let mut acquiring = pin!(entry.shared.ledger.acquire(demand));
         let polled = poll_fn(|context| {
             let polled = acquiring.as_mut().poll(context);
-            waited |= polled.is_pending();
+            if polled.is_pending() && waited.is_none() {
+                waited = Some(Instant::now());
+            }
             polled
         });
         polled.await
     };
+    if let Some(since) = waited {
+        entry.shared.telemetry.lease_wait.record(since.elapsed());
+    }
     let grant = grant.map_err(|denied| match denied {
         Denied::Refused(refusal) => Fault::Refused(refusal),
         Denied::Unavailable(unavailable) => Fault::Unavailable(unavailable),
     })?;
     entry.shadows = grant.shadows();
     entry.grant = Some(grant);
-    Ok(waited)
+    Ok(waited.is_some())
 }
 
 /// Looks key and route up again, and judges the request by them; whether account, policies and route are the same still.

@@ -28,14 +28,21 @@ impl<L: Ledger, B: Inbound, S: Link<L, Request<Upload<B>>>> Link<L, Request<B>> 
         entry.upload = body.meter();
         entry.upgrade = parts.extensions.remove::<OnUpgrade>();
         let upgrade = entry.upgrade.is_some() && headers::wants_upgrade(&parts.headers);
-        let (trace_id, traceparent) = trace::continue_or_start(&parts.headers, &entry.shared.ids);
-        entry.trace_id = trace_id;
+        let call = entry.shared.ids.next() | 1;
+        let context = match &mut entry.tracing {
+            None => trace::Context::of(&parts.headers, &entry.shared.ids),
+            Some(tracing) => {
+                tracing.call = call;
+                tracing.context
+            }
+        };
+        entry.trace_id = context.trace_id;
         if !upgrade {
             entry.upgrade = None;
         }
         headers::to_upstream(&mut parts, entry, upgrade);
         headers::frame(&mut parts.headers, &body);
-        trace::insert(&mut parts.headers, traceparent);
+        trace::insert(&mut parts.headers, context, call);
         let route = &entry.route().route;
         parts.uri = origin_form(&parts.uri, route.strip_prefix.as_deref());
         if let Some(prefix) = &route.add_prefix {

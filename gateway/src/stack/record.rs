@@ -44,11 +44,13 @@ impl<L: Ledger, S> Record<L, S> {
     {
         let client = forwarded::client(client, request.headers(), &self.shared.settings.trusted_proxies);
         let mut entry = Entry::new(self.shared.clone(), client);
+        entry.trace(&request);
         if request.headers().contains_key(header::ORIGIN) {
             entry.cors = Allowed::find(&*self.shared.ledger, &request);
             if let Some(mut answer) = entry.cors.as_ref().and_then(|allowed| allowed.preflight(&request)) {
                 self.shared.telemetry.preflights.increment(1);
                 answer.headers_mut().insert(X_REQUEST_ID, entry.id_value.clone());
+                entry.answered("preflight", answer.status().as_u16());
                 return answer;
             }
         }
@@ -62,7 +64,7 @@ impl<L: Ledger, S> Record<L, S> {
         };
         match held {
             Ok(held) => release(entry, held).await,
-            Err(fault) if entry.known.is_none() => refuse_unknown(&entry, &fault),
+            Err(fault) if entry.known.is_none() => refuse_unknown(&mut entry, &fault),
             Err(fault) => refuse(entry, fault).await,
         }
     }
@@ -72,7 +74,8 @@ impl<L: Ledger, S> Record<L, S> {
 const ACCESS: &str = "access";
 
 /// One event a request whose answer is released, apart from its row. Where it is off it costs one look at a flag.
-fn tell<L: Ledger>(entry: &Entry<L>, outcome: &str, status: u16) {
+fn tell<L: Ledger>(entry: &mut Entry<L>, outcome: &'static str, status: u16) {
+    entry.answered(outcome, status);
     if !tracing::enabled!(target: ACCESS, tracing::Level::INFO) {
         return;
     }
@@ -102,10 +105,10 @@ async fn release<L: Ledger, B: Inbound>(mut entry: Entry<L>, held: Held<B>) -> R
     let end = End { status: status.as_u16(), outcome: Outcome::Admitted, completion, bytes_out, settles: false };
     if let Err(fault) = commit(&mut entry, &end).await {
         // The row's fate is unknown, so nothing of the upstream's answer may be seen.
-        return problem_response(&entry, &fault);
+        return problem_response(&mut entry, &fault);
     }
     entry.shared.telemetry.answered(end.outcome, end.status, entry.started.elapsed());
-    tell(&entry, end.outcome.as_str(), end.status);
+    tell(&mut entry, end.outcome.as_str(), end.status);
     match held {
         Held::Whole(mut parts, body) => {
             headers::to_client(&mut parts.headers, false);
@@ -136,7 +139,7 @@ async fn refuse<L: Ledger, B: Inbound>(mut entry: Entry<L>, fault: Fault) -> Res
         entry.violated.clone_from(&refusal.violated);
     }
     if let (Fault::Unavailable(_), false) = (&fault, entry.executed()) {
-        return problem_response(&entry, &fault);
+        return problem_response(&mut entry, &fault);
     }
     let body = problem::body(&fault, &entry);
     let status = fault.status().as_u16();
@@ -154,32 +157,32 @@ async fn refuse<L: Ledger, B: Inbound>(mut entry: Entry<L>, fault: Fault) -> Res
         };
         let end = End { status, outcome, completion, bytes_out: body.len() as u64, settles: false };
         if let Err(fault) = commit(&mut entry, &end).await {
-            return problem_response(&entry, &fault);
+            return problem_response(&mut entry, &fault);
         }
     } else {
         // Its row comes later, in a sum: the decision itself must be one that this node may take now (P5).
         if let Err(unavailable) = entry.shared.ledger.check(entry.view) {
-            return problem_response(&entry, &Fault::Unavailable(unavailable));
+            return problem_response(&mut entry, &Fault::Unavailable(unavailable));
         }
         let known = entry.known.as_ref().expect("refused with a known key");
         entry.shared.rejections.count(&entry, known, outcome, status);
         entry.shared.telemetry.coalesced.increment(1);
     }
     entry.shared.telemetry.answered(outcome, status, entry.started.elapsed());
-    tell(&entry, fault.code(), status);
+    tell(&mut entry, fault.code(), status);
     let mut response = problem::response(&fault, body);
     stamp(response.headers_mut(), &entry, Some(&fault));
     response
 }
 
 /// The gateway's own answer to a request without a known key: counted, and no more.
-fn refuse_unknown<L: Ledger, B: Inbound>(entry: &Entry<L>, fault: &Fault) -> Response<Download<L, B>> {
+fn refuse_unknown<L: Ledger, B: Inbound>(entry: &mut Entry<L>, fault: &Fault) -> Response<Download<L, B>> {
     entry.shared.telemetry.unknown_keys.increment(1);
     problem_response(entry, fault)
 }
 
 /// An answer that has no row, or one whose fate is unknown.
-fn problem_response<L: Ledger, B: Inbound>(entry: &Entry<L>, fault: &Fault) -> Response<Download<L, B>> {
+fn problem_response<L: Ledger, B: Inbound>(entry: &mut Entry<L>, fault: &Fault) -> Response<Download<L, B>> {
     let telemetry = &entry.shared.telemetry;
     match fault {
         Fault::BadRequest(_) => telemetry.bad_request(fault.status().as_u16()),

@@ -7,7 +7,10 @@ use ipnet::IpNet;
 use store::model::Name;
 
 use super::upstream::Health;
-use crate::tls::{Connector, Listener};
+use crate::{
+    otlp::Tracer,
+    tls::{Connector, Listener},
+};
 
 /// Largest request body where neither route nor tier says, bytes.
 const DEFAULT_MAX_BODY_BYTES: u64 = 1 << 30;
@@ -39,6 +42,8 @@ pub struct Settings {
     pub tls: Option<Arc<Listener>>,
     /// TLS towards upstreams whose targets are `https://`; without it they cannot be called.
     pub upstream_tls: Option<Arc<Connector>>,
+    /// Where the spans of requests go; none for no traces.
+    pub tracer: Option<Arc<Tracer>>,
     /// What the health checks of upstreams say; all cores go by it.
     pub(crate) health: Arc<Health>,
     /// How long to wait for whom.
@@ -59,6 +64,7 @@ impl Default for Settings {
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
             tls: None,
             upstream_tls: None,
+            tracer: None,
             health: Arc::default(),
             timeouts: Timeouts::default(),
         }

@@ -30,8 +30,12 @@ fn content(path: &Path, problem: impl Into<String>) -> Error {
 
 /// All certificates of a file, at least one.
 pub(super) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let bytes = read(path)?;
-    let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    chain_of(&read(path)?, path)
+}
+
+/// All certificates of a file's bytes.
+pub(super) fn chain_of(bytes: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     let certs = certs.map_err(|error| content(path, format!("not PEM: {error}")))?;
     if certs.is_empty() {
         return Err(content(path, "no certificate in it: expected PEM with -----BEGIN CERTIFICATE-----"));

@@ -84,6 +84,9 @@ impl Watch {
         for certificate in &certificates {
             tell(certificate);
         }
+        // There from the start: what a rule watches must not begin with its first failure.
+        counter!(TLS_RELOADS, "listener" => kind.place()).increment(0);
+        counter!(TLS_RELOAD_FAILURES, "listener" => kind.place()).increment(0);
         let seen = kind.stamps();
         self.items.push(Item { kind, seen, certificates });
         self.show();

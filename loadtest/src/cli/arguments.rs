@@ -97,7 +97,10 @@ pub(crate) struct RunArguments {
     /// Connections; a request that finds all of them busy waits for one, and the wait is part of its latency. Without it a send never waits
     #[arg(long, value_name = "COUNT", help_heading = "Requests and clients")]
     pub(super) connections: Option<usize>,
-    /// A target that refuses connections is left out for so long while there are others
+    /// HTTP/2: one connection a thread and target, which all requests share
+    #[arg(long, help_heading = "Requests and clients")]
+    pub(super) http2: bool,
+    /// A target that refuses connections is left out for so long while there are others, which get what it refused
     #[arg(long, value_name = "TIME", value_parser = shape::duration, help_heading = "Requests and clients")]
     pub(super) eject: Option<f64>,
     /// Threads of clients

@@ -143,6 +143,7 @@ fn order(arguments: &RunArguments, scenario: &Scenario) -> Result<Order> {
         send_within_ms: time(arguments.send_within, scenario.send_within.as_ref(), "send_within", base.send_within_ms)?,
         max_in_flight: arguments.max_in_flight.or(scenario.max_in_flight).unwrap_or(base.max_in_flight),
         connections: arguments.connections.or(scenario.connections),
+        http2: arguments.http2 || scenario.http2,
         eject_ms: time(arguments.eject, scenario.eject.as_ref(), "eject", base.eject_ms)?,
         threads: arguments.threads.or(scenario.threads).unwrap_or(base.threads),
         seed: arguments.seed.or(scenario.seed).unwrap_or(base.seed),

@@ -44,6 +44,7 @@ pub(super) struct Scenario {
     pub(super) send_within: Option<String>,
     pub(super) max_in_flight: Option<usize>,
     pub(super) connections: Option<usize>,
+    pub(super) http2: bool,
     pub(super) eject: Option<String>,
     pub(super) threads: Option<u16>,
     pub(super) thresholds: Vec<String>,

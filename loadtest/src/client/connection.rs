@@ -1,6 +1,6 @@
-//! One HTTP/1.1 connection, driven by whoever uses it.
+//! A connection: HTTP/1.1, driven by whoever uses it, or HTTP/2, which all requests of a thread to a target share.
 //!
-//! hyper's connection future is polled in the task of the request: an answer wakes one task. An idle connection is not
+//! For HTTP/1.1 hyper's connection future is polled in the task of the request: an answer wakes one task. An idle connection is not
 //! polled at all; that its peer has closed it is seen at the next use, before anything is sent.
 
 use std::{
@@ -10,11 +10,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Uri, header, uri};
 use http_body_util::{BodyExt, Full};
 use hyper::{
     body::Incoming,
-    client::conn::http1::{self, SendRequest},
+    client::conn::{
+        http1::{self, SendRequest},
+        http2,
+    },
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -29,10 +32,25 @@ use crate::secure::{Stream, Tls};
 type Driver = http1::Connection<TokioIo<Throttle>, Full<Bytes>>;
 
 /// An open connection.
-pub(crate) struct Connection {
-    sender: SendRequest<Full<Bytes>>,
-    /// Dropped as soon as it is over: what still waits in it then comes back as not sent, and nobody waits for it for ever.
-    driver: Option<Pin<Box<Driver>>>,
+pub(crate) enum Connection {
+    /// HTTP/1.1.
+    Alone {
+        sender: SendRequest<Full<Bytes>>,
+        /// Dropped as soon as it is over: what still waits in it then comes back as not sent, and nobody waits for it for ever.
+        driver: Option<Pin<Box<Driver>>>,
+    },
+    /// HTTP/2, and the scheme and authority that its requests name.
+    Shared { sender: http2::SendRequest<Full<Bytes>>, origin: (uri::Scheme, uri::Authority) },
+}
+
+/// Tasks of one thread, where connections live as well.
+#[derive(Debug, Clone, Copy)]
+struct Here;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Here {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
 }
 
 /// Why there is no answer.
@@ -45,7 +63,12 @@ pub(crate) enum Failure {
 
 impl Connection {
     /// Connects; `slow` reads at most so many bytes a second.
-    pub(crate) async fn open(target: &Target, tls: Option<&Tls>, slow: Option<u64>) -> Result<Self, &'static str> {
+    pub(crate) async fn open(
+        target: &Target,
+        tls: Option<&Tls>,
+        http2: bool,
+        slow: Option<u64>,
+    ) -> Result<Self, &'static str> {
         let stream = TcpStream::connect(target.addr).await.map_err(|error| match error.kind() {
             std::io::ErrorKind::ConnectionRefused => "connection-refused",
             std::io::ErrorKind::AddrNotAvailable => "no-local-port",
@@ -60,13 +83,34 @@ impl Connection {
             Some(rate) => Throttle::slow(stream, rate),
             None => Throttle::new(stream),
         };
+        if http2 {
+            let scheme = if target.secure.is_some() { uri::Scheme::HTTPS } else { uri::Scheme::HTTP };
+            let authority = target.authority.parse().map_err(|_| "connect-failed")?;
+            let (sender, driver) = http2::handshake(Here, TokioIo::new(stream)).await.map_err(|_| "connect-failed")?;
+            tokio::task::spawn_local(async move {
+                // Its end shows at the requests on it.
+                let _ = driver.await;
+            });
+            return Ok(Self::Shared { sender, origin: (scheme, authority) });
+        }
         let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| "connect-failed")?;
-        Ok(Self { sender, driver: Some(Box::pin(driver)) })
+        Ok(Self::Alone { sender, driver: Some(Box::pin(driver)) })
+    }
+
+    /// The same connection for another request, where it can be shared.
+    pub(crate) fn share(&self) -> Option<Self> {
+        match self {
+            Self::Alone { .. } => None,
+            Self::Shared { sender, origin } => Some(Self::Shared { sender: sender.clone(), origin: origin.clone() }),
+        }
     }
 
     /// Sends a request and reads its answer's head.
     pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
-        let Self { sender, driver } = self;
+        let (sender, driver) = match self {
+            Self::Alone { sender, driver } => (sender, driver),
+            Self::Shared { sender, origin } => return send_shared(sender, origin, request).await,
+        };
         if drive(driver, sender.ready()).await.is_err() {
             return Err(Failure::NotSent(Box::new(request)));
         }
@@ -83,7 +127,12 @@ impl Connection {
         let mut answer = Answer::of(head.status.as_u16(), &head.headers);
         let is_problem = answer::is_problem(answer.status, &head.headers);
         let mut text = Vec::new();
-        while let Some(frame) = drive(&mut self.driver, body.frame()).await {
+        let mut none = None;
+        let driver = match self {
+            Self::Alone { driver, .. } => driver,
+            Self::Shared { .. } => &mut none,
+        };
+        while let Some(frame) = drive(driver, body.frame()).await {
             let frame = frame.map_err(|_| Failure::Broken("answer-broken"))?;
             if let Some(part) = frame.data_ref().filter(|_| is_problem) {
                 answer::collect(&mut text, part);
@@ -97,8 +146,31 @@ impl Connection {
 
     /// Whether it can be used again.
     pub(crate) fn is_open(&self) -> bool {
-        self.driver.is_some() && !self.sender.is_closed()
+        match self {
+            Self::Alone { sender, driver } => driver.is_some() && !sender.is_closed(),
+            Self::Shared { sender, .. } => !sender.is_closed(),
+        }
     }
+}
+
+/// A request of HTTP/2 names where it goes in its target (RFC 9113 §8.3.1) and has no fields of a connection.
+async fn send_shared(
+    sender: &mut http2::SendRequest<Full<Bytes>>,
+    (scheme, authority): &(uri::Scheme, uri::Authority),
+    mut request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, Failure> {
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    (parts.scheme, parts.authority) = (Some(scheme.clone()), Some(authority.clone()));
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    request.headers_mut().remove(header::HOST);
+    request.headers_mut().remove(header::CONNECTION);
+    if sender.ready().await.is_err() {
+        return Err(Failure::NotSent(Box::new(request)));
+    }
+    sender.try_send_request(request).await.map_err(|mut error| match error.take_message() {
+        Some(request) => Failure::NotSent(Box::new(request)),
+        None => Failure::Broken("connection-broken"),
+    })
 }
 
 /// Waits for something while the connection works.

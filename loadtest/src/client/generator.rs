@@ -199,7 +199,7 @@ impl Clients {
     /// One request and its answer, recorded.
     async fn once(&self, arrival: &Arrival, started: Instant, due: Duration, at: Instant) -> Answer {
         let behaviour = self.of.settings.behaviours.choose(&mut self.random.borrow_mut());
-        let target = self.pool.borrow_mut().choose(started);
+        let mut target = self.pool.borrow_mut().choose(started);
         let journal = self.of.journal.as_deref().map(|journal| journal.lock().unwrap_or_else(PoisonError::into_inner));
         let number = match journal.map(|mut journal| journal.begin()) {
             Some(None) => {
@@ -209,13 +209,24 @@ impl Clients {
             }
             number => number.flatten(),
         };
-        let request = self.request(arrival, target, number, behaviour);
-        let exchange = tokio::time::timeout(self.of.settings.timeout, self.exchange(request, target, behaviour));
-        let answer = exchange.await.unwrap_or_else(|_| Answer::none("timeout"));
+        let mut others = if self.of.settings.eject.is_zero() { 0 } else { self.of.settings.targets.len() - 1 };
+        let answer = loop {
+            let request = self.request(arrival, target, number, behaviour);
+            let exchange = tokio::time::timeout(self.of.settings.timeout, self.exchange(request, target, behaviour));
+            let answer = exchange.await.unwrap_or_else(|_| Answer::none("timeout"));
+            if !answer.refused {
+                break answer;
+            }
+            let mut pool = self.pool.borrow_mut();
+            pool.refused(target, Instant::now());
+            if others == 0 {
+                break answer;
+            }
+            // Nothing was sent: the next one gets it, as a load balancer does.
+            others -= 1;
+            target = pool.choose(Instant::now());
+        };
         let ended = Instant::now();
-        if answer.refused {
-            self.pool.borrow_mut().refused(target, ended);
-        }
         let class = match answer.status {
             _ if answer.hung_up => Class::HungUp,
             0 => Class::NoAnswer,
@@ -282,10 +293,19 @@ impl Clients {
             let is_fresh = pooled.is_none();
             let mut connection = match pooled {
                 Some(connection) => connection,
-                None => match Connection::open(&settings.targets[target], settings.tls.as_ref(), slow).await {
-                    Ok(connection) => connection,
-                    Err(why) => return Answer { refused: true, ..Answer::none(why) },
-                },
+                None => {
+                    let opened =
+                        Connection::open(&settings.targets[target], settings.tls.as_ref(), settings.http2, slow).await;
+                    match opened {
+                        Ok(connection) => {
+                            if let (Some(shared), true) = (connection.share(), keeps) {
+                                self.pool.borrow_mut().give(target, shared);
+                            }
+                            connection
+                        }
+                        Err(why) => return Answer { refused: true, ..Answer::none(why) },
+                    }
+                }
             };
             if behaviour == Behaviour::HangUp {
                 let within = HANG_UP_WITHIN.mul_f64(self.random.borrow_mut().f64());

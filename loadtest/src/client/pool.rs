@@ -45,6 +45,7 @@ impl Pool {
         let idle = &mut self.targets[target].idle;
         while let Some(connection) = idle.pop() {
             if connection.is_open() {
+                idle.extend(connection.share());
                 return Some(connection);
             }
         }
@@ -53,8 +54,10 @@ impl Pool {
 
     /// Gives one back.
     pub(crate) fn give(&mut self, target: usize, connection: Connection) {
-        if connection.is_open() {
-            self.targets[target].idle.push(connection);
+        let idle = &mut self.targets[target].idle;
+        // One that is shared is there already.
+        if connection.is_open() && (connection.share().is_none() || idle.is_empty()) {
+            idle.push(connection);
         }
     }
 

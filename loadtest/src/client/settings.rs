@@ -52,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) targets: Vec<Target>,
     /// TLS, where a target has it.
     pub(crate) tls: Option<Tls>,
+    /// HTTP/2, by ALPN or by prior knowledge; HTTP/1.1 without.
+    pub(crate) http2: bool,
     /// Longest time from a send to the end of its answer.
     pub(crate) timeout: Duration,
     /// A request that the generator gets to later than this is counted as unsent.

@@ -84,6 +84,9 @@ pub(crate) struct Order {
     pub(crate) max_in_flight: usize,
     /// Connections; a request that finds all of them busy waits for one.
     pub(crate) connections: Option<usize>,
+    /// HTTP/2.
+    #[serde(default)]
+    pub(crate) http2: bool,
     /// A target that refuses is left out for so long.
     pub(crate) eject_ms: u64,
     /// Threads of clients.
@@ -134,6 +137,7 @@ impl Default for Order {
             send_within_ms: 1_000,
             max_in_flight: 10_000,
             connections: None,
+            http2: false,
             eject_ms: 1_000,
             threads: 1,
             seed: 1,
@@ -200,10 +204,11 @@ impl Order {
         });
         let targets: Vec<Target> = targets.collect::<Result<_>>()?;
         let is_secure = targets.iter().any(|target| target.secure.is_some());
-        let tls = || Tls::new(self.ca.as_deref()).map_err(|error| Usage::error(format!("{error:#}")));
+        let tls = || Tls::new(self.ca.as_deref(), self.http2).map_err(|error| Usage::error(format!("{error:#}")));
         Ok(Settings {
             tls: is_secure.then(tls).transpose()?,
             targets,
+            http2: self.http2,
             timeout: Duration::from_millis(self.timeout_ms),
             send_within: Duration::from_millis(self.send_within_ms),
             max_in_flight: self.max_in_flight,

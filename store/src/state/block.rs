@@ -33,6 +33,7 @@ mod tests;
 pub use column::{Charges, Column, Principal, Shape};
 pub use error::{BlockError, EncodeError, JoinError};
 pub use filter::Filter;
+pub(super) use head::fix_for_fuzz;
 pub use join::join;
 pub use read::Block;
 pub(super) use texts::SharedTexts;

@@ -4,7 +4,7 @@
 //! and blocks, not pages of files, so a replica can take it in whatever its own files look like.
 
 mod export;
-mod import;
+pub(super) mod import;
 mod stream;
 
 use std::{collections::BTreeMap, sync::Arc};

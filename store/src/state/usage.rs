@@ -208,6 +208,11 @@ pub(super) fn stored_minute(minute: i64) -> u32 {
     u32::try_from(minute.max(0)).unwrap_or(u32::MAX)
 }
 
+/// Reads bytes as a stored record, for fuzzing.
+pub(super) fn decode_for_fuzz(bytes: &[u8]) {
+    let _ = Record::decode(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

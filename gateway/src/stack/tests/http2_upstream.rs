@@ -114,3 +114,66 @@ async fn clients_of_http_1_may_call_them_too_and_a_lost_connection_is_made_anew(
     let rig = self::rig(&unreachable).await;
     assert_eq!(status(&rig.get("/", "").await), 502);
 }
+
+/// A gRPC stream whose first message comes at once and whose second when the client has answered: it must not be held.
+#[tokio::test]
+async fn the_first_message_of_a_grpc_stream_waits_for_no_second() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.expect("accept");
+            let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service_fn(talk));
+            tokio::spawn(connection);
+        }
+    });
+    let rig = rig(&url).await;
+    // A busy machine is slow now and then; held for its end it would take 250 ms each time.
+    let mut tries = 0;
+    loop {
+        let stream = TcpStream::connect(rig.addr).await.expect("connect");
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .expect("a handshake");
+        tokio::spawn(connection);
+        let (say, said) = tokio::sync::mpsc::unbounded_channel::<Bytes>();
+        let said = futures_util::stream::unfold(said, |mut said| async move {
+            Some((Ok::<_, Infallible>(Frame::data(said.recv().await?)), said))
+        });
+        let request = Request::builder()
+            .method("POST")
+            .uri("http://api.test/scan.Scanner/Talk")
+            .header("x-api-key", &rig.key)
+            .header("content-type", "application/grpc+proto")
+            .body(StreamBody::new(Box::pin(said)))
+            .expect("a request");
+        let start = std::time::Instant::now();
+        say.send(Bytes::from_static(b"hello")).expect("sent");
+        let mut body = sender.send_request(request).await.expect("an answer").into_body();
+        let first = body.frame().await.expect("a frame").expect("a message").into_data().expect("data");
+        let took = start.elapsed();
+        assert_eq!(first, "hello");
+        say.send(Bytes::from_static(b"again")).expect("sent");
+        let second = body.frame().await.expect("a frame").expect("a message").into_data().expect("data");
+        assert_eq!(second, "again");
+        drop(say);
+        let last = body.frame().await.expect("a frame").expect("trailers").into_trailers().expect("trailers");
+        assert_eq!(last["grpc-status"], "0");
+        if took < std::time::Duration::from_millis(200) {
+            break;
+        }
+        tries += 1;
+        assert!(tries < 20, "{took:?}");
+    }
+}
+
+/// Says each message again, and its status at the end.
+async fn talk(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, hyper::Error>>, Infallible> {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let body = BodyExt::with_trailers(request.into_body(), async move { Some(Ok(trailers)) });
+    let response = Response::builder().header("content-type", "application/grpc+proto").body(BodyExt::boxed(body));
+    Ok(response.expect("a response"))
+}

@@ -121,6 +121,15 @@ impl State {
     }
 }
 
+/// Reads bytes as a stream of frames, and as one frame's pieces, for fuzzing.
+pub(in crate::state) fn read_for_fuzz(bytes: &[u8]) {
+    let mut source = bytes;
+    while let Ok((_, raw)) = read_frame(&mut source) {
+        let _ = Pieces::read(&raw);
+    }
+    let _ = Pieces::read(bytes);
+}
+
 impl<'a> Pieces<'a> {
     fn read(raw: &'a [u8]) -> Option<Self> {
         let mut pieces = Self::default();
