@@ -47,7 +47,7 @@ fn stack_settings(settings: &Settings, listen: SocketAddr) -> anyhow::Result<sta
             body_read: Duration::from_millis(settings.body_timeout_ms),
             write_stall: Duration::from_millis(settings.write_timeout_ms),
             upstream_first_byte: Duration::from_millis(settings.upstream_timeout_ms),
-            recheck: Timeouts::default().recheck,
+            ..Timeouts::default()
         },
         ..stack::Settings::default()
     })

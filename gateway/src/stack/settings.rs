@@ -116,6 +116,10 @@ pub struct Timeouts {
     /// How often a request that takes long looks whether its key still works (P3) and its unit of concurrency is still
     /// its own: the ledger's lease time.
     pub recheck: Duration,
+    /// When the server has stopped listening, how long a client that is connected may take to send what it was about to.
+    pub last_requests: Duration,
+    /// When a connection's end was sent, how long its client may go on to send before the socket is closed. Kept to the second.
+    pub linger: Duration,
 }
 
 impl Default for Timeouts {
@@ -127,6 +131,8 @@ impl Default for Timeouts {
             write_stall: Duration::from_secs(60),
             upstream_first_byte: Duration::from_secs(30),
             recheck: Duration::from_millis(500),
+            last_requests: Duration::from_secs(2),
+            linger: Duration::from_secs(1),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     io::{self, Write as _},
     net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -91,19 +92,26 @@ impl<L: Ledger> Core<L> {
                 },
             }
         };
-        drop(listener);
+        registry.say_goodbye();
+        self.accept_the_last(listener, &registry)?;
+        // Ends when no core is about to hand a connection over any more.
         inbox.close();
-        while let Ok((stream, peer)) = inbox.try_recv() {
+        while let Some((stream, peer)) = inbox.recv().await {
             if let Ok(stream) = TcpStream::from_std(stream) {
                 self.serve(stream, peer, &registry);
             }
         }
-        registry.drain();
         let ended = tokio::time::timeout_at(until.into(), async {
+            let mut last_requests = pin!(tokio::time::sleep(self.stack.settings().timeouts.last_requests));
+            let mut serving = true;
             while !registry.is_empty() {
                 tokio::select! {
                     () = registry.changed() => {}
                     _ = tick.tick() => registry.tick(),
+                    () = &mut last_requests, if serving => {
+                        serving = false;
+                        registry.drain();
+                    }
                 }
             }
         });
@@ -119,6 +127,19 @@ impl<L: Ledger> Core<L> {
             }
         })
         .await;
+        Ok(())
+    }
+
+    /// Connections that the kernel has made before the listener closes: their clients believe to be served, and are.
+    fn accept_the_last(&self, listener: TcpListener, registry: &Arc<Registry>) -> io::Result<()> {
+        let listener = listener.into_std()?;
+        // It does not block: the end is an error.
+        while let Ok((stream, peer)) = listener.accept() {
+            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+            if let Ok(stream) = stream {
+                self.accepted(stream, peer, registry);
+            }
+        }
         Ok(())
     }
 

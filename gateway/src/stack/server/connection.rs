@@ -144,15 +144,19 @@ async fn drive<C: Future>(connection: C, watch: &Watch, shut_down: fn(Pin<&mut C
             watch.member.woken_by(cx.waker());
             registered = true;
         }
-        match watch.member.ordered() {
-            Order::Close => return Poll::Ready(()),
-            Order::Drain if !draining => {
-                draining = true;
-                shut_down(connection.as_mut());
-            }
-            Order::Drain | Order::Serve => {}
+        let order = watch.member.ordered();
+        if order == Order::Close {
+            return Poll::Ready(());
         }
         // Its errors are the client's: it went away, or sent what is not HTTP and was told so.
+        let polled = connection.as_mut().poll(cx).map(drop);
+        // hyper closes a connection that is asked to end before its next head is complete, whatever it has read of it. So
+        // first all is read that has come, and what has begun to come may come: the registry looks after slow heads.
+        if polled.is_ready() || order != Order::Drain || draining || watch.member.is_reading() {
+            return polled;
+        }
+        draining = true;
+        shut_down(connection.as_mut());
         connection.as_mut().poll(cx).map(drop)
     })
     .await;

@@ -36,6 +36,9 @@ pub(super) struct State {
     head_since: AtomicU32,
     /// A write could not go on; 0 when none waits.
     write_stalled_since: AtomicU32,
+    /// Its end was sent; 0 while it lasts.
+    lingers_since: AtomicU32,
+    http2: AtomicBool,
 }
 
 /// The connections.
@@ -86,6 +89,16 @@ impl Registry {
         self.leaving.store(true, Ordering::Release);
     }
 
+    /// No new ones come. Those of HTTP/2 hear it at once, by a GOAWAY that leaves no request in doubt. HTTP/1 has no such word
+    /// before an answer: a request may be on its way, so these serve on until [`Registry::drain`], and end with an answer.
+    pub(super) fn say_goodbye(&self) {
+        self.leave();
+        for state in lock(&self.connections).iter().filter(|state| state.http2.load(Ordering::Acquire)) {
+            state.order(DRAIN);
+        }
+    }
+
+    /// Those without a request end now, the others with what is in flight.
     pub(super) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
         for state in lock(&self.connections).iter() {
@@ -124,6 +137,7 @@ impl State {
             (self.head_since.load(Ordering::Acquire), self.write_stalled_since.load(Ordering::Acquire));
         let idle = self.in_flight.load(Ordering::Acquire) == 0;
         longer(stalled, timeouts.write_stall)
+            || longer(self.lingers_since.load(Ordering::Acquire), timeouts.linger)
             || idle && longer(head, timeouts.header_read)
             || idle && head == 0 && longer(self.idle_since.load(Ordering::Acquire), timeouts.keep_alive)
     }
@@ -182,6 +196,21 @@ impl Member {
     /// What is in flight is the last of this connection.
     pub(super) fn leave(&self) {
         self.state.order(DRAIN);
+    }
+
+    /// The connection speaks HTTP/2.
+    pub(super) fn is_http2(&self) {
+        self.state.http2.store(true, Ordering::Release);
+    }
+
+    /// Whether a request is being read: a part of its head is there.
+    pub(super) fn is_reading(&self) -> bool {
+        self.state.in_flight.load(Ordering::Acquire) == 0 && self.state.head_since.load(Ordering::Acquire) > 0
+    }
+
+    /// Nothing more is sent; the client has yet to close.
+    pub(super) fn lingers(&self) {
+        self.state.lingers_since.store(self.registry.now(), Ordering::Release);
     }
 
     /// A request's head is complete.

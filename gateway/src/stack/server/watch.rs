@@ -7,8 +7,11 @@
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
 };
 
 use http::{HeaderValue, Method, Response, header};
@@ -19,12 +22,18 @@ use crate::{error::SWITCHING_PROTOCOLS, tls::Stream};
 
 /// Longest head, bytes: hyper answers a longer one with 431.
 pub(super) const MAX_HEAD_BYTES: usize = 32 * 1024;
+/// What is read of a client that still sends after its connection's end, bytes.
+const MAX_LATE_BYTES: usize = 4 * 1024 * 1024;
+/// Reads of it before others have their turn.
+const LATE_READS: usize = 16;
 
 /// What a connection's socket and its requests share.
 #[derive(Debug)]
 pub(super) struct Watch {
     pub(super) member: Member,
     head: Mutex<Head>,
+    /// No HTTP connection any more.
+    upgraded: AtomicBool,
     _counted: Counted,
 }
 
@@ -39,18 +48,23 @@ struct Head {
 
 impl Watch {
     pub(super) fn new(member: Member, counted: Counted) -> Arc<Self> {
-        Arc::new(Self { member, head: Mutex::default(), _counted: counted })
+        Arc::new(Self { member, head: Mutex::default(), upgraded: AtomicBool::new(false), _counted: counted })
     }
 
     /// The connection speaks HTTP/2, whose framing cannot be ambiguous.
     pub(super) fn is_http2(&self) {
+        self.member.is_http2();
         let mut head = self.head();
         (head.http2, head.paused) = (true, true);
     }
 
     /// The client shall send its next request elsewhere. An upgraded connection is no HTTP connection any more.
     pub(super) fn turn_away<B>(&self, response: &mut Response<B>) {
-        if !self.member.is_leaving() || response.status() == SWITCHING_PROTOCOLS {
+        if response.status() == SWITCHING_PROTOCOLS {
+            self.upgraded.store(true, Ordering::Release);
+            return;
+        }
+        if !self.member.is_leaving() {
             return;
         }
         if self.head().http2 {
@@ -116,11 +130,13 @@ impl Watch {
 pub(super) struct Watched {
     stream: Stream,
     watch: Arc<Watch>,
+    /// Bytes that came after our end was sent.
+    late: Option<usize>,
 }
 
 impl Watched {
     pub(super) fn new(stream: Stream, watch: Arc<Watch>) -> Self {
-        Self { stream, watch }
+        Self { stream, watch, late: None }
     }
 
     fn wrote<T>(&self, wrote: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -164,7 +180,36 @@ impl AsyncWrite for Watched {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
+    /// Sends our end, and then waits a moment for the client's: a socket that is closed while the client still sends is answered
+    /// by a reset, which can overtake the last answer and destroy it (RFC 9112 §9.6). The registry ends the wait.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let this = &mut *self;
+        let mut late = match this.late {
+            Some(late) => late,
+            None => {
+                ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+                if this.watch.upgraded.load(Ordering::Acquire) {
+                    // A tunnel whose other direction goes on.
+                    return Poll::Ready(Ok(()));
+                }
+                this.watch.member.lingers();
+                0
+            }
+        };
+        let mut dropped = [0; 4096];
+        for _ in 0..LATE_READS {
+            let mut buf = ReadBuf::new(&mut dropped);
+            match Pin::new(&mut this.stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() && late < MAX_LATE_BYTES => late += buf.filled().len(),
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => {
+                    this.late = Some(late);
+                    return Poll::Pending;
+                }
+            }
+        }
+        this.late = Some(late);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
