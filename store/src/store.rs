@@ -21,7 +21,7 @@ pub use self::{
     ledger::{LimitsNow, PolicyNow},
     meta::Written,
     rows::{RowPermit, View},
-    status::{GroupStatus, Readiness},
+    status::{Distribution, GroupStatus, Readiness},
 };
 pub use crate::model::Unavailable;
 pub use crate::state::{Followed, RowPage, RowQuery, UsageBy, UsagePoint, UsageQuery, UsageStep};

@@ -9,7 +9,7 @@ use axum::{
 };
 use http::header;
 use serde_json::json;
-use store::{Readiness, Store};
+use store::{Distribution, Readiness, Store};
 
 use super::{Prometheus, Shared};
 use crate::error::NOT_READY;
@@ -42,7 +42,26 @@ pub(super) fn text_of(prometheus: &Prometheus, store: &Store) -> String {
     for (name, help, value) in store.stats() {
         write_sample(&mut text, name, help, value);
     }
+    for distribution in store.distributions() {
+        write_histogram(&mut text, &distribution);
+    }
     text
+}
+
+fn write_histogram(text: &mut String, Distribution { name, help, buckets, sum }: &Distribution) {
+    let mut write = || {
+        write!(text, "# HELP {name} {help}\n# TYPE {name} histogram\n")?;
+        let mut below = 0;
+        for (bound, count) in buckets {
+            below += count;
+            match bound {
+                Some(bound) => writeln!(text, "{name}_bucket{{le=\"{bound}\"}} {below}")?,
+                None => writeln!(text, "{name}_bucket{{le=\"+Inf\"}} {below}")?,
+            }
+        }
+        write!(text, "{name}_sum {sum}\n{name}_count {below}\n")
+    };
+    write().expect("writing to a text cannot fail");
 }
 
 fn write_sample(text: &mut String, name: &str, help: &str, value: f64) {
@@ -55,7 +74,9 @@ fn write_sample(text: &mut String, name: &str, help: &str, value: f64) {
 
 #[cfg(test)]
 mod tests {
-    use super::write_sample;
+    use store::Distribution;
+
+    use super::{write_histogram, write_sample};
 
     #[test]
     fn samples_have_help_and_kind() {
@@ -66,6 +87,18 @@ mod tests {
             text,
             "# HELP tollgate_wal_bytes Bytes\\nwritten.\n# TYPE tollgate_wal_bytes gauge\ntollgate_wal_bytes 12\n\
              # HELP tollgate_rows_total Rows.\n# TYPE tollgate_rows_total counter\ntollgate_rows_total 0.5\n"
+        );
+    }
+
+    #[test]
+    fn a_histograms_buckets_count_all_below() {
+        let mut text = String::new();
+        let buckets = vec![(Some(0.000_032), 3), (Some(0.000_064), 0), (None, 2)];
+        write_histogram(&mut text, &Distribution { name: "a_seconds", help: "Times.", buckets, sum: 1.5 });
+        assert_eq!(
+            text,
+            "# HELP a_seconds Times.\n# TYPE a_seconds histogram\na_seconds_bucket{le=\"0.000032\"} 3\n\
+             a_seconds_bucket{le=\"0.000064\"} 3\na_seconds_bucket{le=\"+Inf\"} 5\na_seconds_sum 1.5\na_seconds_count 5\n"
         );
     }
 }

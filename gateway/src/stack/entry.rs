@@ -31,7 +31,7 @@ use super::{
     trace::Tracing,
     upload::Meter,
 };
-use crate::error::CLIENT_CLOSED_REQUEST;
+use crate::{error::CLIENT_CLOSED_REQUEST, telemetry::Answer};
 
 /// Longest path in a row, bytes; a longer one is cut.
 const MAX_ROW_PATH_BYTES: usize = 1_024;
@@ -80,6 +80,8 @@ pub(crate) struct Entry<L: Ledger> {
     pub(crate) ts: Timestamp,
     pub(crate) started: Instant,
     pub(crate) client: Client,
+    /// As metrics name it.
+    pub(crate) method: &'static str,
     /// The lease on the view that all is looked up in.
     pub(crate) view: View,
     /// What is known once the key is.
@@ -149,6 +151,7 @@ impl<L: Ledger> Entry<L> {
             ts,
             started: Instant::now(),
             client,
+            method: "_OTHER",
             view: shared.ledger.view(),
             known: None,
             route: None,
@@ -197,6 +200,12 @@ impl<L: Ledger> Entry<L> {
     /// Cost units to be reserved for a body of at most so many bytes.
     pub(crate) fn reserved_cost(&self, body_bytes: u64) -> u64 {
         self.route.as_ref().map_or(0, |route| route.route.reserved_cost(body_bytes))
+    }
+
+    /// An answer with this status, as it is counted.
+    pub(crate) fn counted(&self, status: u16) -> Answer<'_> {
+        let route = self.route.as_ref().map(|route| &route.route.name);
+        Answer { route, method: self.method, status, duration: self.started.elapsed() }
     }
 
     /// Cost units that the request came to, as far as it has come.
@@ -338,7 +347,7 @@ impl<L: Ledger> Entry<L> {
             settles: false,
         };
         let Some(row) = self.row(&end) else { return };
-        self.shared.telemetry.answered(end.outcome, end.status, self.started.elapsed());
+        self.shared.telemetry.answered(end.outcome, self.counted(end.status));
         // Its place in the queue was taken; use it, if there still is a runtime to wait in.
         match (self.permit.take(), tokio::runtime::Handle::try_current()) {
             (Some(permit), Ok(runtime)) => {

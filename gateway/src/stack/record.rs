@@ -19,7 +19,10 @@ use super::{
     tunnel,
     upstream::Reply,
 };
-use crate::error::{Fault, SWITCHING_PROTOCOLS};
+use crate::{
+    error::{Fault, SWITCHING_PROTOCOLS},
+    telemetry::method_of,
+};
 
 /// The link.
 #[derive(Debug)]
@@ -44,6 +47,7 @@ impl<L: Ledger, S> Record<L, S> {
     {
         let client = forwarded::client(client, request.headers(), &self.shared.settings.trusted_proxies);
         let mut entry = Entry::new(self.shared.clone(), client);
+        entry.method = method_of(request.method());
         entry.trace(&request);
         if request.headers().contains_key(header::ORIGIN) {
             entry.cors = Allowed::find(&*self.shared.ledger, &request);
@@ -107,7 +111,7 @@ async fn release<L: Ledger, B: Inbound>(mut entry: Entry<L>, held: Held<B>) -> R
         // The row's fate is unknown, so nothing of the upstream's answer may be seen.
         return problem_response(&mut entry, &fault);
     }
-    entry.shared.telemetry.answered(end.outcome, end.status, entry.started.elapsed());
+    entry.shared.telemetry.answered(end.outcome, entry.counted(end.status));
     tell(&mut entry, end.outcome.as_str(), end.status);
     match held {
         Held::Whole(mut parts, body) => {
@@ -168,7 +172,7 @@ async fn refuse<L: Ledger, B: Inbound>(mut entry: Entry<L>, fault: Fault) -> Res
         entry.shared.rejections.count(&entry, known, outcome, status);
         entry.shared.telemetry.coalesced.increment(1);
     }
-    entry.shared.telemetry.answered(outcome, status, entry.started.elapsed());
+    entry.shared.telemetry.answered(outcome, entry.counted(status));
     tell(&mut entry, fault.code(), status);
     let mut response = problem::response(&fault, body);
     stamp(response.headers_mut(), &entry, Some(&fault));
@@ -185,8 +189,8 @@ fn refuse_unknown<L: Ledger, B: Inbound>(entry: &mut Entry<L>, fault: &Fault) ->
 fn problem_response<L: Ledger, B: Inbound>(entry: &mut Entry<L>, fault: &Fault) -> Response<Download<L, B>> {
     let telemetry = &entry.shared.telemetry;
     match fault {
-        Fault::BadRequest(_) => telemetry.bad_request(fault.status().as_u16()),
-        _ => telemetry.answered(fault.outcome(), fault.status().as_u16(), entry.started.elapsed()),
+        Fault::BadRequest(_) => telemetry.bad_request(entry.counted(fault.status().as_u16())),
+        _ => telemetry.answered(fault.outcome(), entry.counted(fault.status().as_u16())),
     }
     tell(entry, fault.code(), fault.status().as_u16());
     let mut response = problem::response(fault, problem::body(fault, entry));

@@ -102,7 +102,7 @@ impl<L: Ledger, B: Inbound> Link<L, Request<Upload<B>>> for Upstream<B> {
                 }
                 Sent::Answered(response) => {
                     entry.upstream_us = micros(called);
-                    entry.shared.telemetry.upstream.record(called.elapsed());
+                    entry.shared.telemetry.upstream_answered(&entry.route().route.upstream, called.elapsed());
                     let status = response.status();
                     pool.answered(target, status);
                     let statuses = entry.route().route.retry_statuses.as_deref().unwrap_or_default();

@@ -85,6 +85,8 @@ pub(crate) struct Group {
     leaving: Mutex<BTreeMap<u64, u64>>,
     /// The confirmed leader says that this node is no member.
     is_stranger: AtomicBool,
+    /// Leaderships that this node has seen begin, anybody's.
+    leaderships: AtomicU64,
     /// This node gives its leadership away and grants nothing any more.
     handing_over: AtomicBool,
     /// This node leads and may grant.
@@ -142,6 +144,7 @@ impl Group {
             grants: Mutex::default(),
             leaving: Mutex::default(),
             is_stranger: AtomicBool::new(false),
+            leaderships: AtomicU64::new(0),
             handing_over: AtomicBool::new(false),
             granting: ArcSwapOption::empty(),
         }))
@@ -217,6 +220,11 @@ impl Group {
 
     pub(crate) fn is_leader(&self) -> bool {
         self.raft.is_leader()
+    }
+
+    /// How many leaderships this node has seen begin since it started.
+    pub(crate) fn leaderships(&self) -> u64 {
+        self.leaderships.load(Ordering::Relaxed)
     }
 
     /// This node leads, has waited out its predecessor, and was confirmed by a quorum a moment ago.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use super::Store;
-use crate::model::Name;
+use crate::{model::Name, wal::sync_bucket_bound};
 
 /// Whether the node can serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,19 @@ pub struct GroupStatus {
     pub applied_index: u64,
     /// By node name: how many entries its log is behind the leader's (only on the leader).
     pub lag: BTreeMap<Name, u64>,
+}
+
+/// How many of something took how long.
+#[derive(Debug, Clone)]
+pub struct Distribution {
+    /// Name (Prometheus, with unit).
+    pub name: &'static str,
+    /// A sentence.
+    pub help: &'static str,
+    /// Upper bounds, rising, and how many are at most so large and larger than the bound before; the last has no bound.
+    pub buckets: Vec<(Option<f64>, u64)>,
+    /// Of all.
+    pub sum: f64,
 }
 
 impl Store {
@@ -61,6 +74,18 @@ impl Store {
         groups.collect()
     }
 
+    /// Histograms for `/metrics`.
+    pub fn distributions(&self) -> Vec<Distribution> {
+        let wal = self.0.node.wal().stats();
+        let bound = |bucket| sync_bucket_bound(bucket).map(|bound| bound.as_secs_f64());
+        vec![Distribution {
+            name: "tollgate_wal_sync_duration_seconds",
+            help: "A write and flush of the log: what each commit waits for.",
+            buckets: wal.sync_histogram.iter().enumerate().map(|(bucket, count)| (bound(bucket), *count)).collect(),
+            sum: wal.total_sync_ns as f64 / 1e9,
+        }]
+    }
+
     /// Numbers for `/metrics`: name (Prometheus, with unit), help, value.
     pub fn stats(&self) -> Vec<(&'static str, &'static str, f64)> {
         let node = &self.0.node;
@@ -84,6 +109,16 @@ impl Store {
             ("tollgate_rows_dropped_total", "Unattended rows dropped at the bound.", load(&rows.dropped)),
             ("tollgate_rows_waiting", "Rows that wait for their quorum.", self.0.batcher.waiting() as f64),
             ("tollgate_ledger_term", "Raft term of the ledger group.", ledger.term as f64),
+            (
+                "tollgate_ledger_leader_changes_total",
+                "Leaderships of the ledger group that this node has seen begin.",
+                node.ledger().leaderships() as f64,
+            ),
+            (
+                "tollgate_meta_leader_changes_total",
+                "Leaderships of the metadata group that this node has seen begin.",
+                node.meta().leaderships() as f64,
+            ),
             ("tollgate_ledger_last_index", "Last log index of the ledger group.", ledger.last as f64),
             ("tollgate_ledger_applied_index", "Applied index of the ledger group.", ledger.applied as f64),
             ("tollgate_ledger_is_leader", "1 on the ledger's leader.", f64::from(u8::from(node.ledger().is_leader()))),

@@ -26,6 +26,9 @@ async fn metrics_page_says_what_there_is() {
         let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
         rows.push((name.to_owned(), kind, String::new(), help.to_owned()));
     }
+    for one in rig.node.store.distributions() {
+        rows.push((one.name.to_owned(), "histogram", String::new(), one.help.to_owned()));
+    }
     rows.sort();
     let mut page = String::from(
         "# Metrics\n\nWhat `/metrics` of the admin listener tells. Made by a test from the sources; names, units and help are in \

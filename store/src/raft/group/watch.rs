@@ -40,15 +40,17 @@ impl Group {
         let mut tick = tokio::time::interval(WATCH_TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut leading: Option<Leading> = None;
+        let mut last_leader = None;
         // What its own quorum last let it trust; it outlives the leadership, as a successor waits for it like for any lease.
         let mut own: Option<Trust> = None;
         loop {
             tick.tick().await;
-            let (term, is_leader, acked, voters, members, stopped) = {
+            let (term, leader, is_leader, acked, voters, members, stopped) = {
                 let metrics = self.raft.metrics();
                 let metrics = metrics.borrow_watched();
                 (
                     metrics.current_term,
+                    metrics.current_leader,
                     metrics.state == ServerState::Leader,
                     metrics.last_quorum_acked.map(|at| at.elapsed()),
                     metrics.membership_config.voter_ids().count(),
@@ -56,6 +58,10 @@ impl Group {
                     metrics.running_state.is_err(),
                 )
             };
+            if leader.is_some() && last_leader != Some((term, leader)) {
+                last_leader = Some((term, leader));
+                self.leaderships.fetch_add(1, Ordering::Relaxed);
+            }
             let now_ns = lease_clock_ns();
             if stopped {
                 self.contact_until_ns.store(0, Ordering::SeqCst);
