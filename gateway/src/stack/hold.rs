@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, future::poll_fn, pin::Pin, task::Poll, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Response, Version, header, response::Parts};
+use http::{HeaderMap, Response, Version, header, response::Parts};
 use http_body::{Body, Frame};
 
 use super::{
