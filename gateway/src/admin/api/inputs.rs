@@ -1,12 +1,13 @@
-//! What the API takes, as schemas: the same bounds as the readers of each resource.
+//! What the API takes, as schemas: never narrower than the readers of each resource, for editors and generated clients refuse
+//! what a schema refuses. Where a reader's rule is no regular expression the schema takes more and gives examples.
 
 use serde_json::{Value, json};
 
 use super::{
     Body,
     schema::{
-        about, any_object, boolean, ignored, label, list_of, name, object, one_of, or_null, path, pattern, scope, slug,
-        time, whole,
+        about, anything, boolean, header_name, header_value, host, ignored, label, like, list_of, method, moment, name,
+        object, one_of, or_null, path, pattern, scope, slug, text, whole,
     },
 };
 use crate::admin::{batch::MAX_OPERATIONS, forms::MAX_WHOLE};
@@ -56,7 +57,8 @@ pub(crate) const DRAIN: Body = Body { form: drain, example: r#"{"draining": true
 pub(crate) const TRANSFER: Body = Body { form: transfer, example: r#"{"to": "node-2"}"#, may_be_empty: true };
 
 fn new_node() -> Value {
-    object(vec![("peer_addr", pattern("^[A-Za-z0-9.-]{1,200}:[1-9][0-9]{0,3}$"))])
+    let addr = pattern("^[A-Za-z0-9._:\\[\\]-]{1,250}:\\+?[0-9]{1,}$");
+    object(vec![("peer_addr", like(addr, &["10.0.0.7:8082", "node-2:18082", "[2001:db8::7]:8082"]))])
 }
 
 fn drain() -> Value {
@@ -78,9 +80,15 @@ fn limit() -> Value {
     object(vec![
         ("name", name()),
         ("per?", or_null(list_of(one_of(&["account", "key", "route"]), 3))),
-        ("rate", about(pattern("^[1-9][0-9]{0,8}/[smhd]$"), "Units a second, minute, hour or day.")),
+        (
+            "rate",
+            about(
+                like(pattern("^\\s*\\+?[0-9]+\\s*/\\s*[smhd]\\s*$"), &["5/s", "300/m"]),
+                "Units a second, minute, hour or day.",
+            ),
+        ),
         ("burst", whole(1, 100_000_000)),
-        ("expires_at?", or_null(time())),
+        ("expires_at?", or_null(moment())),
         ("shadow?", shadow()),
     ])
 }
@@ -93,7 +101,7 @@ fn quota() -> Value {
         ("period", one_of(&["hour", "day", "week", "month"])),
         ("timezone?", about(or_null(json!({ "type": "string" })), "An IANA name like Europe/Berlin.")),
         ("overage?", or_null(one_of(&["block", "allow"]))),
-        ("expires_at?", or_null(time())),
+        ("expires_at?", or_null(moment())),
         ("anchor_day?", about(or_null(whole(1, 31)), "Day that weeks (1 Monday to 7 Sunday) or months begin on.")),
         (
             "thresholds?",
@@ -117,6 +125,14 @@ fn overrides() -> Value {
     or_null(object(vec![("limits?", or_null(list_of(limit(), 16))), ("quotas?", or_null(list_of(quota(), 16)))]))
 }
 
+fn of_key() -> Value {
+    about(
+        overrides(),
+        "Each stands in the place of the account's policy of the same name, for this key: what the key uses counts for the \
+         account's quota no more. Under a name of its own it is a cap beside the account's.",
+    )
+}
+
 fn new_account() -> Value {
     account(vec![("id?", or_null(slug())), ("tier", name())])
 }
@@ -131,7 +147,10 @@ fn account(mut fields: Vec<(&str, Value)>) -> Value {
         ("name?", or_null(label())),
         ("state?", or_null(one_of(&["active", "suspended"]))),
         ("region?", or_null(name())),
-        ("overrides?", overrides()),
+        (
+            "overrides?",
+            about(overrides(), "Each stands in the place of the tier's policy of the same name, or beside them under a name of its own."),
+        ),
         ("resets?", ignored()),
         ("metadata?", or_null(json!({ "type": "object", "maxProperties": 64 }))),
         ("created_at?", ignored()),
@@ -141,11 +160,9 @@ fn account(mut fields: Vec<(&str, Value)>) -> Value {
 }
 
 fn networks() -> Value {
-    let network = json!({ "anyOf": [
-        { "type": "string", "format": "ipv4" },
-        { "type": "string", "format": "ipv6" },
-        { "type": "string", "pattern": "^(?:[1-9]?[0-9]\\.){3}[1-9]?[0-9]/(?:[12]?[0-9]|3[0-2])$" },
-    ] });
+    // IPv4 or IPv6, alone or with a length.
+    let network = pattern("^[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?$");
+    let network = like(network, &["10.0.0.0/8", "192.168.0.0/16", "203.0.113.7", "2001:db8::/32", "2001:db8::1"]);
     or_null(list_of(network, 100))
 }
 
@@ -155,9 +172,9 @@ fn new_key() -> Value {
         ("name?", or_null(label())),
         ("scopes?", scopes()),
         ("allowed_ips?", networks()),
-        ("expires_at?", or_null(time())),
+        ("expires_at?", or_null(moment())),
         ("state?", or_null(one_of(&["active", "disabled"]))),
-        ("overrides?", overrides()),
+        ("overrides?", of_key()),
     ])
 }
 
@@ -166,9 +183,9 @@ fn changed_key() -> Value {
         ("name?", or_null(label())),
         ("scopes?", scopes()),
         ("allowed_ips?", networks()),
-        ("expires_at?", or_null(time())),
+        ("expires_at?", or_null(moment())),
         ("state?", or_null(one_of(&["active", "disabled"]))),
-        ("overrides?", overrides()),
+        ("overrides?", of_key()),
         ("last_used_at?", ignored()),
         ("created_at?", ignored()),
         ("revoked_at?", ignored()),
@@ -180,8 +197,14 @@ fn rotation() -> Value {
     object(vec![("grace_seconds?", or_null(whole(0, 366 * 86_400)))])
 }
 
+/// The name is the path's; a body that was read has it too.
+fn same_name() -> Value {
+    about(text(), "The path's, when it is said.")
+}
+
 fn tier() -> Value {
     object(vec![
+        ("name?", same_name()),
         ("limits?", or_null(list_of(of_tier(limit()), 16))),
         ("quotas?", or_null(list_of(of_tier(quota()), 16))),
         ("concurrency?", or_null(whole(1, 1_000_000))),
@@ -193,16 +216,15 @@ fn tier() -> Value {
 }
 
 fn route() -> Value {
-    let host = pattern("^[a-z0-9._-]{1,253}$");
-    let method = pattern("^[A-Z-]{1,32}$");
     object(vec![
+        ("name?", same_name()),
         (
             "match",
             object(vec![
-                ("host?", or_null(host)),
+                ("host?", or_null(host())),
                 ("path_prefix?", or_null(path())),
                 ("path?", or_null(path())),
-                ("methods?", or_null(list_of(method, 16))),
+                ("methods?", or_null(list_of(method(), 16))),
             ]),
         ),
         ("upstream", name()),
@@ -233,24 +255,22 @@ fn route() -> Value {
     ])
 }
 
-fn header_name() -> Value {
-    pattern("^x-[a-su-z][a-z0-9-]{0,40}$")
-}
-
 fn header_edits() -> Value {
     let set = json!({
         "type": "object",
         "propertyNames": header_name(),
-        "additionalProperties": { "type": "string", "pattern": "^[!-~]([ -~]{0,200}[!-~])?$" },
+        "additionalProperties": header_value(),
         "maxProperties": 32,
     });
     object(vec![("set?", or_null(set)), ("remove?", or_null(list_of(header_name(), 32)))])
 }
 
 fn cors() -> Value {
+    let origin = pattern("^(?:\\*|https?://[^/?#@A-Z]+)$");
+    let origin = like(origin, &["https://app.example.com", "http://localhost:28999", "*"]);
     object(vec![
-        ("origins", list_of(pattern("^https?://[a-z0-9][a-z0-9-]{0,40}(?::[1-9][0-9]{0,3})?$"), 64)),
-        ("methods?", or_null(list_of(pattern("^[A-Z-]{1,32}$"), 64))),
+        ("origins", list_of(origin, 64)),
+        ("methods?", or_null(list_of(method(), 64))),
         ("headers?", or_null(list_of(header_name(), 64))),
         ("expose?", or_null(list_of(header_name(), 64))),
         ("credentials?", or_null(json!({ "type": "boolean" }))),
@@ -259,13 +279,13 @@ fn cors() -> Value {
 }
 
 fn upstream() -> Value {
-    let target = object(vec![
-        ("url", pattern("^https?://[a-z0-9][a-z0-9.-]{0,60}:[1-9][0-9]{0,3}$")),
-        ("weight?", or_null(whole(0, 10_000))),
-    ]);
+    let url = pattern("^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@]+/?$");
+    let url = like(url, &["http://127.0.0.1:28999", "https://api.example.com", "http://[::1]:9000"]);
+    let target = object(vec![("url", url), ("weight?", or_null(whole(0, 10_000)))]);
     let mut targets = list_of(target, 64);
     targets["minItems"] = 1.into();
     object(vec![
+        ("name?", same_name()),
         ("targets", targets),
         (
             "health_check?",
@@ -299,13 +319,14 @@ fn new_token() -> Value {
         ("role", one_of(&["viewer", "operator", "admin"])),
         ("accounts?", about(or_null(list_of(selector, 100)), "Accounts that it is limited to.")),
         ("account?", about(or_null(slug()), "Makes it this account's own token.")),
-        ("expires_at?", or_null(time())),
+        ("expires_at?", or_null(moment())),
     ])
 }
 
 fn log_level() -> Value {
-    let level = "(?:[a-z_:]{1,40}=)?(?:off|error|warn|info|debug|trace)";
-    object(vec![("level", about(pattern(&format!("^{level}(?:,{level}){{0,5}}$")), "A level, also by module."))])
+    let level = "(?:[A-Za-z0-9_:]+=)?(?:off|error|warn|info|debug|trace)";
+    let levels = like(pattern(&format!("^{level}(?:,{level})*$")), &["info", "warn,store=debug", "info,access=info"]);
+    object(vec![("level", about(levels, "A level, also by module."))])
 }
 
 fn reset() -> Value {
@@ -314,26 +335,31 @@ fn reset() -> Value {
 
 fn question() -> Value {
     let mut question = object(vec![
-        ("key?", about(json!({ "type": "string", "maxLength": 256 }), "A key's text.")),
-        ("key_id?", json!({ "type": "string", "maxLength": 64 })),
-        ("method?", or_null(pattern("^[A-Z-]{1,32}$"))),
+        ("key?", about(or_null(json!({ "type": "string", "maxLength": 256 })), "A key's text.")),
+        ("key_id?", or_null(json!({ "type": "string", "maxLength": 64 }))),
+        ("method?", or_null(method())),
         ("path", path()),
-        ("host?", or_null(pattern("^[a-z0-9._-]{1,253}$"))),
-        ("ip?", or_null(json!({ "type": "string", "format": "ipv4" }))),
+        ("host?", or_null(json!({ "type": "string", "minLength": 1, "maxLength": 253 }))),
+        ("ip?", or_null(like(pattern("^[0-9A-Fa-f:.]+$"), &["203.0.113.7", "2001:db8::1"]))),
         ("body_bytes?", or_null(whole(0, MAX_WHOLE))),
     ]);
-    question["oneOf"] = json!([{ "required": ["key"] }, { "required": ["key_id"] }]);
+    // One of them; the other may be null.
+    question["anyOf"] = json!([{ "required": ["key"] }, { "required": ["key_id"] }]);
     question
 }
 
 fn batch() -> Value {
     let operation = object(vec![
         ("method", one_of(&["POST", "PUT", "PATCH", "DELETE"])),
-        ("path", pattern("^/v1(?:/[A-Za-z0-9._-]{1,63}){1,3}$")),
-        ("body?", any_object()),
-        ("if_match?", or_null(pattern("^(?:[0-9]{1,18}|\"[0-9]{1,18}\"|\\*)$"))),
+        ("path", like(pattern("^/v1/"), &["/v1/accounts/acme", "/v1/accounts/acme/limits/per-second/reset"])),
+        ("body?", about(anything(), "As the call's own.")),
+        ("if_match?", or_null(pattern("^(?:[0-9]{1,20}|\"[0-9]{1,20}\"|\\*)$"))),
+        ("if_none_match?", or_null(one_of(&["*"]))),
     ]);
     let mut operations = list_of(operation, MAX_OPERATIONS as u64);
     operations["minItems"] = 1.into();
     object(vec![("operations", operations)])
 }
+
+#[cfg(test)]
+mod tests;

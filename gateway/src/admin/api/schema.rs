@@ -33,12 +33,49 @@ pub(super) fn label() -> Value {
     json!({ "type": "string", "maxLength": 200, "pattern": "^[^\\x00-\\x1f\\x7f-\\x9f]*$" })
 }
 
+/// A time as it is taken: RFC 3339, also with a space for the `T` or without seconds.
+pub(super) fn moment() -> Value {
+    json!({ "anyOf": [time(), { "type": "string", "pattern": "^[+-]?[0-9]{4}", "examples": ["2026-01-31 12:00:00Z"] }] })
+}
+
+/// A time as it is answered.
 pub(super) fn time() -> Value {
     json!({ "type": "string", "format": "date-time" })
 }
 
+/// A path of a route.
 pub(super) fn path() -> Value {
-    json!({ "type": "string", "maxLength": 255, "pattern": "^/[!-\"$->@-~]*$" })
+    json!({ "type": "string", "maxLength": 1024, "pattern": "^/[^?# \\x00-\\x1f\\x7f]*$" })
+}
+
+/// The host of a route, without port.
+pub(super) fn host() -> Value {
+    pattern("^[a-z0-9._:\\[\\]-]{1,253}$")
+}
+
+pub(super) fn method() -> Value {
+    pattern("^[A-Z-]{1,32}$")
+}
+
+/// A header's name: a token (RFC 9110 §5.6.2).
+pub(super) fn header_name() -> Value {
+    like(pattern("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"), &["cache-control", "x-thing"])
+}
+
+/// What a header can be set to.
+pub(super) fn header_value() -> Value {
+    pattern("^[\\t -~]{0,4096}$")
+}
+
+/// With examples: what generators and readers begin with where the schema itself says little.
+pub(super) fn like(mut schema: Value, examples: &[&str]) -> Value {
+    schema["examples"] = json!(examples);
+    schema
+}
+
+/// Any JSON at all.
+pub(super) fn anything() -> Value {
+    json!({})
 }
 
 pub(super) fn boolean() -> Value {
