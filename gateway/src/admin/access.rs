@@ -138,6 +138,7 @@ impl Writer {
         at: Timestamp,
         ops: Vec<MetaOp>,
         once: Option<Once>,
+        changed: Vec<(u32, Vec<String>)>,
     ) -> std::result::Result<Revision, WriteError> {
         let Visitor { caller, request_id, source, .. } = &self.0;
         let write = MetaWrite {
@@ -149,6 +150,7 @@ impl Writer {
             ops,
             once,
             notes: Vec::new(),
+            changed: Some(changed).filter(|changed| !changed.is_empty()),
         };
         let written = store.write(write).await?;
         in_force::note(&written);

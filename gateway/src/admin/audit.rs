@@ -42,8 +42,12 @@ pub(crate) struct View {
     kind: String,
     id: String,
     result: String,
+    /// How many requests it stands for.
+    count: u32,
     before: Option<Value>,
     after: Option<Value>,
+    /// Pointers to what differs; of an account's name and metadata nothing else is told.
+    changed: Vec<String>,
     /// SHA-256 of the line before this one.
     previous: Option<String>,
 }
@@ -52,9 +56,14 @@ impl From<AuditRecord> for View {
     fn from(record: AuditRecord) -> Self {
         let some = |text: String| Some(text).filter(|text| !text.is_empty());
         let shown = |object: Option<AuditObject>| object.map(show);
+        let (before, after) = (shown(record.object_before()), shown(record.object_after()));
+        let mut changed = differing(before.as_ref(), after.as_ref());
+        changed.extend(record.changed.into_iter().flatten());
         Self {
-            before: shown(record.object_before()),
-            after: shown(record.object_after()),
+            before,
+            after,
+            changed,
+            count: record.count.unwrap_or(1),
             revision: record.revision,
             line: record.line,
             at: record.at,
@@ -81,6 +90,27 @@ fn show(object: AuditObject) -> Value {
         AuditObject::Upstream(upstream) => json!(upstream),
         AuditObject::Token(token) => tokens::audited(*token),
     }
+}
+
+/// Pointers to the fields that tell two objects apart; none when there is only one.
+fn differing(before: Option<&Value>, after: Option<&Value>) -> Vec<String> {
+    // Which changes with every write, and what stands for the name and the metadata.
+    const BESIDE: [&str; 2] = ["revision", "profile"];
+    let (Some(Value::Object(before)), Some(Value::Object(after))) = (before, after) else { return Vec::new() };
+    let names = after.keys().chain(before.keys().filter(|name| !after.contains_key(*name)));
+    let names = names.filter(|name| !BESIDE.contains(&name.as_str()) && before.get(*name) != after.get(*name));
+    names.map(|name| format!("/{name}")).collect()
+}
+
+/// Why a chain that is not broken is not whole: its beginning is missing, and not because its time was over.
+fn cut(chain: &AuditChain, now: Timestamp) -> Option<String> {
+    let (revision, line, at) = chain.first.filter(|_| !chain.anchor.is_empty())?;
+    (!AuditRecord::is_over(at, now)).then(|| {
+        format!(
+            "the first line is {revision}-{line} of {at}, which names a line before it: lines are kept {} days, and that one is missing",
+            AuditRecord::KEPT_DAYS
+        )
+    })
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -221,12 +251,15 @@ pub(crate) async fn verify(visitor: Visitor, State(admin): Shared, params: Param
         }
     });
     let (chain, broken) = followed.await.map_err(|_| Problem::new(Code::Internal, "the audit could not be read"))??;
+    let broken = broken.or_else(|| cut(&chain, Timestamp::now()));
     Ok(answer::plain(&json!({
         "whole": broken.is_none(),
         "lines": chain.lines,
         "revision": chain.revision,
         "head": Some(hex(&chain.head)).filter(|head| !head.is_empty()),
         "broken": broken,
+        "starts_at": chain.first.map(|(revision, line, _)| format!("{revision}-{line}")),
+        "anchor": Some(hex(&chain.anchor)).filter(|anchor| !anchor.is_empty()),
     })))
 }
 
@@ -258,6 +291,26 @@ mod tests {
         assert_eq!(json!(View::from(done.clone()))["result"], "done");
         let filter = Filter { result: Some("done".into()), actor: Some("tok_1".into()), ..Filter::default() };
         assert!(filter.takes(&done) && !filter.takes(&record));
+    }
+
+    #[test]
+    fn a_line_names_the_fields_that_were_changed_and_no_value_of_an_account() {
+        let account = |tier: &str, profile: &str, revision: u64| json!({ "id": "a", "tier": tier, "profile": profile, "revision": revision });
+        let (before, after) = (account("free", "s1", 3), account("gold", "s2", 4));
+        assert_eq!(differing(Some(&before), Some(&after)), ["/tier"]);
+        assert_eq!(differing(None, Some(&after)), Vec::<String>::new());
+        let changed = Some(vec!["/name".to_owned(), "/metadata/crm".to_owned()]);
+        let view = View::from(AuditRecord { kind: "account".into(), changed, ..AuditRecord::default() });
+        assert_eq!((view.changed, view.count), (vec!["/name".to_owned(), "/metadata/crm".to_owned()], 1));
+    }
+
+    #[test]
+    fn a_beginning_that_is_missing_is_told_unless_its_time_was_over() {
+        let at = Timestamp(1_700_000_000_000_000);
+        let chain = AuditChain { first: Some((7, 0, at)), anchor: vec![1; 32], ..AuditChain::default() };
+        assert!(cut(&chain, at).is_some_and(|told| told.contains("7-0")));
+        assert_eq!(cut(&chain, at.plus_seconds(AuditRecord::KEPT_DAYS * 86_400)), None);
+        assert_eq!(cut(&AuditChain { anchor: Vec::new(), ..chain }, at), None);
     }
 
     #[test]

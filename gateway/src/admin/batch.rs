@@ -39,20 +39,45 @@ pub(crate) async fn create(visitor: Visitor, State(admin): Shared, params: Param
     params.finish()?;
     let value = input::required(&body)?;
     // Reading and laying a thousand operations over what is stored takes milliseconds of a thread.
-    let operations = tokio::task::block_in_place(|| read(value))?;
+    let operations = tokio::task::block_in_place(|| {
+        let (operations, wrong) = read(value);
+        if wrong.is_empty() {
+            return Ok(operations.into_iter().flatten().collect::<Vec<_>>());
+        }
+        let mut draft = Draft::new(&admin.store, writer.caller());
+        Err(refused(&mut draft, &operations, wrong))
+    })?;
     let plan = |draft: &mut Draft<'_>| tokio::task::block_in_place(|| lay(draft, &operations));
     let outcome = change::run(&admin, &writer, &body, plan).await.map_err(located)?;
     Ok(answered(outcome))
 }
 
-fn read(value: Value) -> Result<Vec<Operation>> {
-    input::read(value, |object| {
-        let operations = object.required("operations").and_then(|field| field.list(MAX_OPERATIONS, operation));
+/// Each operation, or none where it cannot be read; and everything that is wrong.
+fn read(value: Value) -> (Vec<Option<Operation>>, Vec<FieldError>) {
+    let (operations, wrong) = input::read_some(value, |object| {
+        let each = |field: Field<'_>| Some(operation(field));
+        let operations = object.required("operations").and_then(|field| field.list(MAX_OPERATIONS, each));
         if operations.as_ref().is_some_and(Vec::is_empty) {
             object.tell("operations", "is empty");
         }
         operations
-    })
+    });
+    (operations.unwrap_or_default(), wrong)
+}
+
+/// Beside operations that cannot be read, what is wrong with the bodies of the others. What these name may be made by those,
+/// so nothing else is told of them.
+fn refused(draft: &mut Draft<'_>, operations: &[Option<Operation>], mut wrong: Vec<FieldError>) -> Problem {
+    for (n, operation) in operations.iter().enumerate() {
+        let Some(operation) = operation else { continue };
+        draft.begin(n);
+        if let Err(problem) = perform(draft, operation)
+            && problem.code() == Code::InvalidBody
+        {
+            wrong.extend(problem.within(&format!("/operations/{n}")));
+        }
+    }
+    Problem::invalid(Code::InvalidBody, wrong)
 }
 
 fn operation(field: Field<'_>) -> Option<Operation> {
@@ -185,9 +210,9 @@ mod tests {
 
     #[test]
     fn operations_read_and_every_wrong_one_is_told() {
-        let read = |value| {
-            read(value)
-                .map_err(|problem| problem.errors().iter().map(|error| error.pointer.clone()).collect::<Vec<_>>())
+        let read = |value| match read(value) {
+            (operations, wrong) if wrong.is_empty() => Ok(operations.into_iter().flatten().collect::<Vec<_>>()),
+            (_, wrong) => Err(wrong.into_iter().map(|error| error.pointer).collect::<Vec<_>>()),
         };
         let good = json!({ "operations": [
             { "method": "POST", "path": "/v1/accounts", "body": { "id": "a" } },
@@ -206,6 +231,16 @@ mod tests {
         assert_eq!(read(json!({ "operations": [] })).expect_err("refused"), ["/operations"]);
         let many: Vec<Value> = (0..=MAX_OPERATIONS).map(|_| json!({})).collect();
         assert_eq!(read(json!({ "operations": many })).expect_err("refused"), ["/operations"]);
+    }
+
+    #[test]
+    fn an_operation_that_cannot_be_read_leaves_the_others_readable() {
+        let (operations, wrong) = super::read(json!({ "operations": [
+            { "method": "GET", "path": "/v1/accounts" },
+            { "method": "PUT", "path": "/v1/tiers/gold", "body": { "concurrency": 0 } },
+        ] }));
+        assert_eq!(wrong.len(), 1);
+        assert!(operations[0].is_none() && operations[1].is_some());
     }
 
     #[test]

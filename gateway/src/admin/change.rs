@@ -105,8 +105,9 @@ pub(crate) async fn run(
         match written {
             Ok(Written::Done(revision)) => {
                 if let Some(revision) = revision {
-                    for view in effects.iter_mut().map(|effect| &mut effect.view).filter(|view| view.is_object()) {
-                        view["revision"] = revision.into();
+                    let written = effects.iter_mut().filter(|effect| effect.is_written && effect.view.is_object());
+                    for effect in written {
+                        effect.view["revision"] = revision.into();
                     }
                 }
                 return Ok(Outcome { effects, revision, replayed: false });
@@ -135,8 +136,10 @@ async fn write(
     held: Option<&Held>,
     effects: &[Effect],
 ) -> Result<Written, Refusal> {
-    let Parts { now, mut ops, profiles } = parts;
+    let Parts { now, mut ops, profiles, changed } = parts;
     if ops.is_empty() && held.is_none() {
+        // What is there already may have been written this very moment: it is in force when this is answered too.
+        admin.store.settle().await.map_err(Problem::from)?;
         return Ok(Written::Done(None));
     }
     if !profiles.is_empty() {
@@ -157,7 +160,8 @@ async fn write(
     }
     let origins: Vec<(usize, Condition)> = ops.iter().map(|(origin, condition, _)| (*origin, *condition)).collect();
     let ops = ops.into_iter().map(|(_, _, op)| op).collect();
-    let error = match writer.write(&admin.store, now, ops, held.map(|held| held.once(effects))).await {
+    let once = held.map(|held| held.once(effects));
+    let error = match writer.write(&admin.store, now, ops, once, changed).await {
         Ok(revision) => return Ok(Written::Done(Some(revision))),
         Err(WriteError::Refused(CommandError::Happened(happened))) if held.is_some() => {
             return Ok(Written::Before(happened));
@@ -193,7 +197,7 @@ async fn replay(store: &Store, held: &Held, happened: &Happened) -> Result<Outco
                 format!("this Idempotency-Key made the {} {id:?}, which was deleted since", kind.noun()),
             ));
         }
-        effects.push(Effect { status, kind, id, view: view.unwrap_or_default() });
+        effects.push(Effect { status, kind, id, view: view.unwrap_or_default(), is_written: true });
     }
     Ok(Outcome { effects, revision: Some(happened.revision), replayed: true })
 }

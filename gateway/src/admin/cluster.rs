@@ -127,6 +127,7 @@ impl Writer {
             action: action.to_owned(),
             id: format!("/v1/cluster/{id}"),
             result: "done".to_owned(),
+            count: None,
         };
         if let Err(error) = admin.store.note(vec![note]).await {
             tracing::warn!(%error, actor = %caller.actor, action, node = id, "a change of the cluster is not in the audit");

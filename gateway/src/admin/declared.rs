@@ -40,9 +40,9 @@ pub(crate) async fn apply(visitor: Visitor, State(admin): Shared, mut params: Pa
     let dry_run = params.flag("dry_run");
     let prune = params.flag("prune");
     params.finish()?;
-    let value = input::required(&body)?;
     let mut unchanged = 0;
-    let plan = |draft: &mut Draft<'_>| tokio::task::block_in_place(|| plan::lay(draft, value.clone(), prune));
+    // Read anew for each try rather than kept beside what is made of it: values take many times the memory of their text.
+    let plan = |draft: &mut Draft<'_>| tokio::task::block_in_place(|| plan::lay(draft, input::required(&body)?, prune));
     let (effects, revision) = if dry_run {
         let planned = || plan(&mut Draft::new(&admin.store, writer.caller()));
         (freshness::caught_up(&admin.store, planned).await?, None)
@@ -75,7 +75,7 @@ pub(crate) async fn apply(visitor: Visitor, State(admin): Shared, mut params: Pa
 
 /// What an object of the document comes to: a change that is told, or nothing.
 fn effect(kind: super::draft::Kind, id: &str, change: Option<Value>) -> Effect {
-    Effect { status: StatusCode::OK, kind, id: id.to_owned(), view: change.unwrap_or_default() }
+    Effect { status: StatusCode::OK, kind, id: id.to_owned(), view: change.unwrap_or_default(), is_written: true }
 }
 
 /// A document that was made of an older state than there is now.

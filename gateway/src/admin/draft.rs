@@ -4,7 +4,7 @@
 //! ([`super::change`]). Nothing is written here. What was read stands in the write as an expectation, so that a change that
 //! others made meanwhile refuses the whole and is seen.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use http::StatusCode;
 use serde_json::Value;
@@ -18,7 +18,7 @@ use store::{
 
 use super::{
     etag::Condition,
-    input::Object,
+    input::{Object, escaped},
     problem::{Problem, Result},
 };
 use crate::operator::Caller;
@@ -43,6 +43,8 @@ pub(crate) struct Effect {
     pub(crate) id: String,
     /// The object; null when it is gone. Its revision is filled in when it was written.
     pub(crate) view: Value,
+    /// Its revision will be the write's; of an object that is left as it is, its own stays.
+    pub(crate) is_written: bool,
 }
 
 /// An object as it is or will be.
@@ -66,6 +68,8 @@ pub(crate) struct Draft<'a> {
     ops: Vec<(usize, Condition, MetaOp)>,
     /// Profiles to be staged: for which operation, the stage that is published, and the new one.
     profiles: Vec<(usize, String, Profile)>,
+    /// Pointers to what operations change of profiles.
+    changed: Vec<(u32, Vec<String>)>,
     accounts: Shelf<(Account, Profile)>,
     keys: Shelf<Key>,
     tiers: Shelf<Tier>,
@@ -81,6 +85,7 @@ pub(crate) struct Parts {
     /// With the number of the request's operation, and its condition.
     pub(crate) ops: Vec<(usize, Condition, MetaOp)>,
     pub(crate) profiles: Vec<(usize, String, Profile)>,
+    pub(crate) changed: Vec<(u32, Vec<String>)>,
 }
 
 /// An object with a revision of its own.
@@ -128,15 +133,20 @@ impl Kind {
 
 impl Effect {
     pub(crate) fn created(kind: Kind, id: &str, view: Value) -> Self {
-        Self { status: StatusCode::CREATED, kind, id: id.to_owned(), view }
+        Self { status: StatusCode::CREATED, kind, id: id.to_owned(), view, is_written: true }
     }
 
     pub(crate) fn changed(kind: Kind, id: &str, view: Value) -> Self {
-        Self { status: StatusCode::OK, kind, id: id.to_owned(), view }
+        Self { status: StatusCode::OK, kind, id: id.to_owned(), view, is_written: true }
+    }
+
+    /// The object is as it was asked for already.
+    pub(crate) fn kept(kind: Kind, id: &str, view: Value) -> Self {
+        Self { is_written: false, ..Self::changed(kind, id, view) }
     }
 
     pub(crate) fn gone(kind: Kind, id: &str) -> Self {
-        Self { status: StatusCode::NO_CONTENT, kind, id: id.to_owned(), view: Value::Null }
+        Self { status: StatusCode::NO_CONTENT, kind, id: id.to_owned(), view: Value::Null, is_written: true }
     }
 }
 
@@ -211,6 +221,7 @@ impl<'a> Draft<'a> {
             origin: 0,
             ops: Vec::new(),
             profiles: Vec::new(),
+            changed: Vec::new(),
             accounts: HashMap::new(),
             keys: HashMap::new(),
             tiers: HashMap::new(),
@@ -309,6 +320,11 @@ impl<'a> Draft<'a> {
         is_new_profile: bool,
     ) {
         if is_new_profile {
+            let before = self.accounts.get(account.id.as_str()).and_then(|slot| slot.value.as_ref());
+            let changed = differing(before.map(|(_, before)| before), &profile);
+            if let (Ok(op), false) = (u32::try_from(self.ops.len()), changed.is_empty()) {
+                self.changed.push((op, changed));
+            }
             self.profiles.push((self.ops.len(), account.profile.clone(), profile.clone()));
         }
         let id = account.id.to_string();
@@ -343,6 +359,38 @@ impl<'a> Draft<'a> {
     }
 
     pub(crate) fn into_parts(self) -> Parts {
-        Parts { now: self.now, ops: self.ops, profiles: self.profiles }
+        Parts { now: self.now, ops: self.ops, profiles: self.profiles, changed: self.changed }
+    }
+}
+
+/// Longest name of an entry of metadata that the audit keeps.
+const MAX_POINTER_CHARS: usize = 100;
+
+/// Pointers to what tells two profiles apart, without a word of what they say.
+fn differing(before: Option<&Profile>, after: &Profile) -> Vec<String> {
+    let none = Profile::default();
+    let before = before.unwrap_or(&none);
+    let name = (before.name != after.name).then(|| "/name".to_owned());
+    let keys: BTreeSet<&String> = before.metadata.keys().chain(after.metadata.keys()).collect();
+    let keys = keys.into_iter().filter(|key| before.metadata.get(*key) != after.metadata.get(*key));
+    let keys = keys.map(|key| format!("/metadata/{}", escaped(key)).chars().take(MAX_POINTER_CHARS).collect());
+    name.into_iter().chain(keys).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn profiles_differ_by_pointers_without_their_values() {
+        let profile = |name: &str, entries: &[(&str, &str)]| Profile {
+            name: name.into(),
+            metadata: entries.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        };
+        let before = profile("ACME", &[("a/b", "1"), ("crm", "5"), ("vip", "true")]);
+        let after = profile("ACME Ltd", &[("a/b", "2"), ("crm", "5"), ("new", "1")]);
+        assert_eq!(differing(Some(&before), &after), ["/name", "/metadata/a~1b", "/metadata/new", "/metadata/vip"]);
+        assert_eq!(differing(None, &profile("", &[])), Vec::<String>::new());
+        assert_eq!(differing(Some(&after), &after), Vec::<String>::new());
     }
 }

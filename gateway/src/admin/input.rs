@@ -3,6 +3,8 @@
 //! serde stops at the first error, so bodies are read as values and walked here. A field is taken from its object once;
 //! what is left when the object is dropped is unknown and refused. A reader returns `None` after telling what is wrong.
 
+mod json;
+
 use std::{cell::RefCell, ops::RangeInclusive};
 
 use serde_json::{Map, Value};
@@ -24,8 +26,7 @@ pub(crate) fn parse(body: &[u8]) -> Result<Value> {
     if body.trim_ascii().is_empty() {
         return Ok(Value::Object(Map::new()));
     }
-    serde_json::from_slice(body)
-        .map_err(|error| Problem::new(Code::MalformedBody, format!("the body is not JSON: {error}")))
+    json::parse(body)
 }
 
 /// Parses a body's bytes; an empty body is refused: it may have got lost on the way.
@@ -38,15 +39,22 @@ pub(crate) fn required(body: &[u8]) -> Result<Value> {
 
 /// Walks a JSON object with `reader`.
 pub(crate) fn read<T>(value: Value, reader: impl FnOnce(&mut Object<'_>) -> Option<T>) -> Result<T> {
+    match read_some(value, reader) {
+        (Some(read), told) if told.is_empty() => Ok(read),
+        (_, told) if told.is_empty() => Err(Problem::new(Code::InvalidBody, "the body could not be read")),
+        (_, told) => Err(Problem::invalid(Code::InvalidBody, told)),
+    }
+}
+
+/// The same: what could be read, beside all that is wrong.
+pub(crate) fn read_some<T>(
+    value: Value,
+    reader: impl FnOnce(&mut Object<'_>) -> Option<T>,
+) -> (Option<T>, Vec<FieldError>) {
     let errors = Errors::default();
     let root = Field { value, pointer: String::new(), errors: &errors };
     let read = root.object().and_then(|mut object| reader(&mut object));
-    let told = errors.0.into_inner();
-    match read {
-        Some(read) if told.is_empty() => Ok(read),
-        _ if told.is_empty() => Err(Problem::new(Code::InvalidBody, "the body could not be read")),
-        _ => Err(Problem::invalid(Code::InvalidBody, told)),
-    }
+    (read, errors.0.into_inner())
 }
 
 /// A JSON object that is being read.
@@ -113,7 +121,7 @@ impl<'a> Object<'a> {
     }
 
     fn pointer_to(&self, key: &str) -> String {
-        format!("{}/{}", self.pointer, key.replace('~', "~0").replace('/', "~1"))
+        format!("{}/{}", self.pointer, escaped(key))
     }
 }
 
@@ -139,6 +147,18 @@ impl<'a> Field<'a> {
     pub(crate) fn refuse<T>(&self, detail: impl Into<String>) -> Option<T> {
         self.errors.tell(self.pointer.clone(), detail);
         None
+    }
+
+    /// The same, when nothing lies more than `most` levels below it; else the first place that does is told.
+    pub(crate) fn no_deeper(self, most: usize) -> Option<Self> {
+        match too_deep(&self.value, most) {
+            None => Some(self),
+            Some(place) => {
+                let detail = format!("lies too deep: lists and objects may be {most} within each other");
+                self.errors.tell(self.pointer + &place, detail);
+                None
+            }
+        }
     }
 
     /// The value as it is, to be read later.
@@ -214,7 +234,7 @@ impl<'a> Field<'a> {
         let read: Vec<T> = map
             .into_iter()
             .filter_map(|(key, value)| {
-                let pointer = format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"));
+                let pointer = format!("{pointer}/{}", escaped(&key));
                 each(&key, Field { value, pointer, errors })
             })
             .collect();
@@ -269,6 +289,22 @@ impl<'a> Field<'a> {
             _ => self.expected(form),
         }
     }
+}
+
+/// Where a list or object lies more than `most` levels deep, the first being the value itself.
+fn too_deep(value: &Value, most: usize) -> Option<String> {
+    let within = |key: String, value: &Value| Some(format!("/{key}{}", too_deep(value, most - 1)?));
+    match value {
+        Value::Array(_) | Value::Object(_) if most == 0 => Some(String::new()),
+        Value::Array(items) => items.iter().enumerate().find_map(|(n, item)| within(n.to_string(), item)),
+        Value::Object(map) => map.iter().find_map(|(key, value)| within(escaped(key), value)),
+        _ => None,
+    }
+}
+
+/// A key as a pointer has it (RFC 6901 §3).
+pub(crate) fn escaped(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
 }
 
 /// A caller's text in a message: quoted, and cut.

@@ -237,6 +237,7 @@ pub(crate) fn draft_patch(draft: &mut Draft<'_>, id: &str, condition: Condition,
     refuse_revoked(key)?;
     let key = key.clone();
     let form = patched(&key, patch)?;
+    let before = key.clone();
     let changed = Key {
         name: form.name,
         scopes: form.scopes,
@@ -247,6 +248,9 @@ pub(crate) fn draft_patch(draft: &mut Draft<'_>, id: &str, condition: Condition,
         ..key
     };
     let view = json!(seen(draft.store, changed.clone())?);
+    if changed == before && expect != Expect::Any {
+        return Ok(Effect::kept(Kind::Key, id, view));
+    }
     draft_put(draft, condition, expect, changed);
     Ok(Effect::changed(Kind::Key, id, view))
 }

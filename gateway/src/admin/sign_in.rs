@@ -155,6 +155,7 @@ async fn let_in(admin: &Admin, person: &Person, parts: &Parts) -> Result<(Token,
             action: "GET".into(),
             id: "/sign-in/callback".into(),
             result: "role-too-low".into(),
+            count: None,
         };
         admin.store.note(vec![note]).await?;
         let detail = format!("none of {}'s groups has a role here: oidc_roles says which have", person.name);

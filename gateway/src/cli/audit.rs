@@ -8,7 +8,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use store::model::{AuditChain, Timestamp};
+use store::model::{AuditChain, AuditRecord, Timestamp};
 
 use super::{
     client::{Client, query},
@@ -30,8 +30,12 @@ const COLUMNS: &[Column] = &[
     ("kind", "/kind"),
     ("id", "/id"),
     ("result", "/result"),
+    ("count", "/count"),
     ("request id", "/request_id"),
 ];
+
+/// Characters of a SHA-256 that name a line.
+const MIN_HASH_CHARS: usize = 8;
 
 /// `audit`
 #[derive(Debug, Args)]
@@ -42,7 +46,9 @@ const COLUMNS: &[Column] = &[
   tollgate audit --result role-too-low -o json
   tollgate audit export > audit.ndjson
   tollgate audit verify
-  tollgate audit verify --file audit.ndjson --head 6dcd4ce23d88e2ee9568ba546c007c63d9131c1b"
+  tollgate audit verify --file audit.ndjson \\
+    --head 6dcd4ce23d88e2ee9568ba546c007c63d9131c1b6f0ed92f4b5d0b3e1f6a2c47
+  tollgate audit verify --file since-june.ndjson --from 8123-0"
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -67,6 +73,9 @@ enum Verb {
         /// SHA-256 of a line, or its beginning, that was noted earlier: it has to be there
         #[arg(long, value_name = "HEX")]
         head: Option<String>,
+        /// The file is meant to begin later than the audit: its first line, as revision-line, or the SHA-256 of the line before
+        #[arg(long, value_name = "LINE", requires = "file")]
+        from: Option<String>,
     },
 }
 
@@ -112,10 +121,14 @@ impl Arguments {
                 }
                 Ok(out.flush()?)
             }
-            Some(Verb::Verify { file, head }) => {
+            Some(Verb::Verify { file, head, from }) => {
+                let head = head.as_deref();
                 let found = match file {
-                    Some(file) => verify(open(&file)?, head.as_deref()),
-                    None => verify(self.remote.client()?.stream("/v1/audit/export", None)?, head.as_deref()),
+                    Some(file) => verify(open(&file)?, head, Begins::Here(from.as_deref())),
+                    None => {
+                        let lines = self.remote.client()?.stream("/v1/audit/export", None)?;
+                        verify(lines, head, Begins::WhereTimeIsOver(Timestamp::now()))
+                    }
                 }?;
                 format.object(&found)
             }
@@ -141,8 +154,38 @@ fn open(file: &Path) -> Result<impl BufRead + use<>> {
     Ok(BufReader::new(opened.map_err(|error| Failure::Failed(format!("open {}: {error}", file.display())))?))
 }
 
+/// Where lines may begin that do not begin with the very first.
+#[derive(Debug, Clone, Copy)]
+enum Begins<'a> {
+    /// A file: where the caller says.
+    Here(Option<&'a str>),
+    /// A node's own: at a line that is so old that those before it are kept no more.
+    WhereTimeIsOver(Timestamp),
+}
+
+impl Begins<'_> {
+    fn check(self, chain: &AuditChain) -> Result<()> {
+        let Some((revision, line, at)) = chain.first.filter(|_| !chain.anchor.is_empty()) else { return Ok(()) };
+        let place = format!("{revision}-{line}");
+        let before = hex(&chain.anchor);
+        let meant = match self {
+            Self::Here(from) => from.is_some_and(|from| {
+                from == place || from.len() >= MIN_HASH_CHARS && before.starts_with(&from.to_lowercase())
+            }),
+            Self::WhereTimeIsOver(now) => AuditRecord::is_over(at, now),
+        };
+        if meant {
+            return Ok(());
+        }
+        Err(Failure::Failed(format!(
+            "the lines start at {place} of {at}, and this one follows a line that is not there (SHA-256 {before}): the beginning \
+             is missing; of a file, --from {place} says that it is meant to"
+        )))
+    }
+}
+
 /// Follows the chain by the lines' own bytes; what the line says beside them has to be the same.
-fn verify(lines: impl BufRead, head: Option<&str>) -> Result<Value> {
+fn verify(lines: impl BufRead, head: Option<&str>, begins: Begins<'_>) -> Result<Value> {
     let mut chain = AuditChain::default();
     let mut seen = head.is_none();
     let progress = Progress::of("audit verify", "lines");
@@ -154,6 +197,9 @@ fn verify(lines: impl BufRead, head: Option<&str>) -> Result<Value> {
         let entry = view["entry"].as_str().and_then(|text| STANDARD.decode(text).ok());
         let entry = entry.ok_or_else(|| wrong("it has no entry".into()))?;
         let record = chain.follow(&entry).map_err(|error| wrong(error.to_string()))?;
+        if n == 0 {
+            begins.check(&chain)?;
+        }
         let told = [
             ("actor", json!(record.actor)),
             ("at", json!(record.at)),
@@ -173,7 +219,9 @@ fn verify(lines: impl BufRead, head: Option<&str>) -> Result<Value> {
             head.unwrap_or_default()
         )));
     }
-    Ok(json!({ "whole": true, "lines": chain.lines, "revision": chain.revision, "head": hex(&chain.head) }))
+    let starts_at = chain.first.map(|(revision, line, _)| format!("{revision}-{line}"));
+    let (lines, revision, head) = (chain.lines, chain.revision, hex(&chain.head));
+    Ok(json!({ "whole": true, "lines": lines, "revision": revision, "head": head, "starts_at": starts_at }))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -186,7 +234,7 @@ mod tests {
 
     /// Two lines: an entry that nothing comes before, and one that names its SHA-256.
     fn export() -> Vec<String> {
-        use store::model::{AuditRecord, audit_link};
+        use store::model::audit_link;
         let mut previous = Vec::new();
         (1..=3u64)
             .map(|revision| {
@@ -201,6 +249,30 @@ mod tests {
                 view.to_string()
             })
             .collect()
+    }
+
+    fn verify(lines: &[u8], head: Option<&str>) -> Result<Value> {
+        super::verify(lines, head, Begins::Here(None))
+    }
+
+    #[test]
+    fn a_file_whose_beginning_is_missing_is_whole_only_from_where_it_is_meant_to_begin() {
+        let rest = export()[1..].join("\n");
+        let from = |from| super::verify(rest.as_bytes(), None, from);
+        let told = from(Begins::Here(None)).expect_err("cut").to_string();
+        assert!(told.contains("start at 2-0") && told.contains("--from 2-0"), "{told}");
+        assert_eq!(from(Begins::Here(Some("2-0"))).expect("meant")["starts_at"], "2-0");
+        let before: String = told.split("SHA-256 ").nth(1).expect("a hash").chars().take(64).collect();
+        assert!(
+            from(Begins::Here(Some(&before.to_uppercase()))).is_ok() && from(Begins::Here(Some(&before[..8]))).is_ok()
+        );
+        for wrong in ["3-0", "2", "", "00000000"] {
+            assert!(from(Begins::Here(Some(wrong))).is_err(), "{wrong}");
+        }
+        // A node's own may begin late when the lines before were old enough to go.
+        assert!(from(Begins::WhereTimeIsOver(Timestamp(0))).is_err());
+        let later = Timestamp(0).plus_seconds(AuditRecord::KEPT_DAYS * 86_400);
+        assert!(from(Begins::WhereTimeIsOver(later)).is_ok());
     }
 
     #[test]

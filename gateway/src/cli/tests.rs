@@ -43,6 +43,7 @@ fn the_contracts_commands_parse() {
         "tollgate audit -o json",
         "tollgate audit --kind key --since 1d --limit 5",
         "tollgate audit verify --file x --head ab",
+        "tollgate audit verify --file x --from 12-0",
         "tollgate audit export",
         "tollgate requests tail --account acme --count 3 -o json",
         "tollgate doctor --data-dir /d --local -o json",
@@ -112,4 +113,16 @@ fn every_setting_of_serve_is_described() {
     let help = serve.term_width(500).render_long_help().to_string();
     assert!(help.contains("--data-addr <ADDR:PORT>") && help.contains("[default: 127.0.0.1:8080]"), "{help}");
     assert!(help.contains("--commit-deadline-ms <MILLISECONDS>") && help.contains("[env: TOLLGATE_DRAIN_SECONDS]"));
+}
+
+#[test]
+fn what_was_meant_is_told_with_the_likeliest_first() {
+    let error = command().try_get_matches_from(["tollgate", "acount"]).expect_err("refused");
+    let told = best_first(error).to_string();
+    let place = |name: &str| told.find(name).unwrap_or(usize::MAX);
+    assert!(place("'account'") < usize::MAX, "{told}");
+    assert!(
+        ["'audit'", "'cluster'", "'context'", "'tier'"].iter().all(|other| place("'account'") < place(other)),
+        "{told}"
+    );
 }

@@ -1,7 +1,8 @@
 //! The audit log: who did what to which object, each line sealed by the one after it.
 //!
-//! Lines are kept in the replicated state and never changed or taken away. Each carries the SHA-256 of the line before it,
-//! so whoever has noted one digest can tell later whether anything up to it was changed, left out or put in between.
+//! Lines are kept in the replicated state for [`AuditRecord::KEPT_DAYS`] and never changed. Each carries the SHA-256 of the
+//! line before it, so whoever has noted one digest can tell later whether anything up to it was changed, left out or put in
+//! between; the oldest that is kept still names the one that went.
 
 use minicbor::{Decode, Encode};
 use sha2::{Digest, Sha256};
@@ -67,6 +68,12 @@ pub struct AuditRecord {
     #[n(15)]
     #[cbor(default, with = "minicbor::bytes")]
     pub previous: Vec<u8>,
+    /// How many requests it stands for; none for one. Left out then, so that the line is as an older build writes it.
+    #[n(16)]
+    pub count: Option<u32>,
+    /// Pointers to what was changed and is not in the objects: an account's name and entries of its metadata.
+    #[n(17)]
+    pub changed: Option<Vec<String>>,
 }
 
 /// A request that changed nothing and is to be remembered all the same.
@@ -93,9 +100,12 @@ pub struct AuditNote {
     /// Its path.
     #[n(6)]
     pub id: String,
-    /// Why it was refused.
+    /// Why it was refused; empty when it was answered.
     #[n(7)]
     pub result: String,
+    /// How many requests it stands for; none for one.
+    #[n(8)]
+    pub count: Option<u32>,
 }
 
 /// An object as an audit line keeps it.
@@ -142,9 +152,23 @@ pub struct AuditChain {
     pub head: Vec<u8>,
     /// Entry of the newest.
     pub revision: Revision,
+    /// The first line: its entry, its number there, and when it was written.
+    pub first: Option<(Revision, u32, Timestamp)>,
+    /// SHA-256 of the line before the first one; empty when there was none.
+    pub anchor: Vec<u8>,
 }
 
 impl AuditRecord {
+    /// Lines are kept for so long; then each new line takes up to [`Self::FORGOTTEN`] of the oldest away.
+    pub const KEPT_DAYS: i64 = 400;
+    /// Few, so that a node whose clock is wrong takes little away.
+    pub const FORGOTTEN: usize = 2;
+
+    /// Whether a line that was written at a time may be gone at another.
+    pub fn is_over(at: Timestamp, now: Timestamp) -> bool {
+        at.plus_seconds(Self::KEPT_DAYS * 86_400) <= now
+    }
+
     /// Its bytes as they are stored: a version byte, then CBOR.
     pub fn stored(&self) -> Vec<u8> {
         let mut bytes = vec![1];
@@ -195,6 +219,10 @@ impl AuditChain {
         let record: AuditRecord = minicbor::decode(body).map_err(|error| unreadable(error.to_string()))?;
         if self.lines > 0 && record.previous != self.head {
             return Err(AuditError::Broken { revision: record.revision, line: record.line });
+        }
+        if self.lines == 0 {
+            self.first = Some((record.revision, record.line, record.at));
+            self.anchor.clone_from(&record.previous);
         }
         self.lines += 1;
         self.head = link(stored);

@@ -138,6 +138,9 @@ pub struct MetaWrite {
     #[n(7)]
     #[cbor(default)]
     pub notes: Vec<AuditNote>,
+    /// For the audit, by the number of the operation: pointers to what it changes and does not carry.
+    #[n(8)]
+    pub changed: Option<Vec<(u32, Vec<String>)>>,
 }
 
 /// A write that happens once within [`Once::KEPT_SECONDS`]: a second one with its key changes nothing and is answered with

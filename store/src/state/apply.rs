@@ -78,6 +78,7 @@ impl State {
             Ok(done) => {
                 live.active.puts.extend(done.puts);
                 live.vars.audit_head = done.audit_head;
+                live.vars.audit_floor = done.audit_floor;
                 changes.extend(done.changes);
                 Reply::Written(id.index)
             }

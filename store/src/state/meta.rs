@@ -53,6 +53,8 @@ pub(super) struct Write<'a> {
     main: &'a Main,
     revision: Revision,
     write: &'a MetaWrite,
+    /// The operation at work.
+    op: u32,
     trail: Trail,
     puts: Puts,
     changes: Vec<Change>,
@@ -64,6 +66,8 @@ pub(super) struct Done {
     pub(super) changes: Vec<Change>,
     /// SHA-256 of the newest audit line.
     pub(super) audit_head: Vec<u8>,
+    /// Stored key of the newest audit line that was taken away.
+    pub(super) audit_floor: Vec<u8>,
 }
 
 /// Tries a write. Nothing is changed here: the caller keeps what was done, or has the reason why not.
@@ -73,14 +77,15 @@ pub(super) fn apply(
     revision: Revision,
     write: &MetaWrite,
 ) -> Result<Result<Done, CommandError>, StateError> {
-    let trail = Trail::new(live.vars.audit_head.clone());
-    let mut state = Write { live, main, revision, write, trail, puts: Puts::new(), changes: Vec::new() };
+    let trail = Trail::new(live.vars.audit_head.clone(), live.vars.audit_floor.clone());
+    let mut state = Write { live, main, revision, write, op: 0, trail, puts: Puts::new(), changes: Vec::new() };
     if let Some(once) = &write.once
         && let Some(happened) = state.happened(once)?
     {
         return Ok(Err(CommandError::Happened(happened)));
     }
     for (number, op) in (0..).zip(&write.ops) {
+        state.op = number;
         match state.apply(op) {
             Ok(()) => {}
             Err(Stop::Error(error)) => return Err(error),
@@ -92,12 +97,14 @@ pub(super) fn apply(
         }
     }
     state.note();
+    state.forget_lines()?;
     if let Some(once) = &write.once
         && let Some(kept) = state.remember(once)?
     {
         return Ok(Err(CommandError::TooManyKept(kept)));
     }
-    Ok(Ok(Done { puts: state.puts, changes: state.changes, audit_head: state.trail.head }))
+    let Trail { head: audit_head, floor: audit_floor, .. } = state.trail;
+    Ok(Ok(Done { puts: state.puts, changes: state.changes, audit_head, audit_floor }))
 }
 
 impl Write<'_> {

@@ -28,6 +28,8 @@ pub(super) struct Vars {
     pub(super) floors: BTreeMap<u16, i32>,
     /// SHA-256 of the newest audit line, which the next one carries; empty before the first.
     pub(super) audit_head: Vec<u8>,
+    /// Stored key of the newest audit line that was taken away; empty before the first.
+    pub(super) audit_floor: Vec<u8>,
 }
 
 #[derive(Encode, Decode)]
@@ -51,6 +53,10 @@ struct Stored {
     #[n(7)]
     #[cbor(default, with = "minicbor::bytes")]
     audit_head: Vec<u8>,
+    /// Left out before the first.
+    #[n(8)]
+    #[cbor(with = "minicbor::bytes", has_nil)]
+    audit_floor: Option<Vec<u8>>,
 }
 
 impl Vars {
@@ -65,6 +71,7 @@ impl Vars {
             nodes: self.nodes.iter().map(|(node, incarnation)| (*node, *incarnation)).collect(),
             floors: self.floors.iter().map(|(class, day)| (*class, *day)).collect(),
             audit_head: self.audit_head.clone(),
+            audit_floor: Some(self.audit_floor.clone()).filter(|floor| !floor.is_empty()),
         })
     }
 
@@ -79,6 +86,7 @@ impl Vars {
             nodes: stored.nodes.into_iter().collect(),
             floors: stored.floors.into_iter().collect(),
             audit_head: stored.audit_head,
+            audit_floor: stored.audit_floor.unwrap_or_default(),
         };
         Ok((vars, stored.layer))
     }

@@ -56,7 +56,11 @@ impl Range {
         }
     }
 
-    fn of<'p>(&self, table: Table, puts: &'p Puts) -> impl Iterator<Item = (&'p Vec<u8>, &'p Option<Bytes>)> + use<'p> {
+    pub(super) fn of<'p>(
+        &self,
+        table: Table,
+        puts: &'p Puts,
+    ) -> impl Iterator<Item = (&'p Vec<u8>, &'p Option<Bytes>)> + use<'p> {
         let tagged = |bound: &Bound<Vec<u8>>| bound.as_ref().map(|key| (table, key.clone()));
         let from = match tagged(&self.from) {
             Bound::Unbounded => Bound::Included((table, Vec::new())),

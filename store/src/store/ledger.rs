@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Followed, ReadError, RowPage, RowQuery, Store, UsagePoint, UsageQuery};
 use crate::{
-    model::{AccountId, Alert, AlertPlace, Name, OverageRecord, RequestId, Row, Timestamp},
+    model::{AccountId, Alert, AlertPlace, Name, Overage, OverageRecord, RequestId, Row, Timestamp},
     platform,
     state::{self, State},
     view::{AccountView, FoundKey, LimitPolicy, RouteView, Source},
@@ -209,7 +209,8 @@ impl Store {
                 reserved: stands.reserved,
                 unsettled: stands.unsettled,
                 shadow: quota.shadow,
-                overage: stands.used.saturating_sub(quota.limit),
+                // A quota that refuses has none: what is above its limit was used before that was lowered.
+                overage: if quota.overage == Overage::Allow { stands.used.saturating_sub(quota.limit) } else { 0 },
                 source: Some(quota.source),
                 resets_at: Some(bounds.end),
             });

@@ -245,6 +245,8 @@ impl View {
                 ("revision", count()),
                 ("head", or_null(pattern("^[0-9a-f]{64}$"))),
                 ("broken", or_null(text())),
+                ("starts_at", or_null(about(text(), "The first line, as revision-line."))),
+                ("anchor", or_null(about(pattern("^[0-9a-f]{64}$"), "SHA-256 of the line before the first."))),
             ]),
             Self::Document => {
                 // As the schema for editors says, without its own head.

@@ -194,6 +194,47 @@ fn audit_lines_are_a_chain_over_entries_checkpoints_restarts_and_snapshots() {
     assert_eq!(verified(&other).lines, 8, "goes on where the snapshot ended");
 }
 
+#[test]
+fn audit_lines_that_are_over_go_and_the_rest_is_still_a_chain() {
+    const DAY_US: i64 = 86_400_000_000;
+    let mut rig = Rig::new(GroupId::META);
+    let noted = |day: i64, count| {
+        let note = AuditNote { at: Timestamp(day * DAY_US), count, ..AuditNote::default() };
+        MetaWrite { at: Timestamp(day * DAY_US), notes: vec![note], ..MetaWrite::default() }
+    };
+    for day in 1..=20 {
+        rig.write(noted(day, None));
+        if day == 12 {
+            // Some in the file, some in memory: which go is the same.
+            rig.checkpoint();
+        }
+    }
+    assert_eq!((verified(&rig).lines, verified(&rig).anchor.len()), (20, 0));
+    // Each new line takes two of the oldest, as far as they are over: the days 1 to 10 are.
+    for _ in 0..8 {
+        rig.write(noted(10 + AuditRecord::KEPT_DAYS, Some(7)));
+    }
+    let chain = verified(&rig);
+    assert_eq!((chain.lines, chain.first.map(|first| first.0)), (18, Some(11)), "the days 11 to 20 and the new ones");
+    assert_eq!(chain.anchor.len(), 32, "it still names the line that went");
+    assert_eq!(rig.state().audit(None, 1).expect("read")[0].count, Some(7));
+    rig.checkpoint();
+    rig.restart();
+    assert_eq!(verified(&rig), chain);
+    rig.write(noted(14 + AuditRecord::KEPT_DAYS, None));
+    assert_eq!(verified(&rig).first.map(|first| first.0), Some(13), "it goes on where it was");
+}
+
+#[test]
+fn a_line_names_what_was_changed_beside_its_object() {
+    let mut rig = furnished();
+    let changed = vec!["/name".to_owned(), "/metadata/crm".to_owned()];
+    let ops = vec![tier("gold"), put_account("acme", "free")];
+    rig.write(MetaWrite { ops, changed: Some(vec![(1, changed.clone())]), ..MetaWrite::default() });
+    let lines = rig.state().audit(None, 2).expect("read");
+    assert_eq!((lines[0].changed.clone(), lines[1].changed.clone()), (Some(changed), None));
+}
+
 fn once(key: u8, at: Timestamp, request_id: &str, ops: Vec<MetaOp>) -> MetaWrite {
     let once = Once { key: vec![key; 32], fingerprint: vec![7; 32], answer: format!("of {request_id}") };
     MetaWrite { at, request_id: request_id.into(), ops, once: Some(once), ..MetaWrite::default() }

@@ -63,8 +63,13 @@ pub(super) fn audit() -> Vec<(&'static str, Value)> {
         ("kind", text()),
         ("id", text()),
         ("result", about(text(), "`done`, or the code of the refusal.")),
+        ("count", about(count(), "How many requests it stands for.")),
         ("before", or_null(any_object())),
         ("after", or_null(any_object())),
+        (
+            "changed",
+            about(list(text()), "Pointers to what differs; of an account's name and metadata nothing else is told."),
+        ),
         ("previous", or_null(pattern("^[0-9a-f]{64}$"))),
     ]
 }
