@@ -150,6 +150,7 @@ impl Admin {
         let v1 = v1
             .fallback(async || Problem::new(Code::NotFound, "there is nothing at this path"))
             .layer(from_fn(in_force::layer))
+            .layer(from_fn(etag::layer))
             .layer(from_fn_with_state(fields, fields::layer))
             .layer(from_fn_with_state(self.clone(), freshness::layer))
             .layer(from_fn_with_state(self.clone(), trail::layer))

@@ -36,7 +36,10 @@ mod usage;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{
+    CommandFactory, FromArgMatches, Parser, Subcommand,
+    error::{ContextKind, ContextValue},
+};
 
 pub(crate) use client::{Client, OnlyIf};
 
@@ -108,7 +111,8 @@ enum Noun {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     // Parsing prints usage errors and help itself, and exits with 2 or 0.
-    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
+    let matches = command().try_get_matches().unwrap_or_else(|error| best_first(error).exit());
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let result = match cli.noun {
         Noun::Demo(arguments) => arguments.run(),
         Noun::Serve(arguments) => arguments.run(),
@@ -138,6 +142,17 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.tell(),
     }
+}
+
+/// The parser has what somebody may have meant with the likeliest last.
+fn best_first(mut error: clap::Error) -> clap::Error {
+    for kind in [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue] {
+        if let Some(ContextValue::Strings(some)) = error.get(kind) {
+            let some = some.iter().rev().cloned().collect();
+            error.insert(kind, ContextValue::Strings(some));
+        }
+    }
+    error
 }
 
 /// The whole command line, with every setting of `serve` described.

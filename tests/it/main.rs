@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, reason = "tests say what they say in their names")]
 
+mod admin;
 mod architecture;
 mod bad_input;
 mod build;

@@ -1,7 +1,12 @@
 //! Revisions as entity tags, and the conditions that callers put on writes (RFC 9110 §13.1).
 
-use axum::extract::FromRequestParts;
-use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
+use axum::{
+    body::Body,
+    extract::{FromRequestParts, Request},
+    middleware::Next,
+    response::Response,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 use store::model::{Expect, Revision};
 
 use super::problem::{Code, Problem, Result};
@@ -9,6 +14,34 @@ use super::problem::{Code, Problem, Result};
 /// `"17"`.
 pub(crate) fn value(revision: Revision) -> HeaderValue {
     HeaderValue::try_from(format!("\"{revision}\"")).expect("a quoted number is a header's value")
+}
+
+/// A read of what the caller has already (`If-None-Match`) is answered without a body.
+pub(crate) async fn layer(request: Request, next: Next) -> Response {
+    let reads = [Method::GET, Method::HEAD].contains(request.method());
+    let known: Vec<HeaderValue> = request.headers().get_all(header::IF_NONE_MATCH).iter().cloned().collect();
+    let response = next.run(request).await;
+    if !reads || known.is_empty() || response.status() != StatusCode::OK {
+        return response;
+    }
+    match response.headers().get(header::ETAG) {
+        Some(tag) if known.iter().any(|known| names(known, tag)) => not_modified(response),
+        _ => response,
+    }
+}
+
+fn not_modified(response: Response) -> Response {
+    let (mut parts, _) = response.into_parts();
+    parts.status = StatusCode::NOT_MODIFIED;
+    parts.headers.remove(header::CONTENT_TYPE);
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, Body::empty())
+}
+
+/// Whether a list of entity tags has one; weakly, as reads compare (RFC 9110 §13.1.2).
+fn names(list: &HeaderValue, tag: &HeaderValue) -> bool {
+    let (Ok(list), Ok(tag)) = (list.to_str(), tag.to_str()) else { return false };
+    list.trim() == "*" || list.split(',').any(|one| one.trim().trim_start_matches("W/") == tag)
 }
 
 /// What the caller says that the object must be.
@@ -114,6 +147,14 @@ mod tests {
         assert!(read(&[(header::IF_NONE_MATCH, "\"1\"")]).is_err());
         let both = read(&[(header::IF_MATCH, "*"), (header::IF_NONE_MATCH, "*")]);
         assert_eq!(both.map_err(|problem| problem.code()), Err(Code::PreconditionFailed));
+    }
+
+    #[test]
+    fn a_read_of_what_is_known_is_told_by_its_tag() {
+        let tag = value(17);
+        for (list, is) in [("\"17\"", true), ("\"3\", W/\"17\"", true), ("*", true), ("\"1\"", false), ("17", false)] {
+            assert_eq!(names(&HeaderValue::from_static(list), &tag), is, "{list}");
+        }
     }
 
     #[test]

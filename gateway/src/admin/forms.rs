@@ -102,17 +102,20 @@ pub(crate) fn policies(object: &mut Object<'_>, expiry: Expiry) -> Option<(Vec<L
     let quotas = object
         .optional("quotas")
         .map_or(Some(Vec::new()), |field| field.list(MAX_POLICIES, |item| quota(item, expiry)));
-    let (limits, quotas) = (limits?, quotas?);
-    let names = limits.iter().map(|l| ("limits", &l.name)).chain(quotas.iter().map(|q| ("quotas", &q.name)));
+    // Also of those that could be read beside others that could not.
+    let named = |list: &'static str| move |name| (list, name);
+    let of_limits = limits.iter().flatten().map(|limit| &limit.name).map(named("limits"));
+    let names = of_limits.chain(quotas.iter().flatten().map(|quota| &quota.name).map(named("quotas")));
+    let mut told = false;
     let mut seen: Vec<&Name> = Vec::new();
     for (list, name) in names {
         if seen.contains(&name) {
             object.tell(list, format!("the name {:?} is given to two policies; each needs its own", name.as_str()));
-            return None;
+            told = true;
         }
         seen.push(name);
     }
-    Some((limits, quotas))
+    if told { None } else { Some((limits?, quotas?)) }
 }
 
 /// Policies of an account or a key, in the place of others or beside them.

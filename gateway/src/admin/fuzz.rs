@@ -5,7 +5,7 @@ use super::{accounts, input, params::Params, routes, tiers, upstreams};
 /// A query with every kind of parameter.
 pub(crate) fn query(bytes: &[u8]) {
     let Ok(uri) = format!("/x?{}", String::from_utf8_lossy(bytes)).parse() else { return };
-    let Ok(mut params) = Params::of(&uri) else { return };
+    let Ok(mut params) = Params::of(&http::Method::GET, &uri) else { return };
     params.page();
     for name in ["since", "until"] {
         params.time(name);

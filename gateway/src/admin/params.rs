@@ -4,7 +4,7 @@
 use std::{fmt::Display, str::FromStr};
 
 use axum::extract::{FromRequestParts, Query};
-use http::{Uri, request::Parts};
+use http::{Method, Uri, request::Parts};
 use store::model::Timestamp;
 
 use super::{
@@ -27,6 +27,8 @@ pub(crate) struct Params {
     asked: Vec<&'static str>,
     errors: Vec<FieldError>,
     meaningless: Vec<FieldError>,
+    /// Of a GET: it may say how fresh, and which fields.
+    reads: bool,
 }
 
 /// Which part of a list.
@@ -39,10 +41,11 @@ pub(crate) struct Page {
 
 impl Params {
     /// A request's.
-    pub(super) fn of(uri: &Uri) -> Result<Self> {
+    pub(super) fn of(method: &Method, uri: &Uri) -> Result<Self> {
         let Query(pairs) = Query::try_from_uri(uri)
             .map_err(|error| Problem::new(Code::MalformedQuery, format!("the query cannot be read: {error}")))?;
-        Ok(Self { pairs, asked: Vec::new(), errors: Vec::new(), meaningless: Vec::new() })
+        let reads = method == Method::GET || method == Method::HEAD;
+        Ok(Self { pairs, asked: Vec::new(), errors: Vec::new(), meaningless: Vec::new(), reads })
     }
 
     /// A parameter's text.
@@ -162,7 +165,8 @@ impl Params {
     pub(crate) fn finish(mut self) -> Result<()> {
         for (name, _) in std::mem::take(&mut self.pairs) {
             // Read for every resource by the layers that make reads linearizable and cut answers.
-            if name != super::freshness::PARAMETER && name != super::fields::PARAMETER {
+            let beside = self.reads && [super::freshness::PARAMETER, super::fields::PARAMETER].contains(&name.as_str());
+            if !beside {
                 let known = if self.asked.is_empty() { "none".to_owned() } else { self.asked.join(", ") };
                 self.refuse(&name, format!("is not a parameter here; expected {known}"));
             }
@@ -204,7 +208,7 @@ impl Page {
 impl<S: Sync> FromRequestParts<S> for Params {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
-        Self::of(&parts.uri)
+        Self::of(&parts.method, &parts.uri)
     }
 }
 
@@ -213,7 +217,7 @@ mod tests {
     use super::*;
 
     fn params(query: &str) -> Params {
-        Params::of(&format!("/x?{query}").parse().expect("a uri")).expect("pairs")
+        Params::of(&Method::GET, &format!("/x?{query}").parse().expect("a uri")).expect("pairs")
     }
 
     #[test]
@@ -225,6 +229,9 @@ mod tests {
         let pointers: Vec<String> =
             params.finish().expect_err("refused").errors().iter().map(|error| error.pointer.clone()).collect();
         assert_eq!(pointers, ["?limit", "?since", "?status", "?acount"]);
+        // How fresh and which fields is said of reads alone.
+        assert!(Params { reads: true, ..self::params("fields=id") }.finish().is_ok());
+        assert!(Params { reads: false, ..self::params("fields=id") }.finish().is_err());
     }
 
     #[test]

@@ -26,6 +26,7 @@ use store::{RowQuery, Store, model::Timestamp};
 use super::{
     Shared,
     access::Visitor,
+    accounts,
     params::Params,
     problem::{Code, Problem, Result},
     requests,
@@ -84,7 +85,7 @@ pub(crate) async fn get(
     let query = requests::query_of_tail(visitor.caller(), &mut params);
     params.finish()?;
     if let Some(account) = &query.account {
-        visitor.require_account(account)?;
+        accounts::existing(&visitor, &admin.store, account)?;
     }
     let last = headers.get("last-event-id").map(|value| value.to_str().ok().and_then(|text| text.parse::<u64>().ok()));
     let next = match last {

@@ -47,10 +47,12 @@ pub(crate) struct Apply {
 
 /// `diff`
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code 8 when the file and the cluster differ, 0 when not.
+#[command(
+    after_help = "Exit code 8 when the file and the cluster differ, 0 when not; that the file was made of an older state is told on stderr.
 Examples:
   tollgate diff -f tollgate.yaml
-  tollgate diff -f tollgate.yaml --prune -o json")]
+  tollgate diff -f tollgate.yaml --prune -o json"
+)]
 pub(crate) struct Diff {
     #[command(flatten)]
     file: File,
@@ -60,28 +62,48 @@ pub(crate) struct Diff {
 
 impl Apply {
     pub(crate) fn run(self) -> Result<()> {
-        let answer = self.file.send(&self.remote, self.dry_run)?;
+        let answer = self.file.send(&self.remote, &self.file.read()?, self.dry_run)?;
         self.remote.output.print(&answer, || told(&answer))
     }
 }
 
 impl Diff {
     pub(crate) fn run(self) -> Result<()> {
-        let answer = self.file.send(&self.remote, true)?;
+        let mut document = self.file.read()?;
+        let answer = match self.file.send(&self.remote, &document, true) {
+            // What was changed since differs too, and is what is asked for; that `apply` would refuse is said beside it.
+            Err(Failure::Overtaken(reason)) => {
+                eprintln!("tollgate: apply would be refused: {reason}");
+                without_revision(&mut document);
+                self.file.send(&self.remote, &document, true)?
+            }
+            sent => sent?,
+        };
         self.remote.output.print(&answer, || told(&answer))?;
         if answer["changes"].as_array().is_none_or(Vec::is_empty) { Ok(()) } else { Err(Failure::Differs) }
     }
 }
 
 impl File {
-    fn send(&self, remote: &Remote, dry_run: bool) -> Result<Value> {
-        let mut body = document::read(&self.file)?;
-        if let (true, Some(map)) = (self.overwrite, body.as_object_mut()) {
-            map.remove("revision");
+    fn read(&self) -> Result<Value> {
+        let mut document = document::read(&self.file)?;
+        if self.overwrite {
+            without_revision(&mut document);
         }
+        Ok(document)
+    }
+
+    fn send(&self, remote: &Remote, body: &Value, dry_run: bool) -> Result<Value> {
         let flag = |given: bool| given.then(|| "true".to_owned());
         let query = query(&[("dry_run", flag(dry_run)), ("prune", flag(self.prune))]);
-        Ok(remote.client()?.post(&format!("/v1/apply{query}"), &body)?.body)
+        Ok(remote.client()?.post(&format!("/v1/apply{query}"), body)?.body)
+    }
+}
+
+/// What was changed since the document was made is laid over too.
+fn without_revision(document: &mut Value) {
+    if let Some(map) = document.as_object_mut() {
+        map.shift_remove("revision");
     }
 }
 

@@ -81,6 +81,11 @@ impl Client {
         Ok(Self { agent: config.new_agent(), url: url.trim_end_matches('/').to_owned(), token })
     }
 
+    /// Where it is, without a slash at the end.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// `http` or `https`.
     pub(crate) fn scheme(&self) -> &str {
         self.url.split("://").next().unwrap_or("http")
@@ -205,13 +210,12 @@ impl Client {
 fn refused(status: u16, problem: &Value) -> Failure {
     let text = |key: &str| problem[key].as_str().unwrap_or_default();
     let mut lines = vec![format!("{} ({status} {})", text("detail"), text("code"))];
-    // A single one is what the detail says.
-    for error in problem["errors"].as_array().filter(|errors| errors.len() > 1).into_iter().flatten() {
-        lines.push(format!(
-            "  {}: {}",
-            error["pointer"].as_str().unwrap_or_default(),
-            error["detail"].as_str().unwrap_or_default()
-        ));
+    for error in problem["errors"].as_array().into_iter().flatten() {
+        let told = error["detail"].as_str().unwrap_or_default();
+        // A single one may be what the detail says already.
+        if !lines[0].contains(told) {
+            lines.push(format!("  {}: {told}", error["pointer"].as_str().unwrap_or_default()));
+        }
     }
     if let Some(current) = problem["current_revision"].as_u64() {
         lines.push(format!("  current revision: {current}"));
@@ -223,6 +227,7 @@ fn refused(status: u16, problem: &Value) -> Failure {
     match status {
         401 => Failure::NotAllowed(format!("{message}\n  set TOLLGATE_ADMIN_TOKEN or --admin-token-file")),
         403 => Failure::NotAllowed(message),
+        412 => Failure::Overtaken(message),
         _ => Failure::Failed(message),
     }
 }
@@ -269,6 +274,16 @@ mod tests {
             failure.to_string(),
             "2 things are wrong (422 invalid-body)\n  /rate: bad\n  /x: is not a field\n  request id: 0190"
         );
+        // One place alone is told too, unless the detail is its own.
+        let one = json!({
+            "detail": "1 of what the document would change was changed since", "code": "precondition-failed",
+            "errors": [{ "pointer": "/tiers/0", "detail": "concurrency is 9, the document says 5" }],
+        });
+        let failure = refused(412, &one);
+        assert!(failure.to_string().ends_with("\n  /tiers/0: concurrency is 9, the document says 5"), "{failure}");
+        assert_eq!(failure.code(), 1);
+        let one = json!({ "detail": "/rate: bad", "code": "x", "errors": [{ "pointer": "/rate", "detail": "bad" }] });
+        assert_eq!(refused(422, &one).to_string(), "/rate: bad (422 x)");
         assert_eq!(refused(401, &json!({})).code(), 4);
         assert_eq!(refused(403, &json!({})).code(), 4);
     }

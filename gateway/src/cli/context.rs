@@ -22,7 +22,8 @@ use super::{
 #[command(
     after_help = "Flags and environment come before the context in use. The file is $XDG_CONFIG_HOME/tollgate/contexts.toml.
 Examples:
-  tollgate context set staging --admin-url http://10.0.0.5:8081 --admin-token-file ~/.tollgate-staging
+  tollgate context set staging --admin-url http://10.0.0.5:8081 \\
+    --admin-token-file ~/.tollgate-staging
   tollgate context use staging
   tollgate context list"
 )]

@@ -18,6 +18,11 @@ pub(crate) fn read(path: &Path) -> Result<Value> {
     parse(&text).map_err(|reason| Failure::Failed(format!("{}: {reason}", path.display())))
 }
 
+/// Lists and objects within each other. The API takes less; what an older one has taken must still come back.
+const MAX_DEPTH: usize = 160;
+/// Values in a file: more than the largest document of `apply` has.
+const MAX_NODES: usize = 16 << 20;
+
 /// Reads a text.
 pub(crate) fn parse(text: &str) -> std::result::Result<Value, String> {
     // JSON first: its reader keeps every number and names line and column.
@@ -26,7 +31,15 @@ pub(crate) fn parse(text: &str) -> std::result::Result<Value, String> {
     {
         return Ok(value);
     }
-    serde_saphyr::from_str(text).map_err(|error| error.to_string())
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: MAX_DEPTH,
+            flow_nesting_limit: MAX_DEPTH,
+            max_nodes: MAX_NODES,
+            max_events: 2 * MAX_NODES,
+        },
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -52,5 +65,18 @@ mod tests {
         );
         assert_eq!(parse("{\"a\": [1, 2.5]}"), Ok(json!({ "a": [1, 2.5] })));
         assert!(parse("a: [1").is_err());
+    }
+
+    #[test]
+    fn whatever_the_api_holds_can_be_written_and_read_back() {
+        // 64 levels and 250,000 values were the reader's own bounds, and an export could not be applied.
+        let deep = (0..120).fold(json!(1), |inner, _| json!({ "a": inner }));
+        let many: Vec<serde_json::Value> =
+            (0..60_000).map(|n| json!({ "id": format!("a-{n}"), "tier": "t" })).collect();
+        for value in [json!({ "accounts": [{ "metadata": deep }] }), json!({ "accounts": many })] {
+            let text = serde_saphyr::to_string(&value).expect("written");
+            assert_eq!(parse(&text), Ok(value));
+        }
+        assert!(parse(&"- ".repeat(100_000)).is_err());
     }
 }

@@ -18,11 +18,12 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
-        let answer = self.remote.client()?.read("/v1/export")?.body;
+        let client = self.remote.client()?;
+        let answer = client.read("/v1/export")?.body;
         // A file is read by `apply`: a table would not be.
         let format = match self.remote.output {
             output::Format::Table => {
-                output::print("# yaml-language-server: $schema=http://127.0.0.1:8081/schema.json")?;
+                output::print(&format!("# yaml-language-server: $schema={}/schema.json", client.url()))?;
                 output::Format::Yaml
             }
             format => format,

@@ -14,6 +14,9 @@ pub(crate) enum Failure {
     /// The token is missing, not known, or its role too low: exit code 4.
     #[error("{0}")]
     NotAllowed(String),
+    /// What is there is newer than what the caller had read: exit code 1.
+    #[error("{0}")]
+    Overtaken(String),
     /// What was compared differs, and was told: exit code 8.
     #[error("different")]
     Differs,
@@ -38,7 +41,7 @@ impl Failure {
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Closed => 0,
-            Self::Failed(_) => 1,
+            Self::Failed(_) | Self::Overtaken(_) => 1,
             Self::Usage(_) => 2,
             Self::NotAllowed(_) => 4,
             Self::Differs => 8,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Encode, bytes::ByteVec};
 
 use super::{
     Applied, codec,
@@ -55,8 +55,7 @@ struct Stored {
     audit_head: Vec<u8>,
     /// Left out before the first.
     #[n(8)]
-    #[cbor(with = "minicbor::bytes", has_nil)]
-    audit_floor: Option<Vec<u8>>,
+    audit_floor: Option<ByteVec>,
 }
 
 impl Vars {
@@ -71,7 +70,7 @@ impl Vars {
             nodes: self.nodes.iter().map(|(node, incarnation)| (*node, *incarnation)).collect(),
             floors: self.floors.iter().map(|(class, day)| (*class, *day)).collect(),
             audit_head: self.audit_head.clone(),
-            audit_floor: Some(self.audit_floor.clone()).filter(|floor| !floor.is_empty()),
+            audit_floor: (!self.audit_floor.is_empty()).then(|| self.audit_floor.clone().into()),
         })
     }
 
@@ -86,7 +85,7 @@ impl Vars {
             nodes: stored.nodes.into_iter().collect(),
             floors: stored.floors.into_iter().collect(),
             audit_head: stored.audit_head,
-            audit_floor: stored.audit_floor.unwrap_or_default(),
+            audit_floor: stored.audit_floor.map(Into::into).unwrap_or_default(),
         };
         Ok((vars, stored.layer))
     }

@@ -107,6 +107,10 @@ pub(super) fn operation(method: &Method, path: &str, call: &Call) -> Value {
         let refusal = json!({ "$ref": format!("#/components/responses/Refused{status}") });
         responses.insert(status.to_string(), refusal);
     }
+    if let (true, Some((_, Answer::Revised(_)))) = (reads, call.answers.first()) {
+        let words = "What If-None-Match names: not changed since.";
+        responses.insert("304".to_owned(), json!({ "description": words }));
+    }
     let tag = path.split('/').nth(1).unwrap_or_default();
     let tag = if path.ends_with("/keys") { "keys" } else { tag };
     let mut operation = json!({
