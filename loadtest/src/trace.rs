@@ -19,6 +19,7 @@ mod reader;
 mod record;
 mod recording;
 mod spread;
+mod target;
 mod writer;
 
 pub(crate) use bad::{Bad, Tolerant};

@@ -59,7 +59,7 @@ pub(super) struct Convert {
     /// What the input is, when its name does not say
     #[arg(long, value_enum)]
     from: Option<Format>,
-    /// What the output is, when its name does not say; a trace
+    /// What the output is, when its name does not say; on stdout a trace
     #[arg(long, value_enum)]
     to: Option<Format>,
     /// Lines held back to be put into order
@@ -122,7 +122,9 @@ impl Record {
 impl Convert {
     fn run(self) -> Result<u64> {
         let format = |given: Option<Format>, path: &PathBuf, flag: &str| {
-            given.or_else(|| Format::of(path)).ok_or_else(|| {
+            // What is written to a pipe is a trace, unless it is said.
+            let piped = (flag == "--to" && path.as_os_str() == "-").then_some(Format::Trace);
+            given.or_else(|| Format::of(path)).or(piped).ok_or_else(|| {
                 Usage::error(format!("{}: its name does not say what it is; give {flag}", path.display()))
             })
         };

@@ -34,7 +34,8 @@ impl Spec {
         let mut parsed = Vec::new();
         for (name, value) in headers {
             let name: HeaderName = name.parse().with_context(|| format!("{name:?} is not a header's name"))?;
-            let value = HeaderValue::from_str(value).with_context(|| format!("the value of {name} is not allowed"))?;
+            let value = HeaderValue::from_bytes(value.as_bytes())
+                .with_context(|| format!("the value of {name} is not allowed"))?;
             // What the connection and the run decide.
             let own = [header::HOST, header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
             if !own.contains(&name) {

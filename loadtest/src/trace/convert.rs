@@ -2,7 +2,7 @@
 
 use std::{io::Write, path::Path};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::{
     Bad, Header, Ordered, Pseudonyms, Reader, Record, Tolerant, Writer, create,
@@ -10,7 +10,9 @@ use super::{
     open,
     record::VERSION,
     spread::Spread,
+    target,
 };
+use crate::exit::Usage;
 
 /// A format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -72,9 +74,9 @@ pub(crate) struct ConvertSettings {
 
 /// Reads, orders, spreads, writes. Returns how many requests.
 pub(crate) fn convert(settings: &ConvertSettings, from: &Path, to: &Path) -> Result<u64> {
-    ensure!(settings.rate > 0.0, "--rate must be above 0");
+    ensure!(settings.rate > 0.0, Usage("--rate must be above 0".into()));
     let name = from.display().to_string();
-    let source = source(settings, from, &name)?;
+    let source = resolved(settings, from, &name)?;
     let tolerant = Tolerant::new(source, settings.skip_bad);
     let mut seen = Spread::new(Ordered::new(tolerant, &name, settings.sort_window), settings.seed).peekable();
     let start_ns = match seen.peek() {
@@ -88,7 +90,42 @@ pub(crate) fn convert(settings: &ConvertSettings, from: &Path, to: &Path) -> Res
     sink.finish().with_context(|| format!("write {}", to.display()))
 }
 
+/// Lines of a stream that cannot be read twice, by which its resolution is told.
+const LOOK_AHEAD: usize = 10_000;
+
+/// The source with one resolution for all of it: a log with a fraction somewhere knows fractions, and what stands on a whole
+/// second there did happen then. A file is looked through for one before it is read; a pipe only at its beginning.
+fn resolved(settings: &ConvertSettings, from: &Path, name: &str) -> Result<Source> {
+    let is_whole = |item: &Result<(u64, Seen), Bad>| item.as_ref().is_ok_and(|(_, seen)| seen.whole_seconds);
+    let is_fine = |item: &Result<(u64, Seen), Bad>| item.as_ref().is_ok_and(|(_, seen)| !seen.whole_seconds);
+    // The combined log has seconds by its form; all others but these two have fractions by theirs.
+    let mut lines = source(settings, from, name)?;
+    if !matches!(settings.from, Format::NginxJson | Format::Csv) {
+        return Ok(lines);
+    }
+    let first: Vec<_> = lines.by_ref().take(LOOK_AHEAD).collect();
+    let mut has_fractions = first.iter().any(is_fine);
+    let is_file = std::fs::metadata(from).is_ok_and(|there| there.is_file());
+    if !has_fractions && is_file && first.iter().any(is_whole) {
+        has_fractions = source(settings, from, name)?.skip(first.len()).any(|item| is_fine(&item));
+    }
+    let lines = first.into_iter().chain(lines);
+    Ok(Box::new(lines.map(move |item| {
+        item.map(|(line, seen)| (line, Seen { whole_seconds: seen.whole_seconds && !has_fractions, ..seen }))
+    })))
+}
+
+/// What a file has, each record so that it can be sent.
 fn source(settings: &ConvertSettings, from: &Path, name: &str) -> Result<Source> {
+    let (lines, file) = (read(settings, from, name)?, name.to_owned());
+    Ok(Box::new(lines.map(move |item| {
+        let (line, mut seen) = item?;
+        target::tidy(&mut seen.record).map_err(|what| Bad::line(&file, line, 1, what))?;
+        Ok((line, seen))
+    })))
+}
+
+fn read(settings: &ConvertSettings, from: &Path, name: &str) -> Result<Source> {
     let input = open(from)?;
     let names = Pseudonyms::new(settings.salt.as_deref());
     Ok(match settings.from {
@@ -96,7 +133,8 @@ fn source(settings: &ConvertSettings, from: &Path, name: &str) -> Result<Source>
             let reader = Reader::new(input, name)?;
             let start = reader.header().start.clone();
             let start = start.map_or(Some(0), |text| Clock::read(&text).map(|clock| clock.ns));
-            let Some(start) = start else { bail!("{name}:1:1: \"start\" is not a time like 2026-01-31T12:00:00Z") };
+            let start =
+                start.ok_or_else(|| Bad::line(name, 1, 1, "\"start\" is not a time like 2026-01-31T12:00:00Z"))?;
             let seen = move |(line, record): (u64, Record)| {
                 (line, Seen { at_ns: start + i128::from(record.t), whole_seconds: false, record })
             };
@@ -191,4 +229,90 @@ pub(crate) fn records(
     let reader = Reader::new(open(path)?, &name)?;
     let ordered = Ordered::new(Tolerant::new(reader, skip_bad), &name, sort_window);
     Ok(ordered.map(|record: Result<Record, Bad>| record.map_err(anyhow::Error::from)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(from: Format, to: Format) -> ConvertSettings {
+        ConvertSettings {
+            from,
+            to,
+            sort_window: 100,
+            skip_bad: 0,
+            seed: 1,
+            rate: 100.0,
+            host: "http://h".into(),
+            salt: Some("salt".into()),
+        }
+    }
+
+    fn times(directory: &Path, from: Format, text: &str) -> Vec<u64> {
+        let (input, output) = (directory.join("in"), directory.join("out.ndjson"));
+        std::fs::write(&input, text).expect("write");
+        convert(&settings(from, Format::Trace), &input, &output).unwrap_or_else(|error| panic!("{text}: {error:#}"));
+        let records = records(&output, 100, 0).expect("a trace");
+        records.map(|record| record.expect("a record").t).collect()
+    }
+
+    #[test]
+    fn whole_seconds_among_fractions_stay_where_they_are() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let directory = directory.path();
+        let time =
+            |ms: u64| jiff::Timestamp::from_millisecond(1_700_000_000_000 + ms as i64).expect("a time").to_string();
+        // As others write them: without a fraction where it is zero. The first fraction may come late.
+        let csv = |times: &[u64]| times.iter().map(|ms| time(*ms) + "\n").collect::<String>();
+        let fine = [0, 0, 1_000, 1_500, 2_000, 2_001, 3_000];
+        let text = format!("timestamp\n{}", csv(&fine));
+        assert_eq!(times(directory, Format::Csv, &text), fine.map(|ms| ms * 1_000_000));
+        let mut late: Vec<u64> = (0..12_000).map(|n| n / 10 * 1_000).collect();
+        late.push(1_200_500);
+        let text = format!("timestamp\n{}", csv(&late));
+        assert_eq!(times(directory, Format::Csv, &text), late.iter().map(|ms| ms * 1_000_000).collect::<Vec<_>>());
+        // All of them whole: spread, in order.
+        let spread = times(directory, Format::Csv, &format!("timestamp\n{}", csv(&[0, 0, 0, 1_000, 1_000])));
+        assert!(spread.is_sorted() && spread[1] > 0, "{spread:?}");
+        let json: String =
+            fine.iter().map(|ms| format!("{{\"time\":{:?},\"request\":\"GET / HTTP/1.1\"}}\n", time(*ms))).collect();
+        assert_eq!(times(directory, Format::NginxJson, &json), fine.map(|ms| ms * 1_000_000));
+    }
+
+    #[test]
+    fn what_we_write_we_read_with_the_same_times() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let trace = directory.path().join("t.ndjson");
+        let mut text = "{\"tollgate_trace\":1,\"start\":\"2026-01-01T00:00:00Z\"}\n".to_owned();
+        let expected = [0, 0, 1_000_000_000, 1_000_000_001, 2_000_000_000u64];
+        for t in expected {
+            text.push_str(&format!("{{\"t\":{t},\"m\":\"GET\",\"p\":\"/\"}}\n"));
+        }
+        std::fs::write(&trace, text).expect("write");
+        for format in [Format::Csv, Format::NginxJson, Format::Har, Format::Gor] {
+            let there = directory.path().join("there");
+            convert(&settings(Format::Trace, format), &trace, &there).expect("written");
+            let written = std::fs::read_to_string(&there).expect("text");
+            assert_eq!(times(directory.path(), format, &written), expected, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn a_conversion_that_fails_leaves_no_file_and_an_old_one_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (input, output) = (directory.path().join("in"), directory.path().join("out.ndjson.gz"));
+        let log = "::1 - - [10/Oct/2000:13:55:36 +0000] \"GET /<x> HTTP/1.1\" 200 1\n";
+        std::fs::write(&input, format!("{log}nonsense\n")).expect("write");
+        let mut settings = settings(Format::Combined, Format::Trace);
+        let refused = convert(&settings, &input, &output).expect_err("a bad line").to_string();
+        assert!(refused.contains("in:2:"), "{refused}");
+        assert_eq!(std::fs::read_dir(directory.path()).expect("entries").count(), 1, "something was left");
+        std::fs::write(&output, "old").expect("write");
+        convert(&settings, &input, &output).expect_err("a bad line");
+        assert_eq!(std::fs::read(&output).expect("the old file"), b"old");
+        settings.skip_bad = 1;
+        assert_eq!(convert(&settings, &input, &output).expect("one is tolerated"), 1);
+        let record = records(&output, 0, 0).expect("a trace").next().expect("one").expect("a record");
+        assert_eq!(record.p, "/%3Cx%3E");
+    }
 }

@@ -3,11 +3,13 @@
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, BufWriter, Read, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
 use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
+
+use crate::exit::Usage;
 
 const BUFFER_BYTES: usize = 256 * 1024;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -19,10 +21,12 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead + Send>> {
     let file: Box<dyn Read + Send> = if path == Path::new("-") {
         Box::new(io::stdin())
     } else {
-        Box::new(File::open(path).with_context(|| format!("open {}", path.display()))?)
+        let file = File::open(path);
+        Box::new(file.map_err(|error| Usage::error(format!("open {}: {error}", path.display())))?)
     };
     let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
-    let start = file.fill_buf().with_context(|| format!("read {}", path.display()))?;
+    // A directory, mostly.
+    let start = file.fill_buf().map_err(|error| Usage::error(format!("read {}: {error}", path.display())))?;
     Ok(if start.starts_with(&GZIP) {
         Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(file)))
     } else if start.starts_with(&ZSTD) {
@@ -33,54 +37,88 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead + Send>> {
     })
 }
 
-/// A file that is being written; [`Output::finish`] ends it.
-pub(crate) enum Output {
-    /// As it is.
+/// A file that is being written. It gets its name in [`Output::finish`]: what was broken off leaves no half of it.
+pub(crate) struct Output {
+    packing: Packing,
+    /// The name that it has until then, and the one that it gets; neither for stdout, pipes and devices.
+    names: Option<(PathBuf, PathBuf)>,
+}
+
+enum Packing {
     Plain(BufWriter<Box<dyn Write + Send>>),
-    /// gzip.
     Gzip(Box<GzEncoder<BufWriter<File>>>),
-    /// zstd.
     Zstd(Box<zstd::Encoder<'static, BufWriter<File>>>),
+    Over,
 }
 
 /// Makes a file; its name's end (`.gz`, `.zst`) says how it is compressed. `-` is stdout.
 pub(crate) fn create(path: &Path) -> Result<Output> {
     if path == Path::new("-") {
-        return Ok(Output::Plain(BufWriter::with_capacity(BUFFER_BYTES, Box::new(io::stdout()))));
+        let stdout = BufWriter::with_capacity(BUFFER_BYTES, Box::new(io::stdout()) as _);
+        return Ok(Output { packing: Packing::Plain(stdout), names: None });
     }
-    let file = File::create(path).with_context(|| format!("make {}", path.display()))?;
-    Ok(match path.extension().and_then(|end| end.to_str()) {
-        Some("gz") => Output::Gzip(Box::new(GzEncoder::new(BufWriter::new(file), Compression::default()))),
-        Some("zst") => Output::Zstd(Box::new(zstd::Encoder::new(BufWriter::new(file), ZSTD_LEVEL)?)),
-        _ => Output::Plain(BufWriter::with_capacity(BUFFER_BYTES, Box::new(file))),
-    })
+    let wrong = |error: io::Error| Usage::error(format!("make {}: {error}", path.display()));
+    let is_special = std::fs::metadata(path).is_ok_and(|there| !there.is_file());
+    let names = if is_special { None } else { Some(names(path).map_err(wrong)?) };
+    let file = File::create(names.as_ref().map_or(path, |(part, _)| part)).map_err(wrong)?;
+    let packing = match path.extension().and_then(|end| end.to_str()) {
+        Some("gz") => Packing::Gzip(Box::new(GzEncoder::new(BufWriter::new(file), Compression::default()))),
+        Some("zst") => Packing::Zstd(Box::new(zstd::Encoder::new(BufWriter::new(file), ZSTD_LEVEL)?)),
+        _ => Packing::Plain(BufWriter::with_capacity(BUFFER_BYTES, Box::new(file))),
+    };
+    Ok(Output { packing, names })
+}
+
+/// A name beside it, and where it really is: a link stays one.
+fn names(path: &Path) -> io::Result<(PathBuf, PathBuf)> {
+    let whole = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let name = whole.file_name().ok_or_else(|| io::Error::other("expected a file's name"))?;
+    let mut part = name.to_owned();
+    part.push(format!(".{}.part", std::process::id()));
+    Ok((whole.with_file_name(part), whole))
 }
 
 impl Output {
     /// Writes the end.
-    pub(crate) fn finish(self) -> io::Result<()> {
-        match self {
-            Self::Plain(mut file) => file.flush(),
-            Self::Gzip(encoder) => encoder.finish()?.flush(),
-            Self::Zstd(encoder) => encoder.finish()?.flush(),
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        match std::mem::replace(&mut self.packing, Packing::Over) {
+            Packing::Plain(mut file) => file.flush()?,
+            Packing::Gzip(encoder) => encoder.finish()?.flush()?,
+            Packing::Zstd(encoder) => encoder.finish()?.flush()?,
+            Packing::Over => {}
+        }
+        if let Some((part, whole)) = &self.names {
+            std::fs::rename(part, whole)?;
+            self.names = None;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if let Some((part, _)) = &self.names {
+            let _ = std::fs::remove_file(part);
         }
     }
 }
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(file) => file.write(bytes),
-            Self::Gzip(encoder) => encoder.write(bytes),
-            Self::Zstd(encoder) => encoder.write(bytes),
+        match &mut self.packing {
+            Packing::Plain(file) => file.write(bytes),
+            Packing::Gzip(encoder) => encoder.write(bytes),
+            Packing::Zstd(encoder) => encoder.write(bytes),
+            Packing::Over => Ok(0),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(file) => file.flush(),
-            Self::Gzip(encoder) => encoder.flush(),
-            Self::Zstd(encoder) => encoder.flush(),
+        match &mut self.packing {
+            Packing::Plain(file) => file.flush(),
+            Packing::Gzip(encoder) => encoder.flush(),
+            Packing::Zstd(encoder) => encoder.flush(),
+            Packing::Over => Ok(()),
         }
     }
 }

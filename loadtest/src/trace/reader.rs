@@ -2,7 +2,7 @@
 
 use std::io::BufRead;
 
-use super::{Bad, Header, Record, record::VERSION};
+use super::{Bad, Header, Record, record::VERSION, target};
 
 /// Longest line: what a body may have, and some room.
 const MAX_LINE_BYTES: usize = 24 * 1024 * 1024;
@@ -95,15 +95,16 @@ impl<R: BufRead> Iterator for Reader<R> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let parsed = match self.lines.next()? {
-            Ok(line) => serde_json::from_slice::<Record>(line),
+            // What could not be sent is told here, where its place is known.
+            Ok(line) => serde_json::from_slice::<Record>(line).map(|record| {
+                target::check(&record).map_err(|(name, what)| (column(line, name), what)).map(|()| record)
+            }),
             Err(bad) => return Some(Err(bad)),
         };
         let (file, number) = (self.lines.file(), self.lines.number());
         Some(match parsed {
-            Ok(record) if !record.p.starts_with('/') => {
-                Err(Bad::line(file, number, 1, format!("\"p\" is {:?}; expected a path like /v3/scan", record.p)))
-            }
-            Ok(record) => Ok((number, record)),
+            Ok(Ok(record)) => Ok((number, record)),
+            Ok(Err((column, what))) => Err(Bad::line(file, number, column, what)),
             Err(error) => {
                 // serde_json's own text ends with "at line 1 column n", which is the line's place in itself.
                 let text = error.to_string();
@@ -112,5 +113,30 @@ impl<R: BufRead> Iterator for Reader<R> {
                 Err(Bad::line(file, number, error.column(), what))
             }
         })
+    }
+}
+
+/// Where a line's field is named, from 1.
+fn column(line: &[u8], name: &str) -> usize {
+    let name = format!("\"{name}\"");
+    line.windows(name.len()).position(|part| part == name.as_bytes()).map_or(1, |at| at + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_could_not_be_sent_is_bad_at_its_field() {
+        let text = concat!(
+            "{\"tollgate_trace\":1}\n",
+            "{\"t\":0,\"m\":\"GET\",\"p\":\"/a<b\"}\n",
+            "{\"t\":0,\"m\":\"\",\"p\":\"/a\"}\n",
+            "{\"t\":0,\"m\":\"GET\",\"p\":\"/a\",\"h\":{\"x\":\"1\\n2\"}}\n",
+            "{\"t\":0,\"m\":\"GET\",\"p\":\"/a%3Cb?c=d\",\"h\":{\"x\":\"ü\"}}\n",
+        );
+        let lines: Vec<_> = Reader::new(text.as_bytes(), "f").expect("a trace").collect();
+        let places: Vec<_> = lines.iter().map(|line| line.as_ref().err().map(|bad| (bad.line, bad.column))).collect();
+        assert_eq!(places, [Some((2, 18)), Some((3, 8)), Some((4, 27)), None]);
     }
 }

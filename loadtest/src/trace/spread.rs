@@ -13,12 +13,21 @@ pub(crate) struct Spread<I: Iterator> {
     random: fastrand::Rng,
     /// Of the second at hand, last first.
     ready: Vec<Seen>,
+    /// The time that was given last: order stays, whatever comes.
+    last_ns: i128,
 }
 
 impl<I: Iterator<Item = Result<Seen, Bad>>> Spread<I> {
     /// With a seed.
     pub(crate) fn new(inner: I, seed: u64) -> Self {
-        Self { inner: inner.peekable(), random: fastrand::Rng::with_seed(seed), ready: Vec::new() }
+        Self { inner: inner.peekable(), random: fastrand::Rng::with_seed(seed), ready: Vec::new(), last_ns: i128::MIN }
+    }
+
+    fn in_order(&mut self, mut seen: Seen) -> Seen {
+        // After more lines of one second than are spread, or when a file becomes finer in its middle.
+        seen.at_ns = seen.at_ns.max(self.last_ns);
+        self.last_ns = seen.at_ns;
+        seen
     }
 }
 
@@ -27,11 +36,12 @@ impl<I: Iterator<Item = Result<Seen, Bad>>> Iterator for Spread<I> {
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(seen) = self.ready.pop() {
-            return Some(Ok(seen));
+            return Some(Ok(self.in_order(seen)));
         }
         let first = match self.inner.next()? {
             Ok(seen) if seen.whole_seconds => seen,
-            other => return Some(other),
+            Ok(seen) => return Some(Ok(self.in_order(seen))),
+            Err(bad) => return Some(Err(bad)),
         };
         let second = first.at_ns.div_euclid(SECOND_NS);
         self.ready.push(first);
@@ -48,7 +58,8 @@ impl<I: Iterator<Item = Result<Seen, Bad>>> Iterator for Spread<I> {
             seen.at_ns = second * SECOND_NS + offset;
         }
         self.ready.reverse();
-        self.ready.pop().map(Ok)
+        let seen = self.ready.pop()?;
+        Some(Ok(self.in_order(seen)))
     }
 }
 
@@ -76,5 +87,16 @@ mod tests {
         assert!(spread[..1_000].iter().zip(0..).all(|((at, s), n)| *s == Some(n) && at.div_euclid(SECOND_NS) == 7));
         let early = spread.iter().filter(|(at, _)| *at < 7 * SECOND_NS + SECOND_NS / 2).count();
         assert!((420..580).contains(&early), "{early}");
+    }
+
+    #[test]
+    fn a_finer_line_among_whole_seconds_keeps_its_place() {
+        let seen = |at_ns, whole_seconds, n| {
+            Ok(Seen { at_ns, whole_seconds, record: Record { s: Some(n), ..Record::default() } })
+        };
+        let lines = [seen(0, true, 1), seen(0, true, 2), seen(1, false, 3), seen(SECOND_NS, true, 4)];
+        let spread: Vec<Seen> = Spread::new(lines.into_iter(), 1).map(|seen| seen.expect("no bad line")).collect();
+        assert!(spread.is_sorted_by_key(|seen| seen.at_ns), "{spread:?}");
+        assert!(spread.iter().map(|seen| seen.record.s).eq((1..=4).map(Some)));
     }
 }

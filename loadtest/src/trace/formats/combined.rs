@@ -6,7 +6,7 @@
 use std::io::BufRead;
 
 use super::{Clock, Names, Seen, Source, time::log_time};
-use crate::trace::{Bad, Record, reader::Lines};
+use crate::trace::{Bad, Record, reader::Lines, target};
 
 /// Reads one.
 pub(crate) fn read(input: impl BufRead + Send + 'static, file: &str, names: Names) -> Source {
@@ -32,7 +32,7 @@ pub(crate) fn write(seen: &Seen) -> String {
         record.k.as_deref().or(record.a.as_deref()).unwrap_or("-"),
         log_time(seen.at_ns),
         record.m,
-        record.p.replace('"', "%22"),
+        target::encoded(&record.p),
         record.s.unwrap_or(0)
     )
 }
@@ -61,9 +61,10 @@ fn parse(line: &str, names: &Names) -> Result<Seen, Wrong> {
     rest = rest[close + 1..].trim_start();
     let inner = rest.strip_prefix('"').ok_or_else(|| (at(rest), "expected \"METHOD /path HTTP/1.1\"".to_owned()))?;
     let end = quote_end(inner).ok_or_else(|| (at(inner), "expected \" after the request".to_owned()))?;
-    let request = &inner[..end];
-    let mut words = request.split(' ');
-    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let request = unescaped(&inner[..end]);
+    // A path may hold spaces: the version ends it, where there is one.
+    let (method, path) = request.split_once(' ').unwrap_or_default();
+    let path = path.rfind(" HTTP/").map_or(path, |version| &path[..version]);
     let is_method = !method.is_empty() && method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-' || b == b'_');
     // An absolute target, as proxies get it.
     let path = match path.split_once("://") {
@@ -75,7 +76,8 @@ fn parse(line: &str, names: &Names) -> Result<Seen, Wrong> {
     }
     rest = inner[end + 1..].trim_start();
     let status = rest.split(' ').next().unwrap_or_default();
-    let status: u16 = status.parse().map_err(|_| (at(rest), format!("{status:?}: expected a status")))?;
+    let number = status.parse().ok().filter(|status| *status == 0 || (100..600).contains(status));
+    let status: u16 = number.ok_or_else(|| (at(rest), format!("{status:?}: expected a status")))?;
     let who = if user == "-" || user.is_empty() { (ip != "-").then_some(ip.as_str()) } else { Some(user) };
     let record = Record {
         m: method.to_owned(),
@@ -85,6 +87,30 @@ fn parse(line: &str, names: &Names) -> Result<Seen, Wrong> {
         ..Record::default()
     };
     Ok(Seen { at_ns: clock.ns, whole_seconds: true, record })
+}
+
+/// The text that a server wrote with `\xHH`, `\"` and `\\`; bytes that are no UTF-8 are percent-encoded.
+fn unescaped(text: &str) -> String {
+    if !text.contains('\\') {
+        return text.to_owned();
+    }
+    let digit = |byte: u8| (byte as char).to_digit(16);
+    let hex = |high: u8, low: u8| u8::try_from(digit(high)? << 4 | digit(low)?).ok();
+    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
+    while let [first, after @ ..] = rest {
+        let (byte, after) = match (first, after) {
+            (b'\\', [b'x', high, low, after @ ..]) if hex(*high, *low).is_some() => {
+                (hex(*high, *low).unwrap_or_default(), after)
+            }
+            (b'\\', [quoted @ (b'"' | b'\\'), after @ ..]) => (*quoted, after),
+            (byte, after) => (*byte, after),
+        };
+        bytes.push(byte);
+        rest = after;
+    }
+    let encoded = |bytes: &[u8]| bytes.iter().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let chunks = bytes.utf8_chunks().map(|chunk| format!("{}{}", chunk.valid(), encoded(chunk.invalid())));
+    chunks.collect()
 }
 
 /// The closing quote; one after a backslash does not count.
@@ -120,12 +146,26 @@ mod tests {
     }
 
     #[test]
+    fn paths_that_scanners_ask_for_are_read_as_they_were_sent() {
+        for (request, path) in [
+            (r"GET /a b/c HTTP/1.1", "/a b/c"),
+            (r"GET /a", "/a"),
+            (r"GET /\x22q\x22?\xC3\xBC\xFF HTTP/1.1", "/\"q\"?ü%FF"),
+            (r#"GET /a=\"b\"\\ HTTP/1.0"#, r#"/a="b"\"#),
+        ] {
+            let line = format!(r#"::1 - - [10/Oct/2000:13:55:36 +0000] "{request}" 200 1"#);
+            assert_eq!(one(&line).expect(request).record.p, path);
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_said_with_its_column() {
         for (line, column, what) in [
             ("nonsense", 1, "address"),
             (r#"1.2.3.4 - - [yesterday] "GET / HTTP/1.1" 200 1"#, 14, "10/Oct/2000"),
             (r#"1.2.3.4 - - [10/Oct/2000:13:55:36 +0000] "\x16\x03\x01" 400 1"#, 43, "METHOD /path"),
             (r#"1.2.3.4 - - [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" abc 1"#, 59, "a status"),
+            (r#"1.2.3.4 - - [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" 999 1"#, 59, "a status"),
         ] {
             let (at, text) = one(line).expect_err(line);
             assert!(at == column && text.contains(what), "{line}: {at} {text}");

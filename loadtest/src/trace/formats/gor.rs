@@ -4,7 +4,7 @@
 use std::io::BufRead;
 
 use super::{Names, Seen, Source, vegeta::KEY_HEADERS};
-use crate::trace::{Bad, Body, Record};
+use crate::trace::{Bad, Body, Record, target};
 
 const SEPARATOR: &[u8] = "\n🐵🙈🙉\n".as_bytes();
 /// Longest payload.
@@ -95,19 +95,41 @@ fn parse(payload: &[u8], names: &Names) -> Result<Option<Seen>, String> {
     if !record.p.starts_with('/') {
         return Err(format!("{:?}: expected a path", record.p));
     }
-    let mut kept = std::collections::BTreeMap::new();
+    let (mut kept, mut is_chunked) = (std::collections::BTreeMap::new(), false);
     for header in request.headers.iter() {
         let (name, value) = (header.name.to_ascii_lowercase(), String::from_utf8_lossy(header.value).into_owned());
         if KEY_HEADERS.contains(&name.as_str()) {
             record.k = Some(names.keep_or_make("k", value.strip_prefix("Bearer ").unwrap_or(&value)));
-        } else if !matches!(name.as_str(), "host" | "connection" | "content-length" | "transfer-encoding" | "cookie") {
-            kept.insert(name, value);
+        } else {
+            is_chunked |= name == "transfer-encoding" && value.to_ascii_lowercase().ends_with("chunked");
+            target::add_header(&mut kept, name, &value);
         }
     }
     record.h = (!kept.is_empty()).then_some(kept);
-    let body = &wire[body_at..];
-    record.b = (!body.is_empty()).then(|| Body::of(body.to_vec()));
+    let body = if is_chunked { joined(&wire[body_at..])? } else { wire[body_at..].to_vec() };
+    record.b = (!body.is_empty()).then(|| Body::of(body));
     Ok(Some(Seen { at_ns, whole_seconds: false, record }))
+}
+
+/// A chunked body without its frames. What a capture has cut off is missing at its end.
+fn joined(mut wire: &[u8]) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    loop {
+        let (at, size) = match httparse::parse_chunk_size(wire) {
+            Ok(httparse::Status::Complete(read)) => read,
+            Ok(httparse::Status::Partial) => break,
+            Err(_) => return Err("the chunks of the body cannot be read".to_owned()),
+        };
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let chunk = &wire[at..];
+        if size == 0 || chunk.len() <= size {
+            body.extend_from_slice(&chunk[..size.min(chunk.len())]);
+            break;
+        }
+        body.extend_from_slice(&chunk[..size]);
+        wire = chunk[size..].strip_prefix(b"\r\n").ok_or("a chunk of the body is longer than its size")?;
+    }
+    Ok(body)
 }
 
 /// Writes a payload for a host.
@@ -129,4 +151,26 @@ pub(crate) fn write(seen: &Seen, number: u64, host: &str) -> Vec<u8> {
     out.extend_from_slice(&body);
     out.extend_from_slice(SEPARATOR);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunked_body_loses_its_frames() {
+        let read = |body: &str| {
+            let text = format!(
+                "1 ab 5\nPOST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nA: 1\r\nA: 2\r\n\r\n{body}"
+            );
+            parse(text.as_bytes(), &Names::new(Some("salt"))).map(|seen| seen.expect("a request").record)
+        };
+        let record = read("5\r\nhello\r\n7;x=y\r\n, world\r\n0\r\n\r\n").expect("chunks");
+        assert_eq!(record.b, Some(Body::Text("hello, world".into())));
+        assert_eq!(record.h, Some([("a".to_owned(), "1, 2".to_owned())].into()));
+        // Cut off by the capture.
+        assert_eq!(read("5\r\nhello\r\n7\r\n, wo").expect("a part").b, Some(Body::Text("hello, wo".into())));
+        assert_eq!(read("0\r\n\r\n").expect("nothing").b, None);
+        assert!(read("zz\r\nhello").is_err() && read("2\r\nhello\r\n").is_err());
+    }
 }

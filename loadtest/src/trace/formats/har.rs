@@ -7,6 +7,7 @@ use std::{
     sync::mpsc,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{
     Deserialize,
     de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -14,7 +15,7 @@ use serde::{
 use serde_json::{Value, json};
 
 use super::{Clock, Names, Seen, Source, nanoseconds, rfc3339, vegeta};
-use crate::trace::{Bad, Body, Record};
+use crate::trace::{Bad, Body, Record, target};
 
 /// Entries read ahead.
 const AHEAD: usize = 64;
@@ -50,6 +51,20 @@ struct Header {
 struct Post {
     #[serde(default)]
     text: Option<String>,
+    /// `base64` for bytes that are no text.
+    #[serde(default, alias = "_encoding")]
+    encoding: Option<String>,
+}
+
+impl Post {
+    fn body(self) -> Result<Option<Body>, String> {
+        let Some(text) = self.text.filter(|text| !text.is_empty()) else { return Ok(None) };
+        if self.encoding.as_deref() != Some("base64") {
+            return Ok(Some(Body::Text(text)));
+        }
+        let bytes = STANDARD.decode(text).map_err(|error| format!("postData is not base64: {error}"))?;
+        Ok(Some(Body::of(bytes)))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -66,9 +81,11 @@ pub(crate) fn read(input: impl BufRead + Send + 'static, file: &str, names: Name
     std::thread::spawn(move || {
         let mut number = 0;
         let (entries, file) = (sender.clone(), name.clone());
-        let mut hand_over = move |entry: Entry| {
+        let mut hand_over = move |entry: Value| {
             number += 1;
-            let seen = seen(entry, &names).map(|seen| (number, seen));
+            // One by one: what is no entry is a bad line and not the end of the document.
+            let entry = serde_json::from_value::<Entry>(entry).map_err(|error| format!("expected an entry: {error}"));
+            let seen = entry.and_then(|entry| seen(entry, &names)).map(|seen| (number, seen));
             entries.send(seen.map_err(|what| Bad::line(&file, number, 1, what))).is_ok()
         };
         let reader: Box<dyn Read> = Box::new(BufReader::new(input));
@@ -90,18 +107,15 @@ fn seen(entry: Entry, names: &Names) -> Result<Seen, String> {
         let name = name.to_ascii_lowercase();
         if vegeta::KEY_HEADERS.contains(&name.as_str()) {
             k = Some(names.keep_or_make("k", value.strip_prefix("Bearer ").unwrap_or(&value)));
-        } else if !name.starts_with(':')
-            && !matches!(name.as_str(), "host" | "connection" | "content-length" | "cookie")
-        {
-            // Cookies are secrets of people; they are not replayed.
-            h.insert(name, value);
+        } else {
+            target::add_header(&mut h, name, &value);
         }
     }
     let record = Record {
         m: entry.request.method,
         p,
         k,
-        b: entry.request.post.and_then(|post| post.text).filter(|text| !text.is_empty()).map(Body::Text),
+        b: entry.request.post.map(Post::body).transpose()?.flatten(),
         h: (!h.is_empty()).then_some(h),
         s: entry.response.map(|response| response.status).filter(|status| *status != 0),
         d: nanoseconds(entry.time / 1_000.0).filter(|d| *d > 0),
@@ -125,7 +139,7 @@ pub(crate) fn write(seen: &Seen, host: &str) -> String {
         headers.push(json!({ "name": "authorization", "value": format!("Bearer {key}") }));
     }
     let mut request = json!({
-        "method": record.m, "url": format!("{host}{}", record.p), "httpVersion": "HTTP/1.1", "cookies": [],
+        "method": record.m, "url": format!("{host}{}", target::encoded(&record.p)), "httpVersion": "HTTP/1.1", "cookies": [],
         "headers": headers, "queryString": [], "headersSize": -1, "bodySize": -1,
     });
     if let Some(body) = &record.b {
@@ -145,9 +159,9 @@ pub(crate) fn write(seen: &Seen, host: &str) -> String {
 }
 
 /// `{"log": {"entries": [...]}}`, each entry handed over as it is read; the hand-over says whether it wants more.
-struct Document<'a>(&'a mut dyn FnMut(Entry) -> bool);
-struct Log<'a>(&'a mut dyn FnMut(Entry) -> bool);
-struct Entries<'a>(&'a mut dyn FnMut(Entry) -> bool);
+struct Document<'a>(&'a mut dyn FnMut(Value) -> bool);
+struct Log<'a>(&'a mut dyn FnMut(Value) -> bool);
+struct Entries<'a>(&'a mut dyn FnMut(Value) -> bool);
 
 macro_rules! map_with {
     ($outer:ident, $field:literal, $inner:ident, $what:literal) => {
@@ -193,12 +207,38 @@ impl<'de> Visitor<'de> for Entries<'_> {
         f.write_str("a list of entries")
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while let Some(entry) = seq.next_element::<Entry>()? {
+        while let Some(entry) = seq.next_element::<Value>()? {
             if !(self.0)(entry) {
                 // Nobody reads any more; the rest is skipped.
                 while seq.next_element::<IgnoredAny>()?.is_some() {}
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_entry_is_one_bad_line_and_bytes_come_back_from_base64() {
+        let entry = |request: Value| json!({ "startedDateTime": "2026-01-01T00:00:00.5Z", "request": request });
+        let document = json!({ "log": { "version": "1.2", "entries": [
+            entry(json!({ "url": "http://h/no-method" })),
+            entry(json!({ "method": "POST", "url": "http://h/a\"b", "postData": { "text": "aMO8", "encoding": "base64" } })),
+            entry(json!({ "method": "POST", "url": "http://h/", "postData": { "text": "???", "encoding": "base64" } })),
+            entry(json!({ "method": "GET", "url": "http://h/", "headers": [
+                { "name": "Accept", "value": "a" }, { "name": "accept", "value": "b" }, { "name": ":path", "value": "/" },
+            ] })),
+        ] } });
+        let text = std::io::Cursor::new(document.to_string());
+        let read: Vec<_> = read(text, "f", Names::new(None)).collect();
+        let bad: Vec<_> = read.iter().filter_map(|item| item.as_ref().err()).map(|bad| (bad.line, bad.fatal)).collect();
+        assert_eq!(bad, [(1, false), (3, false)]);
+        let good: Vec<&Record> =
+            read.iter().filter_map(|item| item.as_ref().ok()).map(|(_, seen)| &seen.record).collect();
+        assert_eq!((good.len(), &good[0].b), (2, &Some(Body::Text("hü".into()))));
+        assert_eq!(good[1].h, Some([("accept".to_owned(), "a, b".to_owned())].into()));
     }
 }

@@ -58,8 +58,11 @@ fn parse<'a>(field: &impl Fn(usize) -> Option<&'a str>, names: &Names) -> Result
             .map(|text| text.parse().map_err(|_| (n, format!("{text:?}: expected a whole number of {}", COLUMNS[n]))))
             .transpose()
     };
-    let status =
-        number(6)?.map(|s| u16::try_from(s).map_err(|_| (6, format!("{s}: expected a status")))).transpose()?;
+    let status = number(6)?.map(|s| match u16::try_from(s) {
+        Ok(status @ 100..600) => Ok(status),
+        _ => Err((6, format!("{s}: expected a status, 100 to 599"))),
+    });
+    let status = status.transpose()?;
     let record = Record {
         m: field(1).unwrap_or("GET").to_ascii_uppercase(),
         p: p.to_owned(),

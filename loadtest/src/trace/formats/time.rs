@@ -47,9 +47,9 @@ pub(crate) fn log_time(ns: i128) -> String {
     strtime::format("%d/%b/%Y:%H:%M:%S +0000", &time.to_zoned(jiff::tz::TimeZone::UTC)).unwrap_or_default()
 }
 
-/// RFC 3339 of nanoseconds since 1970.
+/// RFC 3339 of nanoseconds since 1970. Always with its fraction: a time without one is a time that knows seconds only.
 pub(crate) fn rfc3339(ns: i128) -> String {
-    Timestamp::from_nanosecond(ns).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
+    format!("{:.9}", Timestamp::from_nanosecond(ns).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
 /// Nanoseconds of a number of seconds with a fraction.
@@ -80,6 +80,8 @@ mod tests {
         assert_eq!(Clock::read_log("21/Nov/2025:06:25:38 +0000"), second);
         assert_eq!(Clock::read_log("21/Nov/2025:01:25:38 -0500"), second);
         assert_eq!(Clock::read_log(&log_time(ns)), second);
+        let whole = 1_763_706_338_000_000_000;
+        assert_eq!(Clock::read(&rfc3339(whole)), Some(Clock { ns: whole, whole_seconds: false }));
         for wrong in ["", "x", "1763706338.x", "2025-11-21", "99999999999999999999999999999999999999999"] {
             assert_eq!(Clock::read(wrong), None, "{wrong}");
         }

@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
 use super::{Names, Seen, Source};
-use crate::trace::{Bad, Body, Record, reader::Lines};
+use crate::trace::{Bad, Body, Record, reader::Lines, target};
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Target {
@@ -51,11 +51,12 @@ fn record(target: Target, names: &Names) -> Result<Record, (usize, String)> {
     let (mut k, mut h) = (None, BTreeMap::new());
     for (name, values) in target.header {
         let name = name.to_ascii_lowercase();
-        let Some(value) = values.into_iter().next() else { continue };
-        if KEY_HEADERS.contains(&name.as_str()) {
-            k = Some(names.keep_or_make("k", value.strip_prefix("Bearer ").unwrap_or(&value)));
-        } else {
-            h.insert(name, value);
+        for value in values {
+            if KEY_HEADERS.contains(&name.as_str()) {
+                k = Some(names.keep_or_make("k", value.strip_prefix("Bearer ").unwrap_or(&value)));
+            } else {
+                target::add_header(&mut h, name.clone(), &value);
+            }
         }
     }
     Ok(Record { m: target.method, p, k, b: body.map(Body::of), h: (!h.is_empty()).then_some(h), ..Record::default() })
@@ -73,13 +74,46 @@ pub(crate) fn write(seen: &Seen, host: &str) -> String {
         header.insert("authorization".into(), vec![format!("Bearer {key}")]);
     }
     let body = record.b.as_ref().map(|body| STANDARD.encode(body.content()));
-    let target = Target { method: record.m.clone(), url: format!("{host}{}", record.p), body, header };
+    let target =
+        Target { method: record.m.clone(), url: format!("{host}{}", target::encoded(&record.p)), body, header };
     format!("{}\n", serde_json::to_string(&target).expect("plain values"))
 }
 
-/// Path and query of an URL.
+/// Path and query of an URL, whatever characters it has.
 pub(crate) fn path(url: &str) -> Option<String> {
-    let uri: http::Uri = url.parse().ok()?;
-    let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    Some(if path.is_empty() { "/".to_owned() } else { path.to_owned() })
+    let (scheme, after) = url.split_once("://")?;
+    if scheme.is_empty() || !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) {
+        return None;
+    }
+    let authority = after.find(['/', '?', '#']).unwrap_or(after.len());
+    let path = after[authority..].split('#').next().unwrap_or_default();
+    (authority > 0).then(|| if path.starts_with('/') { path.to_owned() } else { format!("/{path}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_keep_their_paths_and_headers_all_their_values() {
+        for (url, expected) in [
+            ("http://h", Some("/")),
+            ("http://h?a=b", Some("/?a=b")),
+            ("https://h:1/a<b>?c#d", Some("/a<b>?c")),
+            ("/a", None),
+            ("http:///a", None),
+        ] {
+            assert_eq!(path(url).as_deref(), expected, "{url}");
+        }
+        let target = r#"{"method":"GET","url":"http://h/","header":{"Accept":["a","b"],"Cookie":["secret"]}}"#;
+        let record = record(serde_json::from_str(target).expect("a target"), &Names::new(None)).expect("a record");
+        assert_eq!(record.h, Some([("accept".to_owned(), "a, b".to_owned())].into()));
+    }
+
+    #[test]
+    fn a_url_is_written_as_one() {
+        let record = Record { m: "GET".into(), p: "/a?q=\"x\"&r={|}".into(), ..Record::default() };
+        let line = write(&Seen { at_ns: 0, whole_seconds: false, record }, "http://h");
+        assert!(line.contains(r#""url":"http://h/a?q=%22x%22&r=%7B%7C%7D""#), "{line}");
+    }
 }
