@@ -9,14 +9,18 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::secure;
+use crate::{exit::Usage, secure};
 
+/// Longest time until a node has taken a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time for one answer.
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// Largest answer.
 const MAX_ANSWER_BYTES: u64 = 64 * 1024 * 1024;
 /// How long a call is tried again over all nodes before it fails: a leader that was killed has a successor long before.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The same for the first call, before anything is sent: who mistyped the address is told soon.
+const FIRST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The admin API of a cluster.
 #[derive(Debug)]
@@ -42,8 +46,8 @@ impl Admin {
     pub(crate) fn new(urls: &[String], token: &str, ca: Option<&Path>) -> Result<Self> {
         ensure!(!urls.is_empty(), "no admin API: give --admin http://host:port");
         let ca = ca.map(secure::read).transpose()?;
-        let config =
-            ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).proxy(None);
+        let config = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).timeout_connect(Some(CONNECT_TIMEOUT));
+        let config = config.http_status_as_error(false).proxy(None);
         let config = match urls.iter().any(|url| url.starts_with("https://")) {
             true => config.tls_config(secure::for_admin(ca.as_deref())?).build(),
             false => config.build(),
@@ -58,6 +62,24 @@ impl Admin {
             bearer: format!("Bearer {token}"),
             last: AtomicUsize::new(0),
         })
+    }
+
+    /// Whether it answers, and takes the token: asked before a run, with little patience.
+    ///
+    /// # Errors
+    /// No node answers; or (the caller's mistake) the token is refused.
+    pub(crate) fn check(&self, path: &str) -> Result<()> {
+        let asked = self.ask_for("GET", path, None, FIRST_PATIENCE);
+        let reply = asked.context("the admin API does not answer, so nothing was sent")?;
+        let detail = reply.body["detail"].as_str().unwrap_or_default();
+        match reply.status {
+            200..300 => Ok(()),
+            status @ (401 | 403) => {
+                let what = format!("the admin API refuses the token in TOLLGATE_ADMIN_TOKEN: {status} {detail}");
+                Err(Usage::error(what.trim_end()))
+            }
+            status => bail!("the admin API cannot be used, so nothing was sent: GET {path}: {status} {detail}"),
+        }
     }
 
     /// Reads; 404 is nothing.
@@ -94,6 +116,10 @@ impl Admin {
     }
 
     fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Reply> {
+        self.ask_for(method, path, body, PATIENCE)
+    }
+
+    fn ask_for(&self, method: &str, path: &str, body: Option<&Value>, patience: Duration) -> Result<Reply> {
         let start = Instant::now();
         let mut failure = anyhow::anyhow!("not asked");
         loop {
@@ -107,7 +133,7 @@ impl Admin {
                 }
                 self.last.fetch_add(1, Ordering::Relaxed);
             }
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > patience {
                 return Err(failure.context(format!("{method} {path} on {}", self.urls.join(", "))));
             }
             std::thread::sleep(Duration::from_millis(100));

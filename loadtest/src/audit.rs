@@ -29,6 +29,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 pub(crate) use ledger::Kill;
+pub(crate) use quotas::Standings;
 pub(crate) use sent::Sent;
 pub(crate) use verdict::Verdict;
 
@@ -44,13 +45,17 @@ pub(crate) struct Audit {
     /// Nodes that were killed meanwhile.
     pub(crate) kills: Vec<Kill>,
     /// Where accounts stood with their quotas before.
-    pub(crate) before: quotas::Standings,
+    pub(crate) before: Standings,
     /// How far two nodes' clocks may be apart, microseconds.
     pub(crate) clock_slack_us: i64,
 }
 
-/// Where these accounts stand with their quotas now.
-pub(crate) fn standings(admin: &Admin, accounts: &[String]) -> quotas::Standings {
+/// Where these accounts stand with their quotas now. To be asked before anything is sent: what a request takes while this is
+/// read would count twice.
+///
+/// # Errors
+/// The cluster does not answer, or (the caller's mistake) does not know an account.
+pub(crate) fn standings(admin: &Admin, accounts: &[String]) -> Result<Standings> {
     quotas::standings(admin, accounts)
 }
 
@@ -66,7 +71,7 @@ impl Audit {
         }
         let accounts = fetch::accounts(admin, &self.sent, &mut verdict)?;
         let rows = fetch::settled_rows(admin, &accounts, self)?;
-        verdict.rows = rows.len() as u64;
+        verdict.rows = rows.iter().filter(|row| row.ours.is_some()).count() as u64;
         ledger::judge(self, admin, &rows, &mut verdict)?;
         let policies: BTreeMap<String, policy::Policies> = accounts
             .iter()

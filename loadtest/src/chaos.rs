@@ -8,8 +8,13 @@
 //! `tollgate demo --nodes 3 --processes` offers it. There each node is a process of its own and `kill` is SIGKILL.
 
 use std::{
-    sync::{Arc, mpsc},
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -31,6 +36,8 @@ enum Act {
 pub(crate) struct Step {
     at: f64,
     act: Act,
+    /// As it was given.
+    text: String,
 }
 
 /// Something was done.
@@ -44,8 +51,16 @@ pub(crate) struct Done {
     pub(crate) what: String,
     /// Where clients reached the node, when one was killed.
     pub(crate) killed: Option<String>,
+    /// It was not done; the words say why.
+    pub(crate) failed: bool,
 }
 
+/// Longest time for one answer of what kills nodes.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the end of a run waits for the step that is being done.
+const LAST_STEP: Duration = Duration::from_secs(60);
+/// How often the thread looks whether it is to go on.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 const VERBS: [&str; 3] = ["kill", "stop", "start"];
 
 /// Reads the steps, in order of their times.
@@ -64,7 +79,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Step>, String> {
             None if verb == "exec" && !rest.is_empty() => Act::Exec(rest),
             _ => return Err(form()),
         };
-        steps.push(Step { at, act });
+        steps.push(Step { at, act, text: part.to_owned() });
     }
     steps.sort_by(|a, b| a.at.total_cmp(&b.at));
     Ok(steps)
@@ -79,28 +94,100 @@ pub(crate) struct Hands {
     pub(crate) admin: Option<Arc<Admin>>,
 }
 
-/// Runs the steps on a thread of their own; what was done comes through the channel.
-pub(crate) fn start(steps: Vec<Step>, hands: Hands, control: Arc<Control>) -> mpsc::Receiver<Done> {
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
+impl Hands {
+    /// Whether all steps can be done with them, in a run of so many seconds (where that is known).
+    ///
+    /// # Errors
+    /// What is missing.
+    pub(crate) fn check(&self, steps: &[Step], seconds: Option<f64>) -> Result<(), String> {
         for step in steps {
-            let at = control.start() + Duration::from_secs_f64(step.at);
-            while let Some(wait) = at.checked_duration_since(std::time::Instant::now()) {
-                if control.is_draining() {
-                    return;
-                }
-                std::thread::sleep(wait.min(Duration::from_millis(100)));
+            if let Some(seconds) = seconds.filter(|seconds| step.at >= *seconds) {
+                return Err(format!("{:?}: the run ends after {seconds} s, before this is due", step.text));
             }
-            let now = std::time::Instant::now();
-            let done = act(&step.act, &hands);
-            let (what, killed) = done.unwrap_or_else(|error| (format!("chaos failed: {error:#}"), None));
-            let at = now.saturating_duration_since(control.start()).as_secs_f64();
-            if sender.send(Done { at, at_us: control.unix_us(now), what, killed }).is_err() {
-                return;
+            if let Act::Node(..) = step.act
+                && self.control.is_none()
+            {
+                return Err(format!("{:?}: nothing to reach nodes with; give --chaos-control URL", step.text));
+            }
+            if step.asks_for_roles() && self.admin.is_none() {
+                return Err(format!("{:?}: who that is is asked of the admin API; give --admin", step.text));
             }
         }
+        Ok(())
+    }
+}
+
+impl Step {
+    /// Whether the admin API must say which node is meant.
+    pub(crate) fn asks_for_roles(&self) -> bool {
+        matches!(&self.act, Act::Node(_, who) if matches!(who.as_str(), "leader" | "follower"))
+    }
+}
+
+/// Steps that are being done.
+pub(crate) struct Chaos {
+    done: mpsc::Receiver<Done>,
+    over: Arc<AtomicBool>,
+    /// Returns the steps that it did not come to.
+    thread: JoinHandle<Vec<Step>>,
+}
+
+/// Runs the steps on a thread of their own.
+pub(crate) fn start(steps: Vec<Step>, hands: Hands, control: Arc<Control>) -> Chaos {
+    let (sender, done) = mpsc::channel();
+    let over = Arc::new(AtomicBool::new(false));
+    let is_over = over.clone();
+    let thread = std::thread::spawn(move || {
+        let mut steps = steps.into_iter();
+        while let Some(step) = steps.next() {
+            let due = Duration::from_secs_f64(step.at);
+            // The schedule's clock, which stands still in a pause.
+            while let Some(wait) = control.at(due).checked_duration_since(Instant::now()) {
+                if control.is_draining() || is_over.load(Ordering::Relaxed) {
+                    return std::iter::once(step).chain(steps).collect();
+                }
+                std::thread::sleep(wait.min(LOOK_EVERY));
+            }
+            let (now, at) = (Instant::now(), control.elapsed().as_secs_f64());
+            let (what, killed, failed) = match act(&step.act, &hands) {
+                Ok((what, killed)) => (what, killed, false),
+                Err(error) => (format!("chaos failed: {}: {error:#}", step.text), None, true),
+            };
+            if sender.send(Done { at, at_us: control.unix_us(now), what, killed, failed }).is_err() {
+                break;
+            }
+        }
+        steps.collect()
     });
-    receiver
+    Chaos { done, over, thread }
+}
+
+impl Chaos {
+    /// What was done since the last look.
+    pub(crate) fn done(&self) -> impl Iterator<Item = Done> {
+        self.done.try_iter()
+    }
+
+    /// Ends it: steps that are due before `until` are still done, and what has begun is waited for. Returns what was done
+    /// since the last look, and why something was not.
+    pub(crate) fn finish(self, until: Instant) -> (Vec<Done>, Vec<String>) {
+        while !self.thread.is_finished() && Instant::now() < until {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        self.over.store(true, Ordering::Relaxed);
+        let ended = Instant::now();
+        while !self.thread.is_finished() && ended.elapsed() < LAST_STEP {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        let mut failures = Vec::new();
+        if self.thread.is_finished() {
+            let left = self.thread.join().unwrap_or_default();
+            failures.extend(left.iter().map(|step| format!("chaos not done: the run ended before {:?}", step.text)));
+        } else {
+            failures.push(format!("chaos not done: a step still went on {} s after the run", LAST_STEP.as_secs()));
+        }
+        (self.done.try_iter().collect(), failures)
+    }
 }
 
 fn act(act: &Act, hands: &Hands) -> Result<(String, Option<String>)> {
@@ -131,7 +218,8 @@ fn act(act: &Act, hands: &Hands) -> Result<(String, Option<String>)> {
                 (name, _) => name.to_owned(),
             };
             let url = format!("{}/nodes/{name}/{verb}", control.trim_end_matches('/'));
-            ureq::post(&url).send_empty().with_context(|| format!("POST {url}"))?;
+            let agent = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).proxy(None).build().new_agent();
+            agent.post(&url).send_empty().with_context(|| format!("POST {url}"))?;
             let data_addr = cluster.as_ref().and_then(|cluster| {
                 let node = nodes(cluster).find(|node| node["name"] == name.as_str())?;
                 node["data_addr"].as_str().map(str::to_owned)
@@ -180,6 +268,36 @@ mod tests {
         for wrong in ["kill leader", "kil leader @3s", "kill @3s", "kill a b @3s", "kill leader @soon"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_told_before_the_run() {
+        let check = |text: &str, control: Option<&str>, seconds: Option<f64>| {
+            let hands = Hands { control: control.map(str::to_owned), admin: None };
+            hands.check(&parse(text).expect("steps"), seconds)
+        };
+        let url = Some("http://127.0.0.1:1");
+        assert!(check("kill node-1 @3s", None, None).expect_err("no control").contains("--chaos-control"));
+        assert!(check("kill leader @3s", url, None).expect_err("no admin").contains("--admin"));
+        assert!(check("exec true @3s", None, Some(3.0)).expect_err("too late").contains("ends after 3 s"));
+        assert_eq!(check("exec true @3s; kill node-1 @1s", url, Some(3.1)), Ok(()));
+    }
+
+    #[test]
+    fn what_failed_and_what_was_not_come_to_is_told() {
+        let run = |text: &str, seconds: u64| {
+            let control = Arc::new(Control::new(Instant::now()));
+            let hands = Hands { control: None, admin: None };
+            let until = control.at(Duration::from_secs(seconds));
+            start(parse(text).expect("steps"), hands, control).finish(until)
+        };
+        let (done, failures) = run("exec exit 3 @0s; exec true @0s; exec true @3600s", 0);
+        // What is due is done, however soon the run is over; the third never is.
+        assert!(done.len() == 2 && failures.len() == 1 && failures[0].contains("@3600s"), "{done:?} {failures:?}");
+        let (done, failures) = run("exec exit 3 @0s; exec true @1s", 2);
+        let failed: Vec<bool> = done.iter().map(|done| done.failed).collect();
+        assert_eq!((failed, failures), (vec![true, false], vec![]));
+        assert!(done[0].what.contains("exit 3"), "{}", done[0].what);
     }
 
     #[test]

@@ -10,11 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{
-    cluster,
-    exit::{Exit, Usage},
-    report, selftest, trace,
-};
+use crate::{cluster, exit::Exit, report, run::is_usage, selftest, trace};
 
 /// Open-loop load for Tollgate or any HTTP service: replays traces, shapes spikes, audits the ledger.
 #[derive(Debug, Parser)]
@@ -80,7 +76,7 @@ enum Schema {
 pub(crate) fn main() -> ExitCode {
     let mut words: Vec<std::ffi::OsString> = std::env::args_os().collect();
     // `tollgate-loadtest URL …` is short for `tollgate-loadtest run URL …`.
-    if words.get(1).is_some_and(|word| word.to_string_lossy().starts_with("http://")) {
+    if words.get(1).is_some_and(|word| is_url(&word.to_string_lossy())) {
         words.insert(1, "run".into());
     }
     let arguments = match Arguments::try_parse_from(words) {
@@ -93,11 +89,14 @@ pub(crate) fn main() -> ExitCode {
     match execute(arguments.command) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            let is_usage = error.chain().any(|cause| cause.is::<Usage>() || cause.is::<trace::Bad>());
             eprintln!("tollgate-loadtest: {error:#}");
-            if is_usage { Exit::Usage } else { Exit::Internal }.into()
+            if is_usage(&error) { Exit::Usage } else { Exit::Internal }.into()
         }
     }
+}
+
+fn is_url(word: &str) -> bool {
+    word.starts_with("http://") || word.starts_with("https://")
 }
 
 fn execute(command: Command) -> anyhow::Result<Exit> {

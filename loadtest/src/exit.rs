@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use serde::{Deserialize, Serialize};
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -25,6 +27,23 @@ pub(crate) enum Exit {
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
+    }
+}
+
+/// Why a run says nothing, or less than it should.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    /// In words.
+    pub(crate) what: String,
+    /// It is a mistake of the caller: the run ends with [`Exit::Usage`].
+    #[serde(default)]
+    pub(crate) is_usage: bool,
+}
+
+impl Failure {
+    /// Not the caller's.
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), is_usage: false }
     }
 }
 

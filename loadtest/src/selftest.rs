@@ -62,15 +62,17 @@ pub(crate) fn run() -> Result<Exit> {
 
 fn go(order: &Order, admin: Option<Arc<Admin>>) -> Result<RunResult> {
     order.check()?;
-    let ends = Ends {
+    let mut ends = Ends {
         about: About::default(),
         thresholds: Vec::new(),
         admin,
         chaos: Vec::new(),
         chaos_control: None,
+        before: Default::default(),
         clock_slack_us: 0,
         quiet: true,
     };
+    ends.prepare(order)?;
     let mut engine = Engine::start(order, 0, 1, Instant::now() + LEAD)?;
     conduct(&mut engine, order, &ends)
 }

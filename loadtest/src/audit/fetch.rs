@@ -41,7 +41,7 @@ pub(crate) fn accounts(admin: &Admin, sent: &[Sent], verdict: &mut Verdict) -> R
             }
             None => {
                 let probes = unknown.entry(sent.principal).or_default();
-                if sent.duty() == Duty::Row && probes.len() < PROBES {
+                if sent.duty() == Duty::Row && sent.id != 0 && probes.len() < PROBES {
                     probes.push(sent);
                 }
             }

@@ -41,7 +41,9 @@ pub(crate) fn judge(audit: &Audit, admin: &Admin, rows: &[Row], verdict: &mut Ve
         if let Some(row) = row {
             keys.entry(sent.principal).or_insert_with(|| row.key.clone());
         }
-        match (sent.duty(), row) {
+        let duty = sent.duty();
+        verdict.judged += u64::from(duty != Duty::Unknown);
+        match (duty, row) {
             (Duty::Unknown, found) => {
                 verdict.unknown += 1;
                 verdict.unknown_with_row += u64::from(found.is_some());
@@ -52,6 +54,9 @@ pub(crate) fn judge(audit: &Audit, admin: &Admin, rows: &[Row], verdict: &mut Ve
             (_, Some(row)) => agree(sent, row, verdict),
             (Duty::RowOrShare, None) => {
                 shares.entry((sent.principal, sent.code().into())).or_default().push(sent);
+            }
+            (Duty::Row, None) if sent.id == 0 => {
+                verdict.note_lost(sent, "answered without X-Request-Id, and no row has our own id");
             }
             (Duty::Row, None) => {
                 // Looked for once more by the gateway's id alone: pages of a list that grows may slip.
@@ -89,7 +94,10 @@ fn doubled(rows: &[Row], verdict: &mut Verdict) {
 
 /// The row and the answer must say the same.
 fn agree(sent: &Sent, row: &Row, verdict: &mut Verdict) {
-    if sent.id != 0 && row.id != sent.id {
+    if sent.id == 0 && sent.duty() == Duty::Row {
+        verdict
+            .note_mismatch(sent, &format!("answered without X-Request-Id; its row has the id {}", uuid_text(row.id)));
+    } else if sent.id != 0 && row.id != sent.id {
         verdict.note_mismatch(sent, &format!("its row has the id {}", uuid_text(row.id)));
     } else if row.status != sent.status {
         verdict.note_mismatch(sent, &format!("its row says status {}", row.status));

@@ -93,62 +93,74 @@ fn concurrency(account: &str, rows: &[&Row], most: u64, verdict: &mut Verdict) {
 }
 
 /// Refused by a rate although, by the rows, every limit of the request had units left at that time, counting each admission
-/// as late as it can have been.
+/// as late as it can have been. A refusal that counts takes the unit that it should have had: ten of them beside two units
+/// are two.
 fn under_admitted(rows: &[&Row], policies: &Policies, verdict: &mut Verdict) {
     if policies.limits.is_empty() {
         return;
     }
-    // By row: the least units left of any limit, at the end of the refusal.
-    let mut left: HashMap<*const Row, f64> = HashMap::new();
-    for limit in &policies.limits {
-        for rows in scopes(rows, limit).into_values() {
-            for (row, units) in levels(&rows, limit) {
-                let least = left.entry(row).or_insert(f64::INFINITY);
-                *least = least.min(units);
+    let mut levels: HashMap<(usize, String), Level> = HashMap::new();
+    for (at, event, row) in events(rows) {
+        let keys = || policies.limits.iter().enumerate().map(|(n, limit)| ((n, scope(row, limit)), limit));
+        let mut least = f64::INFINITY;
+        for (key, limit) in keys() {
+            let level = levels.entry(key).or_insert(Level { units: limit.burst, at, under_way: 0.0 });
+            level.advance(at, limit);
+            match event {
+                // May have taken its unit already.
+                Event::Arrives => level.under_way += 1.0,
+                Event::Admitted => {
+                    level.under_way -= 1.0;
+                    level.units -= 1.0;
+                }
+                Event::Refused => least = least.min(level.units - level.under_way),
             }
         }
-    }
-    for row in rows {
-        let Some(units) = left.get(&std::ptr::from_ref(*row)).copied().filter(|units| *units >= 1.0) else { continue };
-        verdict.note_under(row.count, units, row.ts_us, &format!("{} of key {}", row.outcome, row.key));
+        if matches!(event, Event::Refused) && least >= 1.0 {
+            for (key, _) in keys() {
+                levels.entry(key).and_modify(|level| level.units -= 1.0);
+            }
+            verdict.note_under(1, least, row.ts_us, &format!("{} of key {}", row.outcome, row.key));
+        }
     }
 }
 
-/// Units that were certainly left at each refusal.
-fn levels(rows: &[&Row], limit: &Limit) -> Vec<(*const Row, f64)> {
-    enum Event<'a> {
-        Arrives,
-        Admitted,
-        Refused(&'a Row),
+/// Units of a limit that are certainly left.
+struct Level {
+    units: f64,
+    at: i64,
+    /// Requests that may have taken their unit, or not yet.
+    under_way: f64,
+}
+
+impl Level {
+    fn advance(&mut self, at: i64, limit: &Limit) {
+        self.units = (self.units + limit.per_us * (at - self.at) as f64).min(limit.burst);
+        self.at = at;
     }
-    let mut events: Vec<(i64, u8, Event<'_>)> = Vec::new();
+}
+
+/// What happens to a limit's units.
+#[derive(Clone, Copy)]
+enum Event {
+    Arrives,
+    Admitted,
+    Refused,
+}
+
+/// In the order of their times.
+fn events<'a>(rows: &[&'a Row]) -> Vec<(i64, Event, &'a Row)> {
+    let mut events: Vec<(i64, Event, &Row)> = Vec::new();
     for row in rows {
         if row.is_admitted() {
-            events.push((row.ts_us, 0, Event::Arrives));
-            events.push((row.admitted_by_us(), 1, Event::Admitted));
+            events.push((row.ts_us, Event::Arrives, row));
+            events.push((row.admitted_by_us(), Event::Admitted, row));
         } else if *row.outcome == *"rate-limited" && !row.is_coalesced() {
-            events.push((row.ts_us, 2, Event::Refused(row)));
+            events.push((row.ts_us, Event::Refused, row));
         }
     }
-    events.sort_by_key(|(at, order, _)| (*at, *order));
-    let (mut level, mut last, mut under_way) = (limit.burst, i64::MIN, 0.0);
-    let mut found = Vec::new();
-    for (at, _, event) in events {
-        if last != i64::MIN {
-            level = (level + limit.per_us * (at - last) as f64).min(limit.burst);
-        }
-        last = at;
-        match event {
-            // May have taken its unit already.
-            Event::Arrives => under_way += 1.0,
-            Event::Admitted => {
-                under_way -= 1.0;
-                level -= 1.0;
-            }
-            Event::Refused(row) => found.push((std::ptr::from_ref(row), level - under_way)),
-        }
-    }
-    found
+    events.sort_by_key(|(at, event, _)| (*at, *event as u8));
+    events
 }
 
 fn time(us: i64) -> String {
@@ -213,6 +225,15 @@ mod tests {
         assert_eq!(judged(&rows), 1);
         rows[4].ts_us = 99_000;
         assert_eq!(judged(&rows), 0);
+    }
+
+    #[test]
+    fn many_refusals_beside_few_units_count_as_the_units() {
+        let mut rows = vec![made(0, "admitted")];
+        rows.extend((10..20).map(|n| made(n, "rate-limited")));
+        let mut verdict = Verdict::default();
+        judge(&rows, &policies(), 0, &mut verdict);
+        assert_eq!(verdict.under_admitted, 2);
     }
 
     #[test]

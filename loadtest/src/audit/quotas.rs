@@ -1,24 +1,74 @@
 //! Over-admission by quotas.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use anyhow::Result;
 use serde_json::Value;
 
 use super::{Verdict, policy::Policies, row::Row};
-use crate::admin::{Admin, escaped};
+use crate::{
+    admin::{Admin, escaped},
+    exit::Usage,
+};
 
-/// Units of an account's quotas that are used or spoken for, by account and quota, with the end of the period.
-pub(crate) type Standings = BTreeMap<(String, String), (u64, Option<String>)>;
+/// Accounts asked for at once.
+const AT_ONCE: usize = 8;
 
-/// What the cluster says now; accounts that it does not know are left out.
-pub(crate) fn standings(admin: &Admin, accounts: &[String]) -> Standings {
-    let mut all = Standings::new();
-    for account in accounts {
-        let Ok(now) = admin.get(&format!("/v1/accounts/{}/limits", escaped(account))) else { continue };
-        all.extend(quotas_of(account, &now));
+/// Where an account stands with a quota.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Standing {
+    /// Units that are used for good.
+    used: u64,
+    /// These, and those that nodes have reserved or had when they died: what is used is at most this.
+    spoken_for: u64,
+    /// The end of its period.
+    resets_at: Option<String>,
+}
+
+impl Standing {
+    /// Whether it counts less than was used before and so many units since, in the same period. What was only reserved
+    /// before may have been given back.
+    fn misses(&self, before: &Self, units: u64) -> bool {
+        before.resets_at == self.resets_at && before.used + units > self.spoken_for
     }
-    all
+}
+
+/// By account and quota.
+pub(crate) type Standings = BTreeMap<(String, String), Standing>;
+
+/// What the cluster says now, asked for several accounts at once.
+pub(crate) fn standings(admin: &Admin, accounts: &[String]) -> Result<Standings> {
+    let next = AtomicUsize::new(0);
+    let all = Mutex::new(Ok(Standings::new()));
+    let read = || {
+        while let Some(account) = accounts.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let now = now(admin, account);
+            let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+            match (&mut *all, now) {
+                (Ok(all), Ok(now)) => all.extend(now),
+                (Ok(_), Err(error)) => *all = Err(error),
+                (Err(_), _) => return,
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE.min(accounts.len()) {
+            scope.spawn(read);
+        }
+    });
+    all.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn now(admin: &Admin, account: &str) -> Result<Standings> {
+    let found = admin.find(&format!("/v1/accounts/{}/limits", escaped(account)))?;
+    let unknown = || Usage::error(format!("the keys name the account {account:?}, which the cluster does not know"));
+    Ok(quotas_of(account, &found.ok_or_else(unknown)?))
 }
 
 fn quotas_of(account: &str, now: &Value) -> Standings {
@@ -28,8 +78,12 @@ fn quotas_of(account: &str, now: &Value) -> Standings {
         .map(|policy| {
             let units = |name: &str| policy[name].as_u64().unwrap_or(0);
             let name = policy["name"].as_str().unwrap_or_default().to_owned();
-            let spoken_for = units("used") + units("reserved") + units("unsettled");
-            ((account.to_owned(), name), (spoken_for, policy["resets_at"].as_str().map(str::to_owned)))
+            let standing = Standing {
+                used: units("used"),
+                spoken_for: units("used") + units("reserved") + units("unsettled"),
+                resets_at: policy["resets_at"].as_str().map(str::to_owned),
+            };
+            ((account.to_owned(), name), standing)
         })
         .collect()
 }
@@ -43,11 +97,12 @@ pub(crate) fn judge(
     verdict: &mut Verdict,
 ) -> Result<()> {
     for (account, policies) in policies.iter().filter(|(_, policies)| !policies.quotas.is_empty()) {
-        let now = quotas_of(account, &admin.get(&format!("/v1/accounts/{}/limits", escaped(account)))?);
+        let now = now(admin, account)?;
         for quota in &policies.quotas {
             verdict.quotas_judged += 1;
             let key = (account.clone(), quota.name.clone());
-            let Some((spoken_for, resets_at)) = now.get(&key) else { continue };
+            let Some(now) = now.get(&key) else { continue };
+            let spoken_for = &now.spoken_for;
             if quota.blocks && *spoken_for > quota.limit {
                 let what = format!(
                     "quota {:?} of account {account}: {spoken_for} {} are used or reserved, at most {} may be",
@@ -62,7 +117,7 @@ pub(crate) fn judge(
                 "cost" => own.map(|row| row.cost).sum(),
                 _ => continue,
             };
-            let Some((already, same_period)) = before.get(&key).map(|(units, end)| (*units, end == resets_at)) else {
+            let Some(before) = before.get(&key) else {
                 if quota.blocks && units > quota.limit {
                     let what = format!(
                         "quota {:?} of account {account}: the run's rows alone took {units} {}, at most {} may be",
@@ -72,14 +127,29 @@ pub(crate) fn judge(
                 }
                 continue;
             };
-            if same_period && already + units > *spoken_for {
+            if now.misses(before, units) {
                 let what = format!(
-                    "quota {:?} of account {account}: {already} {} before the run and {units} by its rows, but only {spoken_for} are counted",
-                    quota.name, quota.unit
+                    "quota {:?} of account {account}: {} {} before the run and {units} by its rows, but only {spoken_for} are counted",
+                    quota.name, before.used, quota.unit
                 );
                 verdict.note_usage(&what);
             }
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_reserved_and_given_back_is_not_missing() {
+        let standing = |used, spoken_for, period: &str| Standing { used, spoken_for, resets_at: Some(period.into()) };
+        // 45 were with a node that took none of them.
+        let before = standing(5, 50, "today");
+        assert!(!standing(8, 8, "today").misses(&before, 3));
+        assert!(standing(8, 8, "today").misses(&before, 4));
+        assert!(!standing(0, 0, "tomorrow").misses(&before, 4));
+    }
 }

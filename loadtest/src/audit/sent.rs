@@ -82,8 +82,8 @@ impl Sent {
                 | "no-route"
                 | "body-too-large",
             ) => Duty::RowOrShare,
-            // Without its id nobody can look for its row.
-            _ if self.id == 0 => Duty::Unknown,
+            // An answer that passed names its row. One that failed and has no id may not have come from the gateway at all.
+            _ if self.id == 0 && !(200..400).contains(&self.status) => Duty::Unknown,
             _ => Duty::Row,
         }
     }
@@ -150,7 +150,9 @@ mod tests {
             (503, "hung-up", 1, Duty::Unknown),
             (429, "hung-up", 1, Duty::Unknown),
             (401, "401 unknown-key", 1, Duty::Unknown),
-            (200, "200", 0, Duty::Unknown),
+            (200, "200", 0, Duty::Row),
+            (204, "hung-up", 0, Duty::Row),
+            (502, "502", 0, Duty::Unknown),
         ] {
             assert_eq!(sent(status, outcome, id).duty(), duty, "{status} {outcome}");
         }

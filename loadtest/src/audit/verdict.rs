@@ -27,7 +27,10 @@ pub(crate) struct Finding {
 pub(crate) struct Verdict {
     /// Requests that were sent.
     pub(crate) requests: u64,
-    /// Rows of their accounts in the run's minutes.
+    /// Of these, the ones whose outcome the clients know, so that the log must have it.
+    #[serde(default)]
+    pub(crate) judged: u64,
+    /// Rows of these requests.
     pub(crate) rows: u64,
     /// Answered, and not in the log.
     pub(crate) lost: u64,
@@ -62,9 +65,14 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    /// Whether nothing was found.
+    /// Whether something was judged and nothing was found.
     pub(crate) fn passes(&self) -> bool {
-        self.lost + self.doubled + self.mismatched + self.over_admitted + self.usage_mismatches == 0
+        self.judged > 0 && self.faults() == 0
+    }
+
+    /// What fails it.
+    pub(crate) fn faults(&self) -> u64 {
+        self.lost + self.doubled + self.mismatched + self.over_admitted + self.usage_mismatches
     }
 
     /// An answered request is not in the log.
@@ -130,8 +138,16 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = if self.passes() { "passed" } else { "FAILED" };
-        writeln!(f, "audit {word}: {} requests against {} rows", self.requests, self.rows)?;
+        let word = match (self.faults(), self.judged) {
+            (0, 0) => "proves NOTHING",
+            (0, _) => "passed",
+            _ => "FAILED",
+        };
+        writeln!(
+            f,
+            "audit {word}: {} requests, {} judged, against {} rows of theirs",
+            self.requests, self.judged, self.rows
+        )?;
         writeln!(
             f,
             "  lost {}  doubled {}  mismatched {}  over-admitted {}  usage {}  (under-admitted {})",

@@ -21,20 +21,29 @@ use crate::{
     report::{self, About, RunResult, Threshold},
     run::{Ends, Engine, LEAD, Order, RequestLine, RetryName, conduct, dry_run},
     secure,
-    shape::{self, PRESETS, Preset, Process},
+    shape::{self, PRESETS, Preset, Process, Unit},
 };
+
+/// How long a rate is held when nothing is said.
+const SECONDS: f64 = 10.0;
 
 /// Runs, here or with workers.
 pub(super) fn run(arguments: &RunArguments, workers: &[String]) -> Result<Exit> {
     let scenario = arguments.scenario.as_deref().map(Scenario::read).transpose()?.unwrap_or_default();
     let order = order(arguments, &scenario)?;
     order.check()?;
+    if workers.is_empty() && !arguments.dry_run {
+        // A dry run and workers find it out by themselves.
+        order.check_clones()?;
+    }
     if arguments.dry_run {
         print!("{}", dry_run(&order)?);
         return Ok(Exit::Pass);
     }
-    let ends = ends(arguments, &scenario, &order)?;
+    let mut ends = ends(arguments, &scenario, &order)?;
     let old = arguments.baseline.as_deref().map(read_result).transpose()?;
+    [&arguments.out, &arguments.report].into_iter().flatten().try_for_each(|path| check_writable(path))?;
+    ends.prepare(&order)?;
     let result = if workers.is_empty() {
         let mut engine = Engine::start(&order, 0, 1, Instant::now() + LEAD)?;
         conduct(&mut engine, &order, &ends)?
@@ -47,15 +56,23 @@ pub(super) fn run(arguments: &RunArguments, workers: &[String]) -> Result<Exit> 
     if let Some(comparison) = &comparison {
         println!("\n{comparison}");
     }
-    if let Some(path) = &arguments.out {
+    // One that cannot be written does not take the other with it.
+    let out = arguments.out.as_deref().map(|path| {
         let json = serde_json::to_vec_pretty(&result).context("write the result")?;
-        std::fs::write(path, json).with_context(|| format!("write {}", path.display()))?;
-    }
-    if let Some(path) = &arguments.report {
+        std::fs::write(path, json).with_context(|| format!("write {}", path.display()))
+    });
+    let report = arguments.report.as_deref().map(|path| {
         let html = report::html(&result, comparison.as_deref());
-        std::fs::write(path, html).with_context(|| format!("write {}", path.display()))?;
-    }
-    Ok(result.verdict.exit())
+        std::fs::write(path, html).with_context(|| format!("write {}", path.display()))
+    });
+    out.transpose().and(report.transpose())?;
+    Ok(result.exit())
+}
+
+/// A report that cannot be written is told before the run, which may be a long one; what is there stays until its end.
+fn check_writable(path: &Path) -> Result<()> {
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map(drop).map_err(|error| Usage::error(format!("{} cannot be written: {error}", path.display())))
 }
 
 fn read_result(path: &Path) -> Result<RunResult> {
@@ -97,42 +114,66 @@ fn order(arguments: &RunArguments, scenario: &Scenario) -> Result<Order> {
         (None, None) => None,
     };
     let trace = arguments.trace.clone().or_else(|| scenario.trace.clone());
+    refuse_ignored(arguments, scenario, urls, trace.is_some())?;
+    let seconds = arguments.seconds.or(scenario.seconds);
     let named = preset.map(|preset| preset.shape.to_owned());
-    let mut given = arguments.shape.clone().or(named).or_else(|| scenario.shape.clone());
-    if let (None, Some(rate), None) = (&given, rate, &trace) {
-        given = Some(format!("hold {rate}/s {}s", arguments.seconds));
+    let given = arguments.shape.clone().or(named).or_else(|| scenario.shape.clone());
+    let given = match (given, rate, &trace) {
+        (None, Some(rate), None) => Some(format!("hold {rate}/s {}s", seconds.unwrap_or(SECONDS))),
+        (given, _, trace) if seconds.is_some() && (given.is_some() || trace.is_some()) => {
+            let what = if given.is_some() { "the shape" } else { "the trace" };
+            return Err(Usage::error(format!(
+                "--seconds is how long --rate is held, and {what} has a length of its own"
+            )));
+        }
+        (_, Some(_), Some(_)) => {
+            return Err(Usage::error(
+                "--rate has no meaning on a trace: give --speed, --amplitude or a --shape of factors",
+            ));
+        }
+        (Some(given), Some(rate), None) => {
+            let curve = |rate: f64| shape::parse(&given, Unit::Requests(Some(rate))).ok();
+            let is_ignored = curve(rate).is_some_and(|one| curve(rate * 2.0 + 1.0) == Some(one));
+            ensure!(!is_ignored, Usage(format!("--rate is the base of factors like 10x, and {given:?} has none")));
+            Some(given)
+        }
+        (given, ..) => given,
+    };
+    if let (Some(preset), None, None) = (preset, rate, &trace) {
+        return Err(Usage::error(format!(
+            "--preset {} needs --rate: its levels are factors of it, up to {}x",
+            preset.name,
+            shape::parse(preset.shape, Unit::Factor).map_or(0.0, |curve| curve.peak().round())
+        )));
     }
     let behaviour = arguments.behaviour.clone().or_else(|| scenario.behaviour.clone());
     let retry = choice(arguments.retry, scenario.retry.as_ref(), "retry")?;
     let preset_retry = preset.and_then(|preset| Retry::from_str(preset.retry, false).ok());
     let keys = arguments.keys.clone().or_else(|| scenario.keys.clone());
+    let keys = match (&keys, &arguments.key) {
+        (Some(path), _) => read_keys(path)?,
+        (None, Some(key)) => vec![KeyLine { k: None, key: key.clone(), account: None, tier: None }],
+        (None, None) => Vec::new(),
+    };
+    let amplitude_by = choice(arguments.amplitude_by, scenario.amplitude_by.as_ref(), "amplitude_by")?;
     // Two runs within a microsecond have the same name; their requests are told apart by their times as well.
     let run = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u32;
     Ok(Order {
-        ca: arguments.ca.as_deref().map(secure::read).transpose()?,
+        ca: arguments.ca.as_deref().or(scenario.ca.as_deref()).map(secure::read).transpose()?,
         targets: urls.iter().map(|url| without_path(url)).collect(),
         shape: given,
         rate,
-        poisson: match arguments.arrivals {
-            Process::Poisson => true,
-            Process::Uniform => {
-                choice::<Process>(None, scenario.arrivals.as_ref(), "arrivals")? == Some(Process::Poisson)
-            }
-        },
+        poisson: choice(arguments.arrivals, scenario.arrivals.as_ref(), "arrivals")? == Some(Process::Poisson),
         trace,
         speed: arguments.speed.or(scenario.speed).unwrap_or(base.speed),
         amplitude: arguments.amplitude.or(scenario.amplitude).unwrap_or(base.amplitude),
-        intensify: choice(arguments.amplitude_by, scenario.amplitude_by.as_ref(), "amplitude_by")?
-            == Some(Amplitude::Intensify),
+        // Without keys there are no accounts that more of could be made.
+        intensify: amplitude_by.map_or(keys.is_empty(), |by| by == Amplitude::Intensify),
         mix: arguments.mix.clone().or_else(|| scenario.mix.clone()).unwrap_or_default(),
         sort_window: arguments.sort_window.or(scenario.sort_window).unwrap_or(base.sort_window),
         skip_bad: arguments.skip_bad.or(scenario.skip_bad).unwrap_or(base.skip_bad),
         requests,
-        keys: match (&keys, &arguments.key) {
-            (Some(path), _) => read_keys(path)?,
-            (None, Some(key)) => vec![KeyLine { k: None, key: key.clone(), account: None, tier: None }],
-            (None, None) => Vec::new(),
-        },
+        keys,
         behaviour: behaviour.or_else(|| preset.map(|preset| preset.behaviour.to_owned())).unwrap_or_default(),
         retry: match retry.or(preset_retry).unwrap_or_default() {
             Retry::None => RetryName::None,
@@ -148,9 +189,54 @@ fn order(arguments: &RunArguments, scenario: &Scenario) -> Result<Order> {
         threads: arguments.threads.or(scenario.threads).unwrap_or(base.threads),
         seed: arguments.seed.or(scenario.seed).unwrap_or(base.seed),
         run,
-        audit: arguments.audit,
+        audit: arguments.audit || scenario.audit,
         handicap_ms: 0,
     })
+}
+
+/// What was given and would have no effect is a mistake that the run would hide.
+fn refuse_ignored(arguments: &RunArguments, scenario: &Scenario, urls: &[String], has_trace: bool) -> Result<()> {
+    let refuse = |given: &[(&str, bool)], why: &str| {
+        let given: Vec<&str> = given.iter().filter(|(_, is_given)| *is_given).map(|(name, _)| *name).collect();
+        ensure!(given.is_empty(), Usage(format!("{} would have no effect: {why}", given.join(", "))));
+        Ok(())
+    };
+    let of_requests = [
+        ("--method", arguments.method.is_some()),
+        ("--body", arguments.body.is_some()),
+        ("--header", !arguments.header.is_empty()),
+    ];
+    if has_trace {
+        refuse(&of_requests, "the trace has the requests")?;
+        let has_arrivals = arguments.arrivals.is_some() || scenario.arrivals.is_some();
+        refuse(&[("--arrivals", has_arrivals)], "the trace has the times")?;
+        refuse(&[("[[requests]]", !scenario.requests.is_empty())], "the trace has the requests")?;
+    } else {
+        let of_traces = [
+            ("--speed", arguments.speed.or(scenario.speed).is_some()),
+            ("--amplitude", arguments.amplitude.or(scenario.amplitude).is_some()),
+            ("--amplitude-by", arguments.amplitude_by.is_some() || scenario.amplitude_by.is_some()),
+            ("--sort-window", arguments.sort_window.or(scenario.sort_window).is_some()),
+            ("--skip-bad", arguments.skip_bad.or(scenario.skip_bad).is_some()),
+        ];
+        refuse(&of_traces, "there is no --trace")?;
+        if !scenario.requests.is_empty() {
+            refuse(&of_requests, "the scenario has [[requests]] of its own")?;
+        }
+    }
+    let path = |url: &String| url[without_path(url).len()..].to_owned();
+    let first = urls.first().map(path).unwrap_or_default();
+    for url in urls.iter().skip(1) {
+        let other = path(url);
+        let is_same = other == first || matches!(other.as_str(), "" | "/");
+        ensure!(
+            is_same,
+            Usage(format!(
+                "{url}: all requests have the first URL's path {first:?}; several paths go into a scenario's [[requests]]"
+            ))
+        );
+    }
+    Ok(())
 }
 
 fn without_path(url: &str) -> String {
@@ -206,17 +292,20 @@ fn ends(arguments: &RunArguments, scenario: &Scenario, order: &Order) -> Result<
         thresholds.push(usage("thresholds", text.parse::<Threshold>())?);
     }
     if let Some(of_audit) = thresholds.iter().find(|threshold| threshold.needs_audit())
-        && !arguments.audit
+        && !order.audit
     {
         return Err(Usage::error(format!("the threshold {:?} needs --audit", of_audit.text())));
     }
     let chaos = arguments.chaos.as_ref().or(scenario.chaos.as_ref());
     let chaos = chaos.map(|text| usage("--chaos", chaos::parse(text))).transpose()?.unwrap_or_default();
-    let admin = match (&arguments.admin_token, arguments.admin.is_empty()) {
+    let admins = if arguments.admin.is_empty() { &scenario.admin } else { &arguments.admin };
+    let ca = arguments.ca.as_deref().or(scenario.ca.as_deref());
+    let admin = match (&arguments.admin_token, admins.is_empty()) {
         (_, true) => None,
-        (Some(token), false) => Some(Arc::new(Admin::new(&arguments.admin, token, arguments.ca.as_deref())?)),
+        (Some(token), false) => Some(Arc::new(Admin::new(admins, token, ca)?)),
         (None, false) => return Err(Usage::error("--admin needs the token in TOLLGATE_ADMIN_TOKEN")),
     };
+    let clock_slack_ms = time(arguments.clock_slack, scenario.clock_slack.as_ref(), "clock_slack", 0)?;
     let mut settings = BTreeMap::new();
     let mut set = |name: &str, value: String| settings.insert(name.to_owned(), value);
     set("keys", order.keys.len().to_string());
@@ -231,6 +320,9 @@ fn ends(arguments: &RunArguments, scenario: &Scenario, order: &Order) -> Result<
     }
     if !order.mix.is_empty() {
         set("mix", order.mix.clone());
+    }
+    if let Some(rate) = order.rate {
+        set("rate", format!("{rate}/s"));
     }
     if let Some(shape) = &order.shape {
         set("shape", shape.clone());
@@ -249,8 +341,9 @@ fn ends(arguments: &RunArguments, scenario: &Scenario, order: &Order) -> Result<
         thresholds,
         admin,
         chaos,
-        chaos_control: arguments.chaos_control.clone(),
-        clock_slack_us: (arguments.clock_slack * 1e6) as i64,
+        chaos_control: arguments.chaos_control.clone().or_else(|| scenario.chaos_control.clone()),
+        before: Default::default(),
+        clock_slack_us: i64::try_from(clock_slack_ms * 1_000).unwrap_or(i64::MAX),
         quiet: arguments.quiet,
     })
 }

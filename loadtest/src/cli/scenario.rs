@@ -27,6 +27,7 @@ pub(super) struct Scenario {
     pub(super) shape: Option<String>,
     pub(super) preset: Option<String>,
     pub(super) rate: Option<String>,
+    pub(super) seconds: Option<f64>,
     pub(super) arrivals: Option<String>,
     pub(super) trace: Option<PathBuf>,
     pub(super) speed: Option<f64>,
@@ -48,7 +49,12 @@ pub(super) struct Scenario {
     pub(super) eject: Option<String>,
     pub(super) threads: Option<u16>,
     pub(super) thresholds: Vec<String>,
+    pub(super) audit: bool,
+    pub(super) admin: Vec<String>,
+    pub(super) ca: Option<PathBuf>,
+    pub(super) clock_slack: Option<String>,
     pub(super) chaos: Option<String>,
+    pub(super) chaos_control: Option<String>,
 }
 
 impl Scenario {
@@ -60,7 +66,7 @@ impl Scenario {
             toml::from_str(&text).map_err(|error| Usage::error(format!("{name}: {}", error.to_string().trim_end())))?;
         // Files are named from where the scenario is.
         let base = path.parent().unwrap_or(Path::new(""));
-        for file in [&mut scenario.trace, &mut scenario.keys].into_iter().flatten() {
+        for file in [&mut scenario.trace, &mut scenario.keys, &mut scenario.ca].into_iter().flatten() {
             *file = base.join(&*file);
         }
         Ok(scenario)

@@ -189,6 +189,8 @@ impl Clients {
             if self.of.control.is_draining() {
                 return;
             }
+            let outcome = self.outcomes.borrow_mut().label(&self.of.labels, &answer);
+            self.of.recorder().superseded(due, arrival.principal.tier, outcome);
             // A retry is a request of its own: due when its client wakes up.
             at = Instant::now() + wait;
             due = self.of.control.elapsed() + wait;

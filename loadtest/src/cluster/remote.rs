@@ -5,13 +5,14 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
 
 use super::{TOKEN, worker::Job};
 use crate::{
     audit::Sent,
     client::Control,
+    exit::{Failure, Usage},
     measure::{Delta, Labels},
     run::{Fleet, Order, Status},
 };
@@ -111,7 +112,8 @@ fn read(url: &str, sent: Result<http::Response<ureq::Body>, ureq::Error>) -> Res
     let value: Value = serde_json::from_str(&text.with_context(|| format!("read the worker's answer {url}"))?)
         .with_context(|| format!("{url} is no worker"))?;
     if !response.status().is_success() {
-        bail!("worker {url}: {}", value["error"].as_str().unwrap_or("refused"));
+        let what = format!("worker {url}: {}", value["error"].as_str().unwrap_or("refused"));
+        return Err(if value["is_usage"] == true { Usage::error(what) } else { anyhow!(what) });
     }
     Ok(value)
 }
@@ -171,7 +173,7 @@ impl Fleet for Remote {
         self.tell_all("/abort")
     }
 
-    fn finish(&mut self) -> Result<(Vec<Sent>, Vec<String>)> {
+    fn finish(&mut self) -> Result<(Vec<Sent>, Vec<Failure>)> {
         let (mut all, mut failures) = (Vec::new(), Vec::new());
         for url in &self.urls {
             let mut from = 0;
@@ -184,8 +186,10 @@ impl Fleet for Remote {
                 let is_last = part.is_empty() || from as u64 >= total;
                 all.extend(part);
                 if is_last {
-                    let said = answer["failures"].as_array().cloned().unwrap_or_default();
-                    failures.extend(said.iter().filter_map(Value::as_str).map(|what| format!("worker {url}: {what}")));
+                    let said: Vec<Failure> =
+                        serde_json::from_value(answer["failures"].take()).context("read a worker's failures")?;
+                    let named = |said: Failure| Failure { what: format!("worker {url}: {}", said.what), ..said };
+                    failures.extend(said.into_iter().map(named));
                     break;
                 }
             }

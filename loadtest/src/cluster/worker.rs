@@ -19,8 +19,8 @@ use tokio::net::TcpListener;
 use super::{JOURNAL_PART, TOKEN};
 use crate::{
     audit::Sent,
-    exit::Usage,
-    run::{Engine, Fleet, Order},
+    exit::{Failure, Usage},
+    run::{Engine, Fleet, Order, is_usage},
 };
 
 /// Largest order: a million keys.
@@ -42,7 +42,7 @@ struct State {
     job: Option<Job>,
     engine: Option<Engine>,
     /// What was sent, and what went wrong, when the engine has ended.
-    ended: Option<(Vec<Sent>, Vec<String>)>,
+    ended: Option<(Vec<Sent>, Vec<Failure>)>,
 }
 
 /// Serves until it is ended.
@@ -101,7 +101,10 @@ async fn answer(state: &Arc<Mutex<State>>, token: Option<&str>, request: Request
             });
             match done.await {
                 Ok(Ok(value)) => (StatusCode::OK, value),
-                Ok(Err(error)) => (StatusCode::BAD_REQUEST, json!({ "error": format!("{error:#}") })),
+                Ok(Err(error)) => {
+                    let told = json!({ "error": format!("{error:#}"), "is_usage": is_usage(&error) });
+                    (StatusCode::BAD_REQUEST, told)
+                }
                 Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": "the worker panicked" })),
             }
         }
@@ -128,6 +131,7 @@ impl State {
                 }
                 let job: Job = serde_json::from_slice(body).context("read the order")?;
                 job.order.check()?;
+                job.order.check_clones()?;
                 (self.job, self.ended) = (Some(job), None);
                 Ok(json!({}))
             }

@@ -37,6 +37,18 @@ impl Class {
         }
     }
 
+    /// In words.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Rejected => "429",
+            Self::ClientError => "other 4xx",
+            Self::ServerError => "5xx",
+            Self::NoAnswer => "no answer",
+            Self::HungUp => "hung up",
+        }
+    }
+
     /// Counts into `error_rate`: the service did not do its work. A 429 is what a limit is for, and a hang-up was our own.
     pub(crate) fn is_error(self) -> bool {
         matches!(self, Self::ClientError | Self::ServerError | Self::NoAnswer)

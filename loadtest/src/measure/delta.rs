@@ -40,6 +40,12 @@ pub(crate) struct Second {
     pub(crate) lag: Option<Hdr>,
     /// How many of each tier and outcome.
     pub(crate) counts: BTreeMap<(Label, Label), u64>,
+    /// Of these, the ones that a retry followed: not the end of their request.
+    pub(crate) superseded: BTreeMap<(Label, Label), u64>,
+    /// The first intended send, microseconds since the start.
+    pub(crate) first_due_us: Option<u64>,
+    /// The end of the last answer, likewise.
+    pub(crate) last_end_us: u64,
 }
 
 impl Second {
@@ -58,14 +64,28 @@ impl Second {
         if let Some(lag) = &other.lag {
             hdr::add(self.lag.get_or_insert_with(hdr::empty), lag);
         }
-        for (key, count) in &other.counts {
-            *self.counts.entry(*key).or_default() += count;
+        for (of, to) in [(&other.counts, &mut self.counts), (&other.superseded, &mut self.superseded)] {
+            for (key, count) in of {
+                *to.entry(*key).or_default() += count;
+            }
         }
+        self.first_due_us = [self.first_due_us, other.first_due_us].into_iter().flatten().min();
+        self.last_end_us = self.last_end_us.max(other.last_end_us);
     }
 
     /// Requests that ended.
     pub(crate) fn finished(&self) -> u64 {
         self.counts.values().sum()
+    }
+
+    /// Of the planned ones, those whose last answer is known.
+    pub(crate) fn settled(&self) -> u64 {
+        self.finished().saturating_sub(self.superseded.values().sum())
+    }
+
+    /// Requests that are due or sent and have not ended.
+    pub(crate) fn outstanding(&self) -> u64 {
+        (self.planned + self.retries).saturating_sub(self.unsent_late + self.unsent_full + self.finished())
     }
 }
 
@@ -89,6 +109,9 @@ struct Wire {
     service: BTreeMap<Class, String>,
     lag: Option<String>,
     counts: Vec<(String, String, u64)>,
+    superseded: Vec<(String, String, u64)>,
+    first_due_us: Option<u64>,
+    last_end_us: u64,
 }
 
 impl Delta {
@@ -101,6 +124,10 @@ impl Delta {
 
     /// As JSON.
     pub(crate) fn to_json(&self, labels: &Labels) -> serde_json::Value {
+        let named = |counts: &BTreeMap<(Label, Label), u64>| {
+            let counts = counts.iter();
+            counts.map(|((tier, outcome), count)| (labels.name(*tier), labels.name(*outcome), *count)).collect()
+        };
         let wires = self.seconds.iter().map(|(number, second)| Wire {
             second: *number,
             planned: second.planned,
@@ -111,11 +138,10 @@ impl Delta {
             corrected: second.corrected.iter().map(|(class, hdr)| (*class, encode(hdr))).collect(),
             service: second.service.iter().map(|(class, hdr)| (*class, encode(hdr))).collect(),
             lag: second.lag.as_ref().map(encode),
-            counts: second
-                .counts
-                .iter()
-                .map(|((tier, outcome), count)| (labels.name(*tier), labels.name(*outcome), *count))
-                .collect(),
+            counts: named(&second.counts),
+            superseded: named(&second.superseded),
+            first_due_us: second.first_due_us,
+            last_end_us: second.last_end_us,
         });
         serde_json::to_value(wires.collect::<Vec<_>>()).expect("a list of plain values")
     }
@@ -127,7 +153,10 @@ impl Delta {
             let histograms = |texts: BTreeMap<Class, String>| -> Result<BTreeMap<Class, Hdr>> {
                 texts.into_iter().map(|(class, text)| Ok((class, decode(&text)?))).collect()
             };
-            let counts = wire.counts.into_iter();
+            let numbered = |counts: Vec<(String, String, u64)>| {
+                let counts = counts.into_iter();
+                counts.map(|(tier, outcome, count)| ((labels.label(&tier), labels.label(&outcome)), count)).collect()
+            };
             let second = Second {
                 planned: wire.planned,
                 sent: wire.sent,
@@ -137,9 +166,10 @@ impl Delta {
                 corrected: histograms(wire.corrected)?,
                 service: histograms(wire.service)?,
                 lag: wire.lag.as_deref().map(decode).transpose()?,
-                counts: counts
-                    .map(|(tier, outcome, count)| ((labels.label(&tier), labels.label(&outcome)), count))
-                    .collect(),
+                counts: numbered(wire.counts),
+                superseded: numbered(wire.superseded),
+                first_due_us: wire.first_due_us,
+                last_end_us: wire.last_end_us,
             };
             delta.seconds.entry(wire.second).or_default().add(&second);
         }

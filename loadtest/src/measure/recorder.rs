@@ -35,6 +35,8 @@ impl Recorder {
     pub(crate) fn due(&mut self, due: Duration, lag: Duration) {
         let second = self.second(due);
         second.planned += 1;
+        let us = micros(due);
+        second.first_due_us = Some(second.first_due_us.map_or(us, |first| first.min(us)));
         record(second.lag.get_or_insert_with(empty), micros(lag));
     }
 
@@ -60,6 +62,12 @@ impl Recorder {
         record(second.corrected.entry(of.class).or_insert_with(empty), micros(of.corrected));
         record(second.service.entry(of.class).or_insert_with(empty), micros(of.service));
         *second.counts.entry((of.tier, of.outcome)).or_default() += 1;
+        second.last_end_us = second.last_end_us.max(micros(of.due.saturating_add(of.corrected)));
+    }
+
+    /// A retry follows an answer that was recorded as ended.
+    pub(crate) fn superseded(&mut self, due: Duration, tier: Label, outcome: Label) {
+        *self.second(due).superseded.entry((tier, outcome)).or_default() += 1;
     }
 
     /// What is new.

@@ -82,6 +82,13 @@ impl Totals {
         points.into_values().collect()
     }
 
+    /// The first second with requests that have not ended.
+    pub(crate) fn oldest_outstanding(&self) -> Option<u32> {
+        let closed = self.closed.iter().map(|(number, (point, ..))| (*number, point.counts.outstanding()));
+        let open = self.open.iter().map(|(number, second)| (*number, second.outstanding()));
+        closed.chain(open).filter(|(_, outstanding)| *outstanding > 0).map(|(number, _)| number).min()
+    }
+
     /// The sum of the seconds from one on, as far as they are still open.
     pub(crate) fn recent(&self, from: u32) -> Sum {
         let mut sum = Sum::default();

@@ -18,8 +18,16 @@ const HORIZON_NS: u64 = 50_000_000;
 pub(crate) fn feed(schedule: Schedule, senders: &[mpsc::Sender<Batch>], shard: u64, shards: u64) -> Result<u64> {
     let mut batches: Vec<Batch> = senders.iter().map(|_| Vec::with_capacity(BATCH)).collect();
     let (mut sent, mut turn, mut horizon) = (0, 0, HORIZON_NS);
+    let mut ended = Ok(());
     for arrival in schedule {
-        let arrival = arrival?;
+        let arrival = match arrival {
+            Ok(arrival) => arrival,
+            Err(error) => {
+                // What is due before is still sent.
+                ended = Err(error);
+                break;
+            }
+        };
         if shards > 1 && mixed(arrival.principal.shard) % shards != shard {
             continue;
         }
@@ -46,5 +54,5 @@ pub(crate) fn feed(schedule: Schedule, senders: &[mpsc::Sender<Batch>], shard: u
             return Ok(sent);
         }
     }
-    Ok(sent)
+    ended.map(|()| sent)
 }

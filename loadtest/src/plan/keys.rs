@@ -6,7 +6,10 @@ use anyhow::{Context, Result, bail, ensure};
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
-use crate::measure::{Label, Labels};
+use crate::{
+    exit::Usage,
+    measure::{Label, Labels},
+};
 
 /// A line of a file of keys (NDJSON).
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -144,11 +147,12 @@ impl Keys {
             return Ok(self.all[*number as usize].clone());
         }
         let Some(number) = self.unused() else {
-            bail!(
-                "--amplitude by clone needs an account of its own for copy {copy} of {pseudonym:?}, and all {} keys are taken: \
-                 give more keys (`tollgate-loadtest keys make`), or use intensify",
+            return Err(Usage::error(format!(
+                "more arrivals by clone (--amplitude, or a --shape or --preset on a trace, above 1x) need an account of its own \
+                 for copy {copy} of {pseudonym:?}, and all {} keys are taken: give more keys (`tollgate-loadtest keys make`), or \
+                 --amplitude-by intensify",
                 self.all.len()
-            );
+            )));
         };
         self.remember(&name, number);
         Ok(self.all[number as usize].clone())

@@ -1,6 +1,6 @@
 //! Other shares of routes and tiers, at the same total.
 
-use std::str::FromStr;
+use std::{collections::BTreeSet, str::FromStr};
 
 /// What a weight is for.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +40,20 @@ impl Mix {
         by_path * by_tier / self.mean.unwrap_or(1.0)
     }
 
+    /// The rules that no such path and no such tier meets, as they are written.
+    pub(crate) fn unmet(&self, paths: &BTreeSet<String>, tiers: &BTreeSet<String>) -> Vec<String> {
+        let unmet = self.rules.iter().filter(|(subject, _)| match subject {
+            Subject::Path(prefix) => !paths.iter().any(|path| path.starts_with(prefix.as_str())),
+            Subject::Tier(name) => !tiers.contains(name),
+        });
+        unmet
+            .map(|(subject, _)| match subject {
+                Subject::Path(path) => path.clone(),
+                Subject::Tier(name) => format!("tier:{name}"),
+            })
+            .collect()
+    }
+
     /// Sets the mean weight of all requests.
     pub(crate) fn normalised(mut self, mean: f64) -> Self {
         self.mean = (mean > 0.0).then_some(mean);
@@ -70,6 +84,13 @@ impl FromStr for Mix {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rule_that_meets_nothing_is_named() {
+        let mix: Mix = "/v3=2,/v4=1,tier:free=3,tier:gold=2".parse().expect("weights");
+        let set = |texts: [&str; 2]| texts.map(str::to_owned).into_iter().collect();
+        assert_eq!(mix.unmet(&set(["/v3/scan", "/"]), &set(["free", "-"])), ["/v4", "tier:gold"]);
+    }
 
     #[test]
     fn the_longest_path_and_the_tier_count() {

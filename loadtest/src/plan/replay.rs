@@ -34,6 +34,23 @@ pub(crate) struct ReplaySettings {
     pub(crate) seed: u64,
 }
 
+impl ReplaySettings {
+    /// How many arrivals a record has that is due then; nothing after the end of the shape.
+    fn factor(&self, due: u64) -> Option<f64> {
+        let seconds = due as f64 / 1e9;
+        match &self.shape {
+            Some(shape) if seconds > shape.seconds() => None,
+            Some(shape) => Some(self.amplitude * shape.rate(seconds)),
+            None => Some(self.amplitude),
+        }
+    }
+
+    /// Whether records have clones.
+    pub(crate) fn clones(&self) -> bool {
+        self.mode == Amplitude::Clone && self.amplitude * self.shape.as_ref().map_or(1.0, Curve::peak) > 1.0
+    }
+}
+
 /// Records on their way.
 pub(crate) struct Replay<I: Iterator> {
     records: Peekable<I>,
@@ -65,17 +82,29 @@ impl<I: Iterator<Item = Result<Record>> + Send + 'static> Replay<I> {
         (t as f64 / self.settings.speed) as u64
     }
 
+    /// Whether there are keys for all clones: a walk through the records that sends nothing.
+    ///
+    /// # Errors
+    /// There are not; or the trace cannot be read.
+    pub(crate) fn check(records: I, settings: &ReplaySettings, mut keys: Keys) -> Result<()> {
+        let mut factor = Factor::new(settings.mode, settings.seed);
+        for record in records {
+            let record = record?;
+            let due = (record.t as f64 / settings.speed) as u64;
+            let Some(times) = settings.factor(due) else { break };
+            let pseudonym = record.k.as_deref().or(record.a.as_deref()).unwrap_or("");
+            keys.stand_in(pseudonym);
+            for copy in 1..factor.copies(times, pseudonym) {
+                keys.clone_of(pseudonym, copy)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Puts the copies of a record into `waiting`; false when the run is over.
     fn expand(&mut self, record: Record) -> Result<bool> {
         let due = self.due(record.t);
-        let mut factor = self.settings.amplitude;
-        if let Some(shape) = &self.settings.shape {
-            let seconds = due as f64 / 1e9;
-            if seconds > shape.seconds() {
-                return Ok(false);
-            }
-            factor *= shape.rate(seconds);
-        }
+        let Some(factor) = self.settings.factor(due) else { return Ok(false) };
         let pseudonym = record.k.as_deref().or(record.a.as_deref()).unwrap_or("").to_owned();
         let original = self.keys.stand_in(&pseudonym);
         if !self.settings.mix.is_empty() {
@@ -220,6 +249,23 @@ mod tests {
     fn clones_are_new_accounts_at_the_same_rate() {
         let cloned = replay(ReplaySettings { amplitude: 3.0, mode: Amplitude::Clone, ..settings() }, 15);
         assert_eq!(by_key(&cloned), (0..15).map(|n| (n, 200)).collect());
+    }
+
+    #[test]
+    fn too_few_keys_for_clones_are_told_before_the_run() {
+        let check = |shape: Option<&str>, amplitude: f64, key_count: usize| {
+            let shape = shape.and_then(|text| crate::shape::parse(text, crate::shape::Unit::Factor).ok());
+            let settings = ReplaySettings { shape, amplitude, mode: Amplitude::Clone, ..settings() };
+            let record = |n: u64| Record { t: n * 10_000_000, k: Some(format!("k{}", n % 5)), ..Record::default() };
+            let keys = keys(key_count, &Labels::default());
+            (settings.clones(), Replay::check((0..1_000).map(move |n| Ok(record(n))), &settings, keys))
+        };
+        assert!(matches!(check(None, 3.0, 15), (true, Ok(()))));
+        assert!(matches!(check(None, 1.0, 1), (false, _)));
+        let refused = check(Some("hold 1x 2s; step 3x 1s"), 1.0, 14).1.expect_err("one is missing");
+        assert!(refused.is::<crate::exit::Usage>() && refused.to_string().contains("--shape"), "{refused}");
+        // The peak is behind the trace's end.
+        assert!(check(Some("hold 1x 20s; step 3x 1s"), 1.0, 5).1.is_ok());
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! Every metric scatters within a run; ten parts of each run show how much. A difference counts when it is larger than two
 //! standard errors of the difference of the parts' means; smaller ones are called noise.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
-use super::RunResult;
+use super::{RunResult, Verdict};
 
 /// Whether more is worse.
 const METRICS: [(&str, bool); 7] = [
@@ -40,9 +40,39 @@ fn error_of_mean(values: &[f64]) -> Option<f64> {
     Some(values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0) / count)
 }
 
+/// Settings without an influence on what the figures mean.
+const NO_MATTER: [&str; 2] = ["seed", "threads"];
+
+/// Why the two cannot be compared, or not as they are.
+fn warnings(old: &RunResult, new: &RunResult) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (result, name) in [(old, "old"), (new, "new")] {
+        if matches!(result.verdict, Verdict::Invalid | Verdict::Interrupted) {
+            let word = if result.verdict == Verdict::Invalid { "INVALID" } else { "interrupted" };
+            warnings.push(format!("the {name} run was {word}"));
+        }
+    }
+    let mut differs = |name: &str, before: Option<&String>, after: Option<&String>| {
+        if before != after {
+            let text = |value: Option<&String>| value.map_or("nothing".to_owned(), |value| format!("{value:?}"));
+            warnings.push(format!("another {name}: {} then, {} now", text(before), text(after)));
+        }
+    };
+    differs("shape", old.about.shape.as_ref(), new.about.shape.as_ref());
+    differs("trace", old.about.trace.as_ref(), new.about.trace.as_ref());
+    let names: BTreeSet<&String> = old.about.settings.keys().chain(new.about.settings.keys()).collect();
+    for name in names.into_iter().filter(|name| *name != "shape" && !NO_MATTER.contains(&name.as_str())) {
+        differs(name, old.about.settings.get(name), new.about.settings.get(name));
+    }
+    warnings
+}
+
 /// A table of the differences.
 pub(crate) fn compare(old: &RunResult, new: &RunResult) -> String {
     let mut out = format!("against the run of {}\n", old.started_at);
+    for warning in warnings(old, new) {
+        let _ = writeln!(out, "  WARNING: {warning}");
+    }
     let _ = writeln!(out, "  {:<12}{:>12}{:>12}{:>12}{:>12}  ", "metric", "old", "new", "change", "noise");
     for (name, more_is_worse) in METRICS {
         let (before, after) = (value(old, name), value(new, name));
@@ -70,10 +100,26 @@ mod tests {
     };
 
     #[test]
+    fn runs_that_are_not_alike_are_told() {
+        let result = |verdict, shape: &str, rate: &str| {
+            let settings = [("rate".to_owned(), rate.to_owned()), ("seed".to_owned(), rate.to_owned())];
+            let about = About { shape: Some(shape.into()), settings: settings.into(), ..About::default() };
+            let result = RunResult::new(&Totals::default(), &Labels::default(), about, String::new(), Some(1.0));
+            RunResult { verdict, ..result }
+        };
+        let new = result(Verdict::Pass, "hold 1x 1s", "5");
+        assert!(!compare(&new, &new).contains("WARNING"));
+        let said = compare(&result(Verdict::Invalid, "hold 2x 1s", "6"), &new);
+        let warned: Vec<&str> = said.lines().filter_map(|line| line.trim().strip_prefix("WARNING: ")).collect();
+        assert_eq!(warned.len(), 3, "{said}");
+        assert!(warned[0].contains("old run was INVALID") && warned[1].contains("shape") && warned[2].contains("rate"));
+    }
+
+    #[test]
     fn scatter_is_noise_and_a_shift_is_not() {
         let result = |p99: f64, parts: &[f64]| {
             let mut result =
-                RunResult::new(&Totals::default(), &Labels::default(), About::default(), String::new(), 1.0);
+                RunResult::new(&Totals::default(), &Labels::default(), About::default(), String::new(), Some(1.0));
             result.corrected.p99 = p99;
             result.blocks.insert("p99".into(), parts.to_vec());
             result

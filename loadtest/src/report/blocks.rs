@@ -11,10 +11,11 @@ pub(super) fn blocks(points: &[Point]) -> BTreeMap<String, Vec<f64>> {
     let mut all: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     let size = points.len().div_ceil(BLOCKS).max(1);
     for part in points.chunks(size) {
-        let (mut finished, mut errors) = (0, 0);
+        let (mut finished, mut settled, mut errors) = (0, 0, 0);
         let mut merged = BTreeMap::<_, Hdr>::new();
         for point in part {
             finished += point.counts.finished();
+            settled += point.counts.settled();
             for (class, text) in &point.histograms {
                 // Made by this process a moment ago.
                 let Ok(hdr) = decode(text) else { continue };
@@ -38,7 +39,7 @@ pub(super) fn blocks(points: &[Point]) -> BTreeMap<String, Vec<f64>> {
             ("p99", ms(0.99)),
             ("p99.9", ms(0.999)),
             ("mean", corrected.mean() / 1_000.0),
-            ("rate", finished as f64 / part.len() as f64),
+            ("rate", settled as f64 / part.len() as f64),
             ("error_rate", errors as f64 / finished.max(1) as f64),
         ] {
             all.entry(name.to_owned()).or_default().push(value);

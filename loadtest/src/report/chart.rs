@@ -8,7 +8,7 @@ type Points = Vec<(f64, Option<f64>)>;
 /// A line of a chart.
 pub(super) struct Series {
     /// In the legend.
-    pub(super) name: &'static str,
+    pub(super) name: String,
     /// CSS colour.
     pub(super) colour: &'static str,
     /// In the order of their times.
@@ -30,6 +30,12 @@ const LEFT: f64 = 64.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 28.0;
 const BOTTOM: f64 = 28.0;
+/// Labels of the horizontal axis, at most.
+const MOST_TIMES: f64 = 9.0;
+/// About the width of a letter of an event's text, and the distance of two rows of them.
+const LETTER: f64 = 5.6;
+const ROW: f64 = 12.0;
+const ROWS: usize = 12;
 /// Points of a line; more are put together, the largest of each group being shown.
 const MAX_POINTS: usize = 450;
 
@@ -72,25 +78,28 @@ pub(super) fn chart(title: &str, unit: &str, scale: Scale, series: &[Series], ev
             number(tick)
         );
     }
-    for n in 0..=6 {
-        let t = last * f64::from(n) / 6.0;
+    for t in times(last) {
         let _ = write!(
             out,
-            "<text class=\"tick\" x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{:.0} s</text>",
+            "<text class=\"tick\" x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{} s</text>",
             x(t),
             HEIGHT - 8.0,
-            t
+            // Steps have at most two places behind the point.
+            (t * 100.0).round() / 100.0
         );
     }
-    for (at, what) in events {
+    let rows = rows(events.iter().map(|(at, what)| (x(*at), what.chars().count())));
+    for ((at, what), row) in events.iter().zip(rows) {
         let at = x(*at);
+        // A text that would leave the picture stands left of its line.
+        let is_left = at + 3.0 + what.chars().count() as f64 * LETTER > WIDTH;
+        let (text_at, anchor) = if is_left { (at - 3.0, "end") } else { (at + 3.0, "start") };
         let _ = write!(
             out,
-            "<line class=\"event\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{}\"><title>{}</title></line><text class=\"event-text\" x=\"{:.1}\" y=\"{}\">{}</text>",
+            "<line class=\"event\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{}\"><title>{}</title></line><text class=\"event-text\" x=\"{text_at:.1}\" y=\"{}\" text-anchor=\"{anchor}\">{}</text>",
             HEIGHT - BOTTOM,
             escape(what),
-            at + 3.0,
-            TOP + 10.0,
+            TOP + 10.0 + row as f64 * ROW,
             escape(what)
         );
     }
@@ -113,11 +122,33 @@ pub(super) fn chart(title: &str, unit: &str, scale: Scale, series: &[Series], ev
             LEFT + n as f64 * 130.0,
             series.colour,
             LEFT + n as f64 * 130.0 + 17.0,
-            escape(series.name)
+            escape(&series.name)
         );
     }
     out.push_str("</svg></figure>");
     out
+}
+
+/// Where the horizontal axis is labelled: at round times, a handful of them, none twice.
+fn times(last: f64) -> Vec<f64> {
+    const STEPS: [f64; 16] =
+        [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 7_200.0];
+    let step = STEPS.into_iter().find(|step| last / step <= MOST_TIMES).unwrap_or_else(|| nice(last / MOST_TIMES));
+    (0..=(last / step) as u32).map(|n| f64::from(n) * step).collect()
+}
+
+/// The row of each event's text, so that none is printed over another: the first in which the one before has ended. With
+/// more than there are rows the texts are still on the lines (as their titles).
+fn rows(events: impl Iterator<Item = (f64, usize)>) -> Vec<usize> {
+    let mut ends = [f64::NEG_INFINITY; ROWS];
+    let mut row = |(at, letters): (f64, usize)| {
+        let width = letters as f64 * LETTER + 6.0;
+        let (from, to) = if at + width > WIDTH { (at - width, at) } else { (at, at + width) };
+        let row = ends.iter().position(|end| *end <= from).unwrap_or(ROWS - 1);
+        ends[row] = to;
+        row
+    };
+    events.map(&mut row).collect()
 }
 
 fn thinned(points: &[(f64, Option<f64>)]) -> Points {
@@ -166,8 +197,31 @@ mod tests {
         points[77_777].1 = Some(50.0);
         let thin = thinned(&points);
         assert!(thin.len() <= MAX_POINTS && thin.iter().any(|(_, value)| *value == Some(50.0)), "{}", thin.len());
-        let svg =
-            chart("a<b", "ms", Scale::Log, &[Series { name: "x", colour: "red", points }], &[(3.0, "kill".into())]);
+        let svg = chart(
+            "a<b",
+            "ms",
+            Scale::Log,
+            &[Series { name: "x".into(), colour: "red", points }],
+            &[(3.0, "kill".into())],
+        );
         assert!(svg.len() < 20_000 && svg.contains("a&lt;b") && svg.contains("kill"));
+    }
+
+    #[test]
+    fn labels_of_times_are_round_and_none_stands_twice() {
+        for last in [1.0, 1.7, 3.0, 10.0, 59.0, 3_599.0, 1e6] {
+            let times = times(last);
+            assert!((2..=10).contains(&times.len()) && times.iter().all(|t| *t <= last), "{last}: {times:?}");
+            let labels: std::collections::BTreeSet<String> =
+                times.iter().map(|t| ((t * 100.0).round() / 100.0).to_string()).collect();
+            assert_eq!(labels.len(), times.len(), "{last}: {times:?}");
+        }
+    }
+
+    #[test]
+    fn texts_of_events_are_not_printed_over_each_other() {
+        let rows =
+            rows([(100.0, 20), (101.0, 20), (102.0, 5), (300.0, 20), (WIDTH - 5.0, 20), (WIDTH - 4.0, 20)].into_iter());
+        assert_eq!(rows, [0, 1, 2, 0, 0, 1]);
     }
 }

@@ -1,6 +1,6 @@
 //! The report: one HTML file that needs nothing else, with its charts as inline SVG.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use super::{
     RunResult, Verdict,
@@ -23,6 +23,9 @@ svg { width: 100%; height: auto } path { stroke-width: 1.6 } .grid { stroke: var
 .tick, .legend, .event-text { font: 11px system-ui, sans-serif; fill: var(--soft) } .event { stroke: #b3261e; stroke-dasharray: 4 3 } .event-text { fill: #b3261e }
 pre { white-space: pre-wrap; background: var(--line); padding: .8em; border-radius: 6px }
 ";
+
+/// Of lines without a meaning of their own.
+const COLOURS: [&str; 6] = ["#9a6700", "#0969da", "#1a7f37", "#8250df", "#b3261e", "#888"];
 
 /// The whole page.
 pub(crate) fn html(result: &RunResult, comparison: Option<&str>) -> String {
@@ -79,11 +82,12 @@ fn figures(result: &RunResult, out: &mut String) {
     let counts = &result.counts;
     let _ = write!(
         out,
-        "<h2>Figures</h2><table><tr><th>planned<th>sent<th>ended/s<th>errors<th>429<th>retries<th>unsent</tr>\
-         <tr><td>{}<td>{}<td>{:.1}<td>{:.3} %<td>{:.2} %<td>{}<td>{}</tr></table>",
+        "<h2>Figures</h2><table><tr><th>planned<th>settled<th>settled/s<th>sent<th>errors<th>429<th>retries<th>unsent</tr>\
+         <tr><td>{}<td>{}<td>{:.1}<td>{}<td>{:.3} %<td>{:.2} %<td>{}<td>{}</tr></table>",
         counts.planned,
-        counts.sent,
+        counts.settled,
         result.rate,
+        counts.sent,
         result.error_rate * 100.0,
         result.rejected_rate * 100.0,
         counts.retries,
@@ -103,7 +107,8 @@ fn figures(result: &RunResult, out: &mut String) {
 }
 
 fn charts(result: &RunResult, out: &mut String) {
-    let line = |name, colour, of: &dyn Fn(&SecondResult) -> Option<f64>| {
+    let line = |name: &str, colour, of: &dyn Fn(&SecondResult) -> Option<f64>| {
+        let name = name.to_owned();
         let mut points = Vec::with_capacity(result.timeline.len());
         let mut next = 0;
         for second in &result.timeline {
@@ -136,6 +141,18 @@ fn charts(result: &RunResult, out: &mut String) {
         ],
         &events,
     ));
+    let tiers: BTreeSet<&String> = result.timeline.iter().flat_map(|second| second.rejected.keys()).collect();
+    if !tiers.is_empty() {
+        let tiers = tiers.iter().take(COLOURS.len()).zip(COLOURS);
+        let lines = tiers
+            .map(|(tier, colour)| line(tier, colour, &|s| Some(s.rejected.get(*tier).copied().unwrap_or(0) as f64)));
+        let lines: Vec<Series> = lines.collect();
+        out.push_str(&chart("429 by tier", "a second", Scale::Linear, &lines, &events));
+    }
+    if result.timeline.iter().any(|second| second.in_flight.is_some()) {
+        let lines = [line("in flight", "#8250df", &|s| s.in_flight.map(|count| count as f64))];
+        out.push_str(&chart("In flight", "most that were seen waiting in a second", Scale::Linear, &lines, &events));
+    }
     out.push_str(&chart(
         "Latency from the intended send",
         "ms",

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{blocks::blocks, threshold::Judged};
 use crate::{
     audit,
-    exit::Exit,
-    measure::{CLASSES, Class, Labels, Point, Quantiles, Second, Totals, encode, quantiles},
+    exit::{Exit, Failure},
+    measure::{CLASSES, Class, Label, Labels, Point, Quantiles, Second, Totals, encode, quantiles},
 };
 
 /// Format version.
@@ -26,7 +26,7 @@ pub(crate) enum Verdict {
     Threshold,
     /// The audit found something.
     Audit,
-    /// The generator was late.
+    /// The generator was late, nothing was sent or judged, or the run did not go as it was planned.
     Invalid,
     /// A signal ended it.
     Interrupted,
@@ -76,8 +76,11 @@ pub(crate) struct Counts {
     pub(crate) planned: u64,
     /// Requests sent, retries among them.
     pub(crate) sent: u64,
-    /// Requests that ended.
+    /// Requests that ended, retries among them.
     pub(crate) finished: u64,
+    /// Planned requests whose last answer is known.
+    #[serde(default)]
+    pub(crate) settled: u64,
     /// Sent again.
     pub(crate) retries: u64,
     /// Came due and were not sent.
@@ -120,6 +123,12 @@ pub(crate) struct SecondResult {
     pub(crate) counts: Counts,
     /// How many ended in each class.
     pub(crate) classes: BTreeMap<Class, u64>,
+    /// 429 by tier.
+    #[serde(default)]
+    pub(crate) rejected: BTreeMap<String, u64>,
+    /// Most requests that were seen waiting for their answers.
+    #[serde(default)]
+    pub(crate) in_flight: Option<u64>,
     /// From the intended send, ms.
     pub(crate) corrected: Quantiles,
     /// From the actual send, ms.
@@ -139,15 +148,21 @@ pub(crate) struct RunResult {
     pub(crate) started_at: String,
     /// How long requests came due.
     pub(crate) seconds: f64,
+    /// From the first intended send to the last answer, and at least to the end of the schedule.
+    #[serde(default)]
+    pub(crate) took: f64,
     /// How it ended.
     pub(crate) verdict: Verdict,
+    /// It did not pass by a mistake of the caller, which was met on the way.
+    #[serde(skip)]
+    pub(crate) is_usage: bool,
     /// Why, when it did not pass.
     pub(crate) reasons: Vec<String>,
     /// What was run.
     pub(crate) about: About,
     /// How many.
     pub(crate) counts: Counts,
-    /// Requests that ended a second.
+    /// Planned requests that were settled, a second of the time that it took; retries do not count.
     pub(crate) rate: f64,
     /// Errors among those that ended (4xx but 429, 5xx, no answer); 429 and our own hang-ups are none.
     pub(crate) error_rate: f64,
@@ -163,6 +178,9 @@ pub(crate) struct RunResult {
     pub(crate) classes: BTreeMap<Class, ClassResult>,
     /// By tier and outcome.
     pub(crate) outcomes: Vec<OutcomeCount>,
+    /// What finally became of the planned requests: their last answers, without those that a retry followed.
+    #[serde(default)]
+    pub(crate) finally: Vec<OutcomeCount>,
     /// Thresholds.
     pub(crate) thresholds: Vec<Judged>,
     /// The audit, when there was one.
@@ -180,6 +198,7 @@ fn counts(second: &Second) -> Counts {
         planned: second.planned,
         sent: second.sent,
         finished: second.finished(),
+        settled: second.settled(),
         retries: second.retries,
         unsent: second.unsent_late + second.unsent_full,
         unsent_late: second.unsent_late,
@@ -188,14 +207,20 @@ fn counts(second: &Second) -> Counts {
 }
 
 fn second(point: &Point, labels: &Labels) -> SecondResult {
-    let mut classes: BTreeMap<Class, u64> = BTreeMap::new();
-    for ((_, outcome), count) in &point.counts.counts {
-        *classes.entry(class_of(&labels.name(*outcome))).or_default() += count;
+    let (mut classes, mut rejected) = (BTreeMap::new(), BTreeMap::new());
+    for ((tier, outcome), count) in &point.counts.counts {
+        let class = class_of(&labels.name(*outcome));
+        *classes.entry(class).or_default() += count;
+        if class == Class::Rejected {
+            *rejected.entry(labels.name(*tier)).or_default() += count;
+        }
     }
     SecondResult {
         second: point.second,
         counts: counts(&point.counts),
         classes,
+        rejected,
+        in_flight: None,
         corrected: point.corrected,
         service: point.service,
         lag: point.lag,
@@ -213,8 +238,14 @@ pub(crate) fn class_of(outcome: &str) -> Class {
 }
 
 impl RunResult {
-    /// From the numbers; verdict, thresholds and audit follow.
-    pub(crate) fn new(totals: &Totals, labels: &Labels, about: About, started_at: String, seconds: f64) -> Self {
+    /// From the numbers; verdict, thresholds and audit follow. `seconds` is the schedule's length, where that is known.
+    pub(crate) fn new(
+        totals: &Totals,
+        labels: &Labels,
+        about: About,
+        started_at: String,
+        seconds: Option<f64>,
+    ) -> Self {
         let sum = totals.sum();
         let points = totals.points();
         let class = |class: &Class| {
@@ -233,24 +264,32 @@ impl RunResult {
             let counted = classes.iter().filter(|(class, _)| is(**class));
             counted.map(|(_, result)| result.corrected.count).sum::<u64>() as f64 / ended
         };
-        let mut outcomes: Vec<OutcomeCount> = sum
-            .counts
-            .iter()
-            .map(|((tier, outcome), count)| OutcomeCount {
-                tier: labels.name(*tier),
-                outcome: labels.name(*outcome),
-                count: *count,
-            })
-            .collect();
-        outcomes.sort_by(|a, b| (&a.tier, &a.outcome).cmp(&(&b.tier, &b.outcome)));
+        let named = |less: &BTreeMap<(Label, Label), u64>| {
+            let counts = sum.counts.iter().map(|(key, count)| (key, count - less.get(key).unwrap_or(&0).min(count)));
+            let mut named: Vec<OutcomeCount> = counts
+                .filter(|(_, count)| *count > 0)
+                .map(|((tier, outcome), count)| OutcomeCount {
+                    tier: labels.name(*tier),
+                    outcome: labels.name(*outcome),
+                    count,
+                })
+                .collect();
+            named.sort_by(|a, b| (&a.tier, &a.outcome).cmp(&(&b.tier, &b.outcome)));
+            named
+        };
+        let first = sum.first_due_us.unwrap_or(0) as f64 / 1e6;
+        let last = (sum.last_end_us as f64 / 1e6).max(seconds.unwrap_or(0.0));
+        let took = (last - first).max(0.0);
         Self {
             tollgate_loadtest: VERSION,
             started_at,
-            seconds,
+            seconds: seconds.unwrap_or_else(|| points.last().map_or(0.0, |point| f64::from(point.second) + 1.0)),
+            took,
             verdict: Verdict::Pass,
+            is_usage: false,
             reasons: Vec::new(),
             about,
-            rate: if seconds > 0.0 { counts.finished as f64 / seconds } else { 0.0 },
+            rate: if took > 0.0 { counts.settled as f64 / took } else { 0.0 },
             error_rate: share(Class::is_error),
             rejected_rate: share(|class| class == Class::Rejected),
             counts,
@@ -258,7 +297,8 @@ impl RunResult {
             service: quantiles(&Second::all(&sum.service)),
             lag: sum.lag.as_ref().map(quantiles).unwrap_or_default(),
             classes,
-            outcomes,
+            outcomes: named(&BTreeMap::new()),
+            finally: named(&sum.superseded),
             thresholds: Vec::new(),
             audit: None,
             events: Vec::new(),
@@ -267,8 +307,13 @@ impl RunResult {
         }
     }
 
+    /// The exit code of a run that ended so.
+    pub(crate) fn exit(&self) -> Exit {
+        if self.is_usage { Exit::Usage } else { self.verdict.exit() }
+    }
+
     /// Decides. What makes all other figures worthless comes first.
-    pub(crate) fn decide(&mut self, interrupted: bool, failures: Vec<String>) {
+    pub(crate) fn decide(&mut self, interrupted: bool, failures: Vec<Failure>) {
         let mut verdict = Verdict::Pass;
         let mut reasons = Vec::new();
         let failed: Vec<String> =
@@ -277,29 +322,76 @@ impl RunResult {
             verdict = Verdict::Threshold;
             reasons.extend(failed);
         }
-        if let Some(audit) = self.audit.as_ref().filter(|audit| !audit.passes()) {
+        let audited = self.audit.as_ref();
+        if let Some(audit) = audited.filter(|audit| audit.faults() > 0) {
             verdict = Verdict::Audit;
             reasons.push(format!(
                 "audit: lost {}, doubled {}, mismatched {}, over-admitted {}, usage {}",
                 audit.lost, audit.doubled, audit.mismatched, audit.over_admitted, audit.usage_mismatches
             ));
         }
-        if self.lag.p99 > MOST_LAG_MS {
+        let mut invalid = |what: String| {
             verdict = Verdict::Invalid;
-            reasons.push(format!(
+            reasons.push(what);
+        };
+        match self.counts {
+            Counts { planned: 0, .. } => invalid("INVALID: nothing was to be sent, so nothing was tried".into()),
+            Counts { sent: 0, .. } => invalid("INVALID: not one request was sent, so nothing was tried".into()),
+            _ => {}
+        }
+        if let Some(audit) = audited.filter(|audit| audit.judged == 0 && audit.faults() == 0) {
+            invalid(format!(
+                "INVALID: the audit could judge none of {} requests: none was answered to a key that the gateway knows",
+                audit.requests
+            ));
+        }
+        if self.lag.p99 > MOST_LAG_MS {
+            invalid(format!(
                 "INVALID: the generator itself was late, p99 {:.1} ms (at most {MOST_LAG_MS} ms): fewer requests, more --threads, \
                  or more machines (coordinator)",
                 self.lag.p99
             ));
         }
-        if !failures.is_empty() {
-            verdict = Verdict::Invalid;
-            reasons.extend(failures);
+        self.is_usage = failures.iter().any(|failure| failure.is_usage);
+        for failure in failures {
+            invalid(format!("INVALID: {}", failure.what));
         }
         if interrupted {
             verdict = Verdict::Interrupted;
             reasons.push("interrupted".into());
         }
         (self.verdict, self.reasons) = (verdict, reasons);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decided(change: impl FnOnce(&mut RunResult), failures: Vec<Failure>) -> RunResult {
+        let mut result = RunResult::new(&Totals::default(), &Labels::default(), About::default(), String::new(), None);
+        result.counts = Counts { planned: 10, sent: 10, finished: 10, settled: 10, ..Counts::default() };
+        change(&mut result);
+        result.decide(false, failures);
+        result
+    }
+
+    #[test]
+    fn what_tried_or_judged_nothing_is_no_pass() {
+        assert_eq!(decided(|_| {}, Vec::new()).verdict, Verdict::Pass);
+        assert_eq!(decided(|result| result.counts = Counts::default(), Vec::new()).verdict, Verdict::Invalid);
+        assert_eq!(decided(|result| result.counts.sent = 0, Vec::new()).verdict, Verdict::Invalid);
+        let audited = |judged, lost| {
+            let audit = audit::Verdict { requests: 10, unknown: 10 - judged, judged, lost, ..Default::default() };
+            decided(|result| result.audit = Some(audit), Vec::new()).verdict
+        };
+        assert_eq!((audited(10, 0), audited(0, 0), audited(10, 1)), (Verdict::Pass, Verdict::Invalid, Verdict::Audit));
+    }
+
+    #[test]
+    fn a_failure_makes_a_run_invalid_and_a_mistake_of_the_caller_is_told_as_one() {
+        let of = |is_usage| decided(|_| {}, vec![Failure { what: "t.ndjson:3:1: …".into(), is_usage }]);
+        assert_eq!((of(false).verdict, of(false).exit()), (Verdict::Invalid, Exit::Invalid));
+        assert_eq!((of(true).verdict, of(true).exit()), (Verdict::Invalid, Exit::Usage));
     }
 }

@@ -39,6 +39,7 @@ const METRICS: &[(&str, Unit, Read)] = &[
     ("planned", Unit::Count, |r| r.counts.planned as f64),
     ("sent", Unit::Count, |r| r.counts.sent as f64),
     ("finished", Unit::Count, |r| r.counts.finished as f64),
+    ("settled", Unit::Count, |r| r.counts.settled as f64),
     ("retries", Unit::Count, |r| r.counts.retries as f64),
     ("unsent", Unit::Count, |r| r.counts.unsent as f64),
     ("audit.lost", Unit::Count, |r| of_audit(r, |a| a.lost)),
@@ -95,7 +96,8 @@ enum Metric {
 pub(crate) struct Judged {
     /// As it was given.
     pub(crate) threshold: String,
-    /// The metric's value, in ms, a share, a second, or a count.
+    /// The metric's value, in ms, a share, a second, or a count; none (null) where there was nothing to judge.
+    #[serde(deserialize_with = "value_or_null")]
     pub(crate) value: f64,
     /// Whether it held.
     pub(crate) pass: bool,
@@ -104,7 +106,29 @@ pub(crate) struct Judged {
 impl fmt::Display for Judged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = if self.pass { "held" } else { "did not hold" };
-        write!(f, "threshold {} {word}: {:.6}", self.threshold, self.value)
+        write!(f, "threshold {} {word}: ", self.threshold)?;
+        // Its unit is known from its text.
+        match self.threshold.parse::<Threshold>().map(|threshold| threshold.metric.unit()) {
+            _ if self.value.is_nan() => f.write_str("nothing was judged"),
+            Ok(Unit::Ms) => write!(f, "{:.2} ms", self.value),
+            Ok(Unit::Share) => write!(f, "{:.4} %", self.value * 100.0),
+            Ok(Unit::PerSecond) => write!(f, "{:.1}/s", self.value),
+            Ok(Unit::Count) | Err(_) => write!(f, "{}", self.value),
+        }
+    }
+}
+
+/// JSON has no number for "none": it is written as null.
+fn value_or_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+impl Metric {
+    fn unit(&self) -> Unit {
+        match self {
+            Self::Known(at) => METRICS[*at].1,
+            Self::Status(_) => Unit::Count,
+        }
     }
 }
 
@@ -205,7 +229,8 @@ mod tests {
 
     #[test]
     fn values_are_read_in_their_units_and_compared() {
-        let mut result = RunResult::new(&Totals::default(), &Labels::default(), About::default(), String::new(), 1.0);
+        let mut result =
+            RunResult::new(&Totals::default(), &Labels::default(), About::default(), String::new(), Some(1.0));
         result.corrected.p99 = 49.9;
         result.error_rate = 0.001;
         let judge = |text: &str| text.parse::<Threshold>().expect(text).judge(&result).pass;
@@ -214,6 +239,22 @@ mod tests {
         assert!(judge("unsent==0") && !judge("rate>1/s") && judge("status.500==0"));
         // Not audited: not met, whatever is asked.
         assert!(!judge("audit.lost==0") && "audit.lost==0".parse::<Threshold>().expect("known").needs_audit());
+    }
+
+    #[test]
+    fn a_judgement_is_told_in_its_unit_and_comes_back_from_its_file() {
+        let said = |text: &str, value: f64| {
+            let judged = Judged { threshold: text.into(), value, pass: true };
+            let file = serde_json::to_string(&judged).expect("plain values");
+            let back: Judged = serde_json::from_str(&file).expect("its own form");
+            assert_eq!(back.to_string(), judged.to_string());
+            judged.to_string()
+        };
+        assert!(said("p99<50ms", 13.268).ends_with("held: 13.27 ms"));
+        assert!(said("error_rate<1%", 0.0012).ends_with("held: 0.1200 %"));
+        assert!(said("rate>1/s", 99.96).ends_with("held: 100.0/s"));
+        assert!(said("unsent==0", 0.0).ends_with("held: 0"));
+        assert!(said("audit.lost==0", f64::NAN).ends_with("nothing was judged"));
     }
 
     #[test]

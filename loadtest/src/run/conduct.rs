@@ -1,17 +1,19 @@
 //! Leads a fleet through a run: shows it, does chaos, stops it, audits it, judges it.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::{Fleet, Order, signals::Signals};
 use crate::{
     admin::Admin,
-    audit::{self, Audit, Kill},
+    audit::{self, Audit, Kill, Standings},
     chaos::{self, Done, Hands, Step},
+    exit::{Failure, Usage},
     measure::Totals,
     report::{About, Event, RunResult, Threshold},
     screen::{Asked, Screen, View},
@@ -34,29 +36,54 @@ pub(crate) struct Ends {
     pub(crate) chaos: Vec<Step>,
     /// What nodes are killed with.
     pub(crate) chaos_control: Option<String>,
+    /// Where accounts stood with their quotas before anything was sent: [`Ends::prepare`].
+    pub(crate) before: Standings,
     /// How far nodes' clocks may be apart, for the audit.
     pub(crate) clock_slack_us: i64,
     /// Nothing on the terminal until the end.
     pub(crate) quiet: bool,
 }
 
+impl Ends {
+    /// What must be known before anything is sent: that the chaos can be done, that the admin API answers, and where the
+    /// accounts stand with their quotas. To be called before the generators start.
+    ///
+    /// # Errors
+    /// Something is missing, or the admin API does not answer.
+    pub(crate) fn prepare(&mut self, order: &Order) -> Result<()> {
+        let seconds = order.curve()?.map(|curve| curve.seconds());
+        self.hands().check(&self.chaos, seconds).map_err(|what| Usage::error(format!("--chaos {what}")))?;
+        if let Some(admin) = self.admin.as_ref().filter(|_| self.chaos.iter().any(Step::asks_for_roles)) {
+            admin.check("/v1/cluster?consistency=stale")?;
+        }
+        if !order.audit {
+            return Ok(());
+        }
+        ensure!(
+            !order.keys.is_empty(),
+            Usage("--audit judges what known keys were answered: give --keys, or one in TOLLGATE_KEY".into())
+        );
+        let admin = self.admin.as_ref().ok_or_else(|| Usage::error("--audit needs --admin"))?;
+        admin.check("/v1/requests?limit=1")?;
+        let accounts: BTreeSet<&String> = order.keys.iter().filter_map(|key| key.account.as_ref()).collect();
+        self.before = audit::standings(admin, &accounts.into_iter().cloned().collect::<Vec<_>>())?;
+        Ok(())
+    }
+
+    fn hands(&self) -> Hands {
+        Hands { control: self.chaos_control.clone(), admin: self.admin.clone() }
+    }
+}
+
 /// Runs to the end.
 pub(crate) fn conduct(fleet: &mut dyn Fleet, order: &Order, ends: &Ends) -> Result<RunResult> {
     let signals = Signals::listen();
     let control = fleet.control();
-    let before = match (&ends.admin, order.audit) {
-        (Some(admin), true) => {
-            let accounts: std::collections::BTreeSet<&String> =
-                order.keys.iter().filter_map(|key| key.account.as_ref()).collect();
-            audit::standings(admin, &accounts.into_iter().cloned().collect::<Vec<_>>())
-        }
-        _ => Default::default(),
-    };
-    let hands = Hands { control: ends.chaos_control.clone(), admin: ends.admin.clone() };
-    let chaos = chaos::start(ends.chaos.clone(), hands, control.clone());
+    let chaos = chaos::start(ends.chaos.clone(), ends.hands(), control.clone());
     let mut screen = Screen::new(ends.quiet);
     let mut totals = Totals::default();
     let mut done: Vec<Done> = Vec::new();
+    let mut most_in_flight: BTreeMap<u32, u64> = BTreeMap::new();
     let (mut stopped_at, mut signalled) = (None, 0);
     let planned_seconds = order.curve()?.map(|curve| curve.seconds());
     loop {
@@ -65,7 +92,9 @@ pub(crate) fn conduct(fleet: &mut dyn Fleet, order: &Order, ends: &Ends) -> Resu
         let second = status.elapsed.as_secs();
         let closed = second.saturating_sub(order.timeout_ms / 1_000 + LATE_SECONDS);
         totals.close_before(u32::try_from(closed).unwrap_or(u32::MAX));
-        done.extend(chaos.try_iter());
+        let most = most_in_flight.entry(u32::try_from(second).unwrap_or(u32::MAX)).or_default();
+        *most = status.in_flight.max(*most);
+        done.extend(chaos.done());
         if status.finished {
             break;
         }
@@ -93,13 +122,19 @@ pub(crate) fn conduct(fleet: &mut dyn Fleet, order: &Order, ends: &Ends) -> Resu
         screen.wait(TICK);
     }
     screen.close();
-    let seconds = stopped_at.unwrap_or_else(|| {
-        let last = totals.points().last().map_or(0.0, |point| f64::from(point.second) + 1.0);
-        Duration::from_secs_f64(planned_seconds.unwrap_or(last))
-    });
-    let (sent, failures) = fleet.finish()?;
+    let seconds = stopped_at.map(|at: Duration| at.as_secs_f64()).or(planned_seconds);
+    let (sent, mut failures) = fleet.finish()?;
+    // The schedule may have a quiet end, in which something is still to be done.
+    let until = Duration::from_secs_f64(seconds.unwrap_or(0.0));
+    let (last, not_done) = chaos.finish(control.at(until));
+    done.extend(last);
+    let failed = done.iter().filter(|done| done.failed).map(|done| format!("at {:.1} s: {}", done.at, done.what));
+    failures.extend(failed.chain(not_done).map(Failure::new));
     let started_at = jiff::Timestamp::from_microsecond(control.unix_us(control.start()))?.to_string();
-    let mut result = RunResult::new(&totals, fleet.labels(), ends.about.clone(), started_at, seconds.as_secs_f64());
+    let mut result = RunResult::new(&totals, fleet.labels(), ends.about.clone(), started_at, seconds);
+    for second in &mut result.timeline {
+        second.in_flight = most_in_flight.get(&second.second).copied();
+    }
     result.events = done.iter().map(|done| Event { at: done.at, what: done.what.clone() }).collect();
     if let (Some(admin), true) = (&ends.admin, order.audit) {
         let started = Instant::now();
@@ -109,8 +144,18 @@ pub(crate) fn conduct(fleet: &mut dyn Fleet, order: &Order, ends: &Ends) -> Resu
         let kills = done.iter().filter_map(|done| {
             done.killed.as_ref().map(|data_addr| Kill { at_us: done.at_us, data_addr: data_addr.clone() })
         });
-        let audit = Audit { run: order.run, sent, kills: kills.collect(), before, clock_slack_us: ends.clock_slack_us };
-        result.audit = Some(audit.judge(admin)?);
+        let audit = Audit {
+            run: order.run,
+            sent,
+            kills: kills.collect(),
+            before: ends.before.clone(),
+            clock_slack_us: ends.clock_slack_us,
+        };
+        match audit.judge(admin) {
+            Ok(verdict) => result.audit = Some(verdict),
+            // What was measured stays, without a judgement of it.
+            Err(error) => failures.push(Failure::new(format!("the audit could not be made: {error:#}"))),
+        }
         if !ends.quiet {
             eprintln!("audited in {:.1} s", started.elapsed().as_secs_f64());
         }

@@ -9,10 +9,11 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::sync::mpsc;
 
-use super::{Fleet, Order, Status};
+use super::{Fleet, Order, Status, is_usage};
 use crate::{
     audit::Sent,
     client::{Control, Generator, Journal},
+    exit::Failure,
     measure::{Delta, Labels, Recorder},
     plan::{Principal, feed},
 };
@@ -151,21 +152,23 @@ impl Fleet for Engine {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<(Vec<Sent>, Vec<String>)> {
+    fn finish(&mut self) -> Result<(Vec<Sent>, Vec<Failure>)> {
         let mut failures = Vec::new();
         for thread in self.threads.drain(..) {
             match thread.join() {
                 Ok(ended) => ended?,
-                Err(_) => failures.push("a thread of clients panicked: this is a bug".to_owned()),
+                Err(_) => failures.push(Failure::new("a thread of clients panicked: this is a bug")),
             }
         }
         match self.feeder.take().map(JoinHandle::join) {
-            Some(Ok(Err(error))) => failures.push(format!("the schedule ended early: {error:#}")),
-            Some(Err(_)) => failures.push("the schedule's thread panicked: this is a bug".to_owned()),
+            Some(Ok(Err(error))) => failures
+                .push(Failure { what: format!("the schedule ended early: {error:#}"), is_usage: is_usage(&error) }),
+            Some(Err(_)) => failures.push(Failure::new("the schedule's thread panicked: this is a bug")),
             Some(Ok(Ok(_))) | None => {}
         }
         if self.journals.iter().any(|journal| journal.lock().unwrap_or_else(PoisonError::into_inner).is_full()) {
-            failures.push(format!("more than {} requests of a thread: too many to audit", Journal::MAX_ENTRIES));
+            let what = format!("more than {} requests of a thread: too many to audit", Journal::MAX_ENTRIES);
+            failures.push(Failure::new(what));
         }
         Ok((self.sent(), failures))
     }

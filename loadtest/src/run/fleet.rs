@@ -7,7 +7,9 @@ use anyhow::Result;
 use crate::{
     audit::Sent,
     client::Control,
+    exit::{Failure, Usage},
     measure::{Delta, Labels},
+    trace::Bad,
 };
 
 /// How far they are.
@@ -38,5 +40,10 @@ pub(crate) trait Fleet {
     /// Everything ends now.
     fn abort(&mut self) -> Result<()>;
     /// Everything that was sent, for the audit; and what went wrong on the way (a line of the trace, a worker that was lost).
-    fn finish(&mut self) -> Result<(Vec<Sent>, Vec<String>)>;
+    fn finish(&mut self) -> Result<(Vec<Sent>, Vec<Failure>)>;
+}
+
+/// Whether an error is a mistake of the caller: a flag, or a line of a trace.
+pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<Usage>() || cause.is::<Bad>())
 }

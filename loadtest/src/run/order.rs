@@ -1,7 +1,7 @@
 //! Everything that decides what is sent: what a scenario, a command line or a coordinator asks for. It can be sent to
 //! workers, so that all of them have the same schedule.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -148,6 +148,15 @@ impl Default for Order {
     }
 }
 
+/// Different paths of a trace that are remembered to tell a mistyped one.
+const MAX_PATHS: usize = 100_000;
+
+fn refuse_unmet(mix: &Mix, paths: &BTreeSet<String>, tiers: &BTreeSet<String>) -> Result<()> {
+    let unmet = mix.unmet(paths, tiers);
+    ensure!(unmet.is_empty(), Usage(format!("--mix: no request and no key has {}", unmet.join(", "))));
+    Ok(())
+}
+
 impl Order {
     /// The shape; nothing for a trace as it is.
     pub(crate) fn curve(&self) -> Result<Option<Curve>> {
@@ -239,7 +248,11 @@ impl Order {
             let curve = self.curve()?.context("a shape, for traffic without a trace")?;
             let process = if self.poisson { Process::Poisson } else { Process::Uniform };
             let arrivals = Arrivals::new(curve, process, self.seed);
-            let schedule = Synthetic::schedule(arrivals, &self.specs()?, &keys, &self.mix()?, labels, self.seed);
+            let (specs, mix) = (self.specs()?, self.mix()?);
+            let tiers: BTreeSet<String> = keys.all().iter().map(|principal| labels.name(principal.tier)).collect();
+            let paths = specs.iter().map(|(_, spec)| spec.uri.path().to_owned()).collect();
+            refuse_unmet(&mix, &paths, &tiers)?;
+            let schedule = Synthetic::schedule(arrivals, &specs, &keys, &mix, labels, self.seed);
             return Ok((schedule.map_err(|error| Usage::error(error.to_string()))?, principals));
         };
         let open = || trace::records(path, self.sort_window, self.skip_bad);
@@ -247,23 +260,52 @@ impl Order {
         if !mix.is_empty() {
             // The shares that the trace has, so that the total stays: one more walk through it.
             let (mut sum, mut count, mut keys) = (0.0, 0u64, self.keys(labels)?);
+            let (mut paths, mut tiers) = (BTreeSet::new(), BTreeSet::new());
             for record in open()? {
                 let record = record?;
                 let key = keys.stand_in(record.k.as_deref().or(record.a.as_deref()).unwrap_or(""));
                 let path = record.p.split('?').next().unwrap_or_default();
-                sum += mix.weight(path, &labels.name(key.tier));
+                let tier = labels.name(key.tier);
+                sum += mix.weight(path, &tier);
                 count += 1;
+                // Paths with ids are without end; what is beyond the bound is not looked for.
+                if paths.len() < MAX_PATHS && !paths.contains(path) {
+                    paths.insert(path.to_owned());
+                }
+                tiers.insert(tier);
+            }
+            if paths.len() < MAX_PATHS {
+                refuse_unmet(&mix, &paths, &tiers)?;
             }
             mix = mix.normalised(sum / count.max(1) as f64);
         }
-        let settings = ReplaySettings {
+        Ok((Replay::schedule(open()?, self.replay(mix)?, keys, labels.clone()), principals))
+    }
+
+    fn replay(&self, mix: Mix) -> Result<ReplaySettings> {
+        Ok(ReplaySettings {
             speed: self.speed,
             amplitude: self.amplitude,
             mode: if self.intensify { Amplitude::Intensify } else { Amplitude::Clone },
             shape: self.curve()?,
             mix,
             seed: self.seed,
-        };
-        Ok((Replay::schedule(open()?, settings, keys, labels.clone()), principals))
+        })
+    }
+
+    /// Looks through the trace where it needs keys for clones, so that a run does not end where they do.
+    ///
+    /// # Errors
+    /// There are too few keys, or the trace cannot be read.
+    pub(crate) fn check_clones(&self) -> Result<()> {
+        let settings = self.replay(Mix::default())?;
+        match &self.trace {
+            // A pipe cannot be read twice.
+            Some(path) if settings.clones() && path.as_os_str() != "-" => {
+                let records = trace::records(path, self.sort_window, self.skip_bad)?;
+                Replay::check(records, &settings, self.keys(&Labels::default())?)
+            }
+            _ => Ok(()),
+        }
     }
 }

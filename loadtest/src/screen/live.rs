@@ -138,10 +138,11 @@ fn draw_figures(frame: &mut Frame<'_>, area: Rect, view: &View<'_>, now: &Now) {
     let corrected = &now.corrected;
     let lines = vec![
         Line::from(format!(
-            "due {:.0}/s   ended {:.0}/s   in flight {}   retries {}",
+            "due {:.0}/s   ended {:.0}/s   in flight {}{}   retries {}",
             now.target,
             now.achieved,
             view.in_flight,
+            view.oldest().map(|age| format!(" (the oldest {age} s)")).unwrap_or_default(),
             view.totals.sum().retries
         )),
         Line::from(vec![

@@ -8,6 +8,8 @@ use crate::{
     report::About,
 };
 
+/// Age in seconds from which the oldest request in flight is told.
+const TOLD_AGE: u64 = 2;
 /// Seconds that "now" is made of: the newest one is not over.
 const NOW_SECONDS: u32 = 3;
 
@@ -47,6 +49,13 @@ pub(crate) struct Now {
 }
 
 impl View<'_> {
+    /// How long the request that waits longest has been due at least, when that is worth to be told.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        let second = self.totals.oldest_outstanding()?;
+        let age = self.elapsed.as_secs().saturating_sub(u64::from(second) + 1);
+        (age >= TOLD_AGE).then_some(age)
+    }
+
     /// The last whole seconds.
     pub(crate) fn now(&self) -> Now {
         let second = u32::try_from(self.elapsed.as_secs()).unwrap_or(u32::MAX);
@@ -107,19 +116,64 @@ impl View<'_> {
         let refused: Vec<String> = self.refused().iter().map(|(tier, count)| format!("{tier} {count}")).collect();
         let refused = if refused.is_empty() { String::new() } else { format!("  429 by tier: {}", refused.join(", ")) };
         let event = self.events.last().map(|event| format!("  [{}]", event.what)).unwrap_or_default();
+        let oldest = self.oldest().map(|age| format!(", the oldest {age} s")).unwrap_or_default();
+        let Quantiles { p50, p99, p999, .. } = now.corrected;
+        // While nothing is answered there is no latency, least of all one of 0.
+        let latency = match now.corrected.count {
+            0 => "no answers".to_owned(),
+            _ => format!("p50 {p50:.2} p99 {p99:.2} p99.9 {p999:.2} ms"),
+        };
         format!(
-            "{:>4.0}{length} s {}  due {:.0}/s  ended {:.0}/s  in flight {}  p50 {:.2} p99 {:.2} p99.9 {:.2} ms  lag p99 {:.2} ms  unsent {}  {}{refused}{event}",
+            "{:>4.0}{length} s {}  due {:.0}/s  ended {:.0}/s  in flight {}{oldest}  {latency}  lag p99 {:.2} ms  unsent {}  {}{refused}{event}",
             self.elapsed.as_secs_f64(),
             self.state(),
             now.target,
             now.achieved,
             self.in_flight,
-            now.corrected.p50,
-            now.corrected.p99,
-            now.corrected.p999,
             now.lag.p99,
             self.unsent(),
             outcomes.join(", ")
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::{Class, Finished, Recorder};
+
+    #[test]
+    fn a_full_stall_shows_the_age_of_the_oldest_request() {
+        let (labels, about, mut totals, mut recorder) =
+            (Labels::default(), About::default(), Totals::default(), Recorder::default());
+        // A request a second, of which the first ten are answered.
+        for second in 0..30 {
+            let due = Duration::from_secs(second);
+            recorder.due(due, Duration::ZERO);
+            recorder.sent(due, false);
+            if second < 10 {
+                let ms = Duration::from_millis(5);
+                let (outcome, tier) = (labels.label("200"), labels.label("-"));
+                recorder.finished(&Finished { due, class: Class::Ok, outcome, tier, corrected: ms, service: ms });
+            }
+        }
+        totals.add(&recorder.take()).expect("adds");
+        totals.close_before(20);
+        let line = |elapsed| {
+            let view = View {
+                about: &about,
+                elapsed: Duration::from_secs(elapsed),
+                seconds: None,
+                in_flight: 20,
+                totals: &totals,
+                labels: &labels,
+                paused: false,
+                draining: false,
+                events: &[],
+            };
+            view.line()
+        };
+        assert!(line(30).contains("in flight 20, the oldest 19 s  no answers  lag"), "{}", line(30));
+        assert!(!line(11).contains("oldest"), "{}", line(11));
     }
 }

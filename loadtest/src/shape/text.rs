@@ -223,6 +223,9 @@ impl Reader {
                 "{text:?} is a rate, but a shape on a trace counts in factors of it: expected 2x, 0.5x"
             ));
         }
+        if !text.contains('/') && text != "0" {
+            return Err(format!("{text:?} has no unit; expected a rate like 100/s, or a factor like 10x"));
+        }
         let level = rate(text)?;
         if self.base.is_none() && level > 0.0 {
             self.base = Some(level);
@@ -273,6 +276,8 @@ mod tests {
             ("hold 100/s", "segment 1 (\"hold 100/s\"): the time is missing"),
             ("hold 100/s 30s; spiek 10x 5s", "segment 2 (\"spiek 10x 5s\"): \"spiek\" is not known"),
             ("hold 10x 5s", "needs a base rate"),
+            ("hold 100 30s", "\"100\" has no unit"),
+            ("ramp 50..100/s 30s", "\"50\" has no unit"),
             ("hold 100/s 30s 4", "one word too many"),
             ("hold 100/s 30", "is not a time"),
             ("hold -5/s 30s", "does not fit"),

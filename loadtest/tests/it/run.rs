@@ -160,6 +160,15 @@ fn retry_profiles_come_back_when_they_are_known_to() {
         let between = (seen[1].at - seen[0].at).as_secs_f64();
         assert!((wait - 0.05..wait + 0.5).contains(&between), "{profile}: {between}");
         assert_eq!((&result["counts"]["retries"], &result["counts"]["planned"]), (&2.into(), &1.into()));
+        // Three answers, one request: what finally became of it, and a rate that retries are no part of.
+        let finally = result["finally"].as_array().expect("a list");
+        assert_eq!((finally.len(), &finally[0]["outcome"], &finally[0]["count"]), (1, &"200".into(), &1.into()));
+        assert_eq!((&result["counts"]["finished"], &result["counts"]["settled"]), (&3.into(), &1.into()));
+        assert!(
+            result["took"].as_f64() >= Some(2.0 * wait) && result["rate"].as_f64() <= Some(0.5),
+            "{}",
+            result["took"]
+        );
     }
 }
 
@@ -259,4 +268,201 @@ fn keys_are_sent_and_never_shown() {
     assert_eq!(sent.into_iter().collect::<Vec<_>>(), ["Bearer secret-one", "Bearer secret-two"]);
     let told = [output.stdout, output.stderr, std::fs::read(out).expect("the result")].concat();
     assert!(!String::from_utf8_lossy(&told).contains("secret"));
+}
+
+#[test]
+fn the_rate_is_what_was_achieved_and_not_what_was_planned() {
+    let server = Server::start(|_, _| (200, "", Duration::from_secs(2)));
+    let (_, result) = result(&server, &["--rate", "20/s", "--seconds", "1"]);
+    // 20 in at least 2.95 s.
+    let (took, rate) = (result["took"].as_f64().expect("a time"), result["rate"].as_f64().expect("a rate"));
+    assert!(took >= 2.9 && rate <= 7.0, "{took} {rate}");
+}
+
+#[test]
+fn a_run_that_tried_nothing_does_not_pass() {
+    let server = Server::instant();
+    let (code, text) = run(&["run", &server.url, "--shape", "hold 0 100ms", "--quiet", "--threshold", "error_rate<1%"]);
+    assert!(code == 12 && text.contains("nothing was to be sent"), "{code} {text}");
+}
+
+#[test]
+fn a_dead_target_is_seen_in_the_summary() {
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").expect("listen").local_addr().expect("an address");
+    let (_, text) = run(&["run", &format!("http://{dead}"), "--rate", "20/s", "--seconds", "0.5", "--quiet"]);
+    assert!(text.contains("errors 100.00 %") && text.contains("connection-refused"), "{text}");
+}
+
+#[test]
+fn what_was_served_stands_apart_from_what_was_refused() {
+    let server =
+        Server::start(|n, _| if n % 2 == 0 { (429, "", Duration::ZERO) } else { (200, "", Duration::from_millis(60)) });
+    let (_, text) = valid(&server, || run(&["run", &server.url, "--rate", "40/s", "--seconds", "1", "--quiet"]));
+    let p50 = |name: &str| -> f64 {
+        let line = text.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_else(|| panic!("{text}"));
+        line.trim_start()
+            .trim_start_matches(name)
+            .split_whitespace()
+            .next()
+            .expect("a figure")
+            .parse()
+            .expect("a figure")
+    };
+    assert!(p50("ok of them") >= 60.0 && p50("429 of them") < p50("ok of them"), "{text}");
+}
+
+#[test]
+fn chaos_that_cannot_be_done_is_refused_and_what_failed_is_no_pass() {
+    let server = Server::instant();
+    let with =
+        |chaos: &str| run(&["run", &server.url, "--rate", "20/s", "--seconds", "1", "--quiet", "--chaos", chaos]);
+    let (code, text) = with("kill node-1 @0.5s");
+    assert!(code == 2 && text.contains("--chaos-control"), "{code} {text}");
+    let (code, text) = with("exec true @5s");
+    assert!(code == 2 && text.contains("the run ends"), "{code} {text}");
+    assert!(server.requests().is_empty());
+    let (code, text) = with("exec exit 3 @0.2s");
+    assert!(code == 12 && text.contains("chaos failed") && text.contains("exit status: 3"), "{code} {text}");
+    server.forget();
+    let (code, text) = valid(&server, || with("exec true @0.9s"));
+    assert!(code == 0 && text.contains("ran true"), "{code} {text}");
+}
+
+/// A gateway and its admin API in one: every answer of the API is `{}`, so that an audit finds nothing of what was answered.
+fn gateway(admin: impl Fn(&str) -> (u16, Duration) + Send + Sync + 'static) -> Server {
+    Server::start(move |_, seen| {
+        let (status, wait) = if seen.path.starts_with("/v1/") { admin(&seen.path) } else { (200, Duration::ZERO) };
+        (status, "", wait)
+    })
+}
+
+fn audited(server: &Server, admin: &str, keys: &str, more: &[&str]) -> (i32, String) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("keys.ndjson");
+    std::fs::write(&file, keys).expect("write");
+    let file = file.display().to_string();
+    let mut arguments = vec!["run", &server.url, "--rate", "50/s", "--seconds", "0.5", "--quiet", "--audit"];
+    arguments.extend(["--admin", admin]);
+    if !keys.is_empty() {
+        arguments.extend(["--keys", &file]);
+    }
+    arguments.extend(more);
+    let output = tool().args(arguments).env("TOLLGATE_ADMIN_TOKEN", "t").output().expect("run tollgate-loadtest");
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.code().unwrap_or(-1), text)
+}
+
+/// Read while traffic flows already, what the run took was counted twice.
+#[test]
+fn where_accounts_stand_is_asked_before_anything_is_sent() {
+    let server = gateway(|path| (200, Duration::from_millis(if path.ends_with("/limits") { 100 } else { 0 })));
+    let keys: String = (0..40).map(|n| format!("{{\"key\":\"k{n}\",\"account\":\"a{n}\"}}\n")).collect();
+    let (code, text) = valid(&server, || audited(&server, &server.url, &keys, &[]));
+    // Answers without X-Request-Id, of which the log knows nothing, are lost.
+    assert!(code == 11 && text.contains("answered without X-Request-Id"), "{code} {text}");
+    let seen = server.requests();
+    let limits = seen.iter().filter(|seen| seen.path.ends_with("/limits")).count();
+    let before = seen.iter().take_while(|seen| seen.path.starts_with("/v1/"));
+    assert_eq!((limits, before.filter(|seen| seen.path.ends_with("/limits")).count()), (40, 40));
+}
+
+#[test]
+fn an_admin_api_that_is_no_help_is_told_before_anything_is_sent() {
+    const KEY: &str = "{\"key\":\"k\",\"account\":\"a\"}\n";
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").expect("listen").local_addr().expect("an address");
+    let server = gateway(|_| (401, Duration::ZERO));
+    let (code, text) = audited(&server, &format!("http://{dead}"), KEY, &[]);
+    assert!(code == 1 && text.contains("nothing was sent"), "{code} {text}");
+    let (code, text) = audited(&server, &server.url, KEY, &[]);
+    assert!(code == 2 && text.contains("TOLLGATE_ADMIN_TOKEN"), "{code} {text}");
+    let (code, text) = audited(&server, &server.url, "", &[]);
+    assert!(code == 2 && text.contains("--keys"), "{code} {text}");
+    let unknown = gateway(|path| (if path.ends_with("/limits") { 404 } else { 200 }, Duration::ZERO));
+    let (code, text) = audited(&unknown, &unknown.url, KEY, &[]);
+    assert!(code == 2 && text.contains("\"a\""), "{code} {text}");
+    for server in [&server, &unknown] {
+        assert!(server.requests().iter().all(|seen| seen.path.starts_with("/v1/")));
+    }
+}
+
+#[test]
+fn a_run_whose_audit_cannot_be_made_still_leaves_its_reports() {
+    let is_fine = |path: &str| path == "/v1/requests?limit=1" || path.ends_with("/limits");
+    let server = gateway(move |path| (if is_fine(path) { 200 } else { 500 }, Duration::ZERO));
+    let directory = tempfile::tempdir().expect("a directory");
+    let (out, report) = (directory.path().join("out.json"), directory.path().join("report.html"));
+    let (out_name, report_name) = (out.display().to_string(), report.display().to_string());
+    let more = ["--out", &out_name, "--report", &report_name, "--threshold", "audit.lost==0"];
+    let (code, text) = audited(&server, &server.url, "{\"key\":\"k\",\"account\":\"a\"}\n", &more);
+    assert!(code == 12 && text.contains("the audit could not be made"), "{code} {text}");
+    let result: Value = serde_json::from_slice(&std::fs::read(&out).expect("the result")).expect("JSON");
+    assert_eq!((&result["counts"]["planned"], &result["verdict"]), (&25.into(), &"invalid".into()));
+    assert!(std::fs::read_to_string(&report).expect("the report").contains("the audit could not be made"));
+    // And it can be compared with, threshold without a value and all.
+    let (_, text) = valid(&server, || {
+        run(&["run", &server.url, "--rate", "50/s", "--seconds", "0.5", "--quiet", "--baseline", &out_name])
+    });
+    assert!(text.contains("WARNING: the old run was INVALID"), "{text}");
+    server.forget();
+    let nowhere = directory.path().join("no/such/report.html").display().to_string();
+    let (code, text) =
+        run(&["run", &server.url, "--rate", "50/s", "--seconds", "0.5", "--quiet", "--report", &nowhere]);
+    assert!(code == 2 && text.contains("report.html") && server.requests().is_empty(), "{code} {text}");
+}
+
+#[test]
+fn what_would_have_no_effect_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (scenario, trace) = (directory.path().join("scenario.toml"), directory.path().join("t.ndjson"));
+    std::fs::write(&scenario, "shape = \"hold 10/s 1s\"\n[[requests]]\npath = \"/a\"\n").expect("write");
+    std::fs::write(&trace, "{\"tollgate_trace\":1}\n{\"t\":0,\"m\":\"GET\",\"p\":\"/\"}\n").expect("write");
+    let (scenario, trace) = (scenario.display().to_string(), trace.display().to_string());
+    let url = "http://127.0.0.1:9";
+    let cases: [(&[&str], &str); 15] = [
+        (&["--trace", &trace, "--arrivals", "poisson"], "--arrivals"),
+        (&["--scenario", &scenario, "--body", "x"], "--body"),
+        (&["--scenario", &scenario, "--method", "PUT", "--header", "a: b"], "--method, --header"),
+        (&["--scenario", &scenario, "--rate", "5/s"], "--rate"),
+        (&["--scenario", &scenario, "--seconds", "5"], "--seconds"),
+        (&["--trace", &trace, "--body", "x"], "--body"),
+        (&["--trace", &trace, "--rate", "5/s"], "--rate"),
+        (&["--trace", &trace, "--seconds", "5"], "--seconds"),
+        (&["--trace", &trace, "--mix", "/v9=2"], "/v9"),
+        (&["--rate", "5/s", "--speed", "2"], "--speed"),
+        (&["--rate", "5/s", "--amplitude", "2"], "--amplitude"),
+        (&["--rate", "5/s", "--mix", "/v9=2"], "/v9"),
+        (&["--rate", "5/s", "--mix", "tier:gold=2"], "tier:gold"),
+        (&["--preset", "scan-burst"], "--preset scan-burst needs --rate"),
+        (&["http://127.0.0.1:10/other", "--rate", "5/s"], "/other"),
+    ];
+    for (more, expected) in cases {
+        let mut arguments = vec!["run", url, "--dry-run"];
+        arguments.extend(more);
+        let (code, text) = run(&arguments);
+        assert!(code == 2 && text.contains(expected), "{more:?}: {code} {text}");
+    }
+    // Factors make a base rate mean something.
+    let (code, text) = run(&["run", url, "--shape", "hold 2x 1s", "--rate", "5/s", "--dry-run"]);
+    assert!(code == 0 && text.contains("10 requests"), "{code} {text}");
+}
+
+#[test]
+fn a_scenario_says_all_that_flags_can() {
+    let server = gateway(|_| (200, Duration::ZERO));
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("scenario.toml");
+    std::fs::write(directory.path().join("keys.ndjson"), "{\"key\":\"k\"}\n").expect("write");
+    let url = &server.url;
+    let text = format!(
+        "targets = [\"{url}\"]\nrate = \"50/s\"\nseconds = 0.5\nkeys = \"keys.ndjson\"\naudit = true\nadmin = [\"{url}\"]\n\
+         clock_slack = \"5ms\"\nchaos = \"exec true @0.1s\"\nchaos_control = \"{url}\"\n"
+    );
+    std::fs::write(&file, text).expect("write");
+    let (code, text) = valid(&server, || {
+        let output = tool().args(["run", "--quiet", "--scenario"]).arg(&file).env("TOLLGATE_ADMIN_TOKEN", "t").output();
+        let output = output.expect("run tollgate-loadtest");
+        (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stdout).into_owned())
+    });
+    // Audited: this gateway loses everything.
+    assert!(code == 11 && text.contains("25 requests planned") && text.contains("ran true"), "{code} {text}");
 }

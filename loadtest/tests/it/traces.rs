@@ -216,3 +216,61 @@ fn a_trace_is_replayed_on_its_clock_with_its_bodies_and_keys() {
     assert_eq!(of("/v3/scan?a=b"), vec![("Bearer B".to_owned(), "{\"payload\":\"xxxxxx\"}".to_owned()); 2]);
     assert_eq!(of("/v3/scan/7"), vec![("Bearer C".to_owned(), String::new()); 2]);
 }
+
+#[test]
+fn a_trace_that_cannot_be_used_is_the_callers_mistake_everywhere() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let trace = directory.path().join("t.ndjson");
+    let out = directory.path().join("out.json");
+    let (name, out_name) = (trace.display().to_string(), out.display().to_string());
+    let server = Server::instant();
+    let replay = |more: &[&str]| {
+        let mut arguments =
+            vec!["run", server.url.as_str(), "--trace", name.as_str(), "--quiet", "--out", out_name.as_str()];
+        arguments.extend(more);
+        run(&arguments)
+    };
+    for more in [&["--seed", "1"][..], &["--dry-run"]] {
+        let (code, text) = replay(more);
+        assert!(code == 2 && text.contains("t.ndjson"), "{code} {text}");
+    }
+    // A bad line and one out of order, both behind the window: met on the way, after something was sent.
+    let records = |t: u64| format!("{{\"t\":{t},\"m\":\"GET\",\"p\":\"/\",\"k\":\"k{}\"}}\n", t % 2);
+    for (last, place) in [("nonsense\n", "t.ndjson:8:"), ("{\"t\":0,\"m\":\"GET\",\"p\":\"/\"}\n", "t.ndjson:8:1: ")] {
+        let text: String = (1..=6).map(|n| records(n * 50_000_001)).collect();
+        std::fs::write(&trace, format!("{{\"tollgate_trace\":1}}\n{text}{last}")).expect("write");
+        for more in [&["--sort-window", "2"][..], &["--sort-window", "2", "--dry-run"]] {
+            let (code, text) = replay(more);
+            assert!(code == 2 && text.contains(place), "{more:?}: {code} {text}");
+        }
+        let result: Value = serde_json::from_slice(&std::fs::read(&out).expect("the result")).expect("JSON");
+        assert!(result["counts"]["sent"].as_u64() >= Some(4), "what was sent until then is reported");
+    }
+    // Clones without keys for them: nothing is sent.
+    let text: String = (1..=6).map(|n| records(n * 50_000_001)).collect();
+    std::fs::write(&trace, format!("{{\"tollgate_trace\":1}}\n{text}")).expect("write");
+    let keys = directory.path().join("keys.ndjson");
+    std::fs::write(&keys, "{\"key\":\"A\"}\n{\"key\":\"B\"}\n{\"key\":\"C\"}\n").expect("write");
+    let keys = keys.display().to_string();
+    server.forget();
+    for more in [
+        &["--keys", &keys, "--shape", "hold 1x 100ms; step 2x 1s"][..],
+        &["--keys", &keys, "--amplitude", "2", "--dry-run"],
+    ] {
+        let (code, text) = replay(more);
+        assert!(code == 2 && text.contains("--shape") && text.contains("keys make"), "{more:?}: {code} {text}");
+    }
+    assert!(server.requests().is_empty());
+    // Without keys there are no accounts to be cloned, and a shape works.
+    let (code, text) = valid(&server, || replay(&["--shape", "hold 1x 100ms; step 2x 1s"]));
+    assert!(code == 0 && server.requests().len() > 6, "{code} {text}");
+}
+
+#[test]
+fn a_trace_goes_to_a_pipe_without_being_told_its_format() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let original = directory.path().join("original.ndjson");
+    std::fs::write(&original, TRACE).expect("write");
+    let (code, text) = run(&["trace", "convert", &original.display().to_string(), "-"]);
+    assert!(code == 0 && text.starts_with("{\"tollgate_trace\":1"), "{code} {text}");
+}
