@@ -20,3 +20,9 @@ fn play(words: &[&str]) {
 fn a_cluster_in_namespaces_keeps_every_law_through_a_few_faults() {
     play(&["--rounds", "3"]);
 }
+
+/// Its followers heard it and could not answer: they elected nobody else for as long as that lasted.
+#[test]
+fn a_leader_that_hears_nothing_does_not_keep_the_others_from_electing() {
+    play(&["--rounds", "1", "--only", "leader hears nothing", "--hold", "16"]);
+}

@@ -160,6 +160,7 @@ fn view(status: &ClusterStatus, not_ready: Option<&str>, certificates: &[Certifi
                 "voter": member.voter,
                 "this": member.this,
                 "live": member.live,
+                "silent_ms": member.silent.map(|silent| u64::try_from(silent.as_millis()).unwrap_or(u64::MAX)),
                 "draining": member.draining,
                 "version": member.version,
                 "wire": member.wire.map(|(oldest, newest)| json!({ "oldest": oldest, "newest": newest })),

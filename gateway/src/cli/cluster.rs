@@ -15,6 +15,7 @@ const NODES: &[Column] = &[
     ("id", "/id"),
     ("role", "/role"),
     ("live", "/live"),
+    ("silent_ms", "/silent_ms"),
     ("draining", "/draining"),
     ("version", "/version"),
     ("applied", "/applied"),

@@ -1,7 +1,8 @@
 //! How a node comes into a cluster, by itself: resume, form, or join.
 //!
 //! Decided from the disk and the peers, never from a setting that must be changed between the first start and the second:
-//! - it has been a member: it resumes;
+//! - it has been a member: it resumes, and tells its cluster where it is now ([`moved`]), unless `--join` names another cluster
+//!   ([`other_cluster`]);
 //! - no peers are listed: a cluster of one;
 //! - a listed peer is in a cluster: it asks to be taken in as a learner (what becomes of it then is `membership`'s);
 //! - every listed peer answers "empty": the first of the list makes the cluster, with the first of them as voters, as many as
@@ -15,6 +16,9 @@ use std::{
 };
 
 use minicbor::{Decode, Encode};
+
+mod moved;
+mod other_cluster;
 
 use super::{
     membership,
@@ -43,14 +47,22 @@ pub(super) struct Join {
 
 /// Runs once; ends when the node is a member that has a leader.
 pub(super) async fn run(node: Arc<Node>) {
-    if !node.meta().is_initialized().await || !node.ledger().is_initialized().await {
+    if node.meta().is_initialized().await && node.ledger().is_initialized().await {
+        tokio::join!(moved::tell(&node), other_cluster::check(&node), until_it_serves(&node));
+    } else {
         if node.join().is_empty() {
             let own = BTreeMap::from([(node.me().0, node.info().clone())]);
             initialize(&node, own).await;
         } else {
             enter(&node).await;
         }
+        until_it_serves(&node).await;
     }
+    node.set_progress("");
+}
+
+/// Waits until this member has a leader and all that had been committed.
+async fn until_it_serves(node: &Node) {
     node.set_progress("waiting for a leader");
     while node.groups().iter().any(|group| group.leader().is_none() || !group.is_in_contact()) {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -62,7 +74,6 @@ pub(super) async fn run(node: Arc<Node>) {
     while let Err(error) = node.announce().await {
         tracing::debug!(%error, "announce this start to the ledger");
     }
-    node.set_progress("");
 }
 
 /// Makes the cluster. Every group is made by the same node with the same voters.
@@ -133,33 +144,44 @@ async fn join(node: &Node, member: &Status) -> Result<(), String> {
         Some(leader) => {
             let join = Join { id: node.me(), info: node.info().clone(), group: GroupId::META };
             let peer = node.peers().anyone(&leader.info.peer_addr);
-            peer.call(Kind::Join, wire::cbor(&join), JOIN_DEADLINE).await.map_err(|error| error.to_string())
+            peer.call(Kind::Join, wire::cbor(&join), JOIN_DEADLINE).await
         }
-        None => Err("it knows no leader".into()),
+        None => Err(Fault::NotLeader(None).into()),
     };
-    let Err(error) = asked else { return Ok(()) };
+    let error = match asked {
+        Ok(_) => return Ok(()),
+        // The leader itself, which has a quorum, says why not.
+        Err(CallError::Fault(Fault::Failed(why))) => return Err(why),
+        Err(error) => error.to_string(),
+    };
     // One that leads no more may not know it yet.
     let voters = member.members.iter().filter(|one| one.voter).map(|one| (one.id.0, one.info.clone())).collect();
     Err(membership::trouble(&membership::look(node, voters).await).unwrap_or(error))
 }
 
 impl Node {
-    /// Takes a node in as a learner, on the leader of group 0; what becomes of it then is `membership`'s.
-    pub(super) async fn take_in(&self, join: Join) -> Result<(), Fault> {
+    /// Takes a node in as a learner, on the leader of group 0; what becomes of it then is `membership`'s. Who asks for itself
+    /// and is a member already may be elsewhere now.
+    pub(super) async fn take_in(&self, from: NodeId, join: Join) -> Result<(), Fault> {
         if join.group != GroupId::META {
             // A build that asks every group: the ledger groups follow group 0 by themselves.
             return Ok(());
         }
         let group = self.meta();
+        let members = group.members();
+        if let Some((known, _)) = members.get(&join.id.0).filter(|(known, _)| from == join.id && *known != join.info) {
+            self.note_move(known, &join).await?;
+        }
         // A leader that has just lost its quorum would take it in for itself alone.
         if group.leads().is_none() || !group.is_in_contact() {
             return Err(Fault::NotLeader(group.leader().map(|(id, _)| id.0)));
         }
-        let members = group.members();
-        if members.contains_key(&join.id.0) {
+        let known = members.get(&join.id.0).map(|(known, _)| known);
+        if known.is_some_and(|known| from != join.id || *known == join.info) {
             return Ok(());
         }
-        for (id, (info, _)) in members.iter().filter(|(_, (info, _))| info.name == join.info.name) {
+        let others = members.iter().filter(|(id, (info, _))| **id != join.id.0 && info.name == join.info.name);
+        for (id, (info, _)) in others {
             let peer = self.peers().peer(NodeId(*id), &info.peer_addr);
             if peer.call(Kind::Status, wire::cbor(&()), CALL_DEADLINE).await.is_ok() {
                 return Err(Fault::Failed(format!(
@@ -168,6 +190,11 @@ impl Node {
                     info.name, info.peer_addr
                 )));
             }
+        }
+        if let Some(known) = known {
+            group.set_member(join.id.0, join.info.clone()).await.map_err(Fault::Unknown)?;
+            tracing::info!(node = %join.info, before = %known, id = %join.id, "a member has another address, name or region");
+            return Ok(());
         }
         group.add_learner(join.id.0, join.info.clone()).await.map_err(Fault::Failed)?;
         tracing::info!(node = %join.info, id = %join.id, "a node has come into the cluster as a learner");

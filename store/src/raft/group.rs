@@ -48,8 +48,12 @@ use crate::{
 /// A leader trusts its leadership for this long after it asked a quorum that answered: the leader lease less a bound on
 /// the drift of two clocks over it.
 pub(super) const LEADER_TRUST: Duration = Duration::from_millis(ELECTION_MAX_MS - 60);
+/// A voter that has answered a leader elects nobody else for so long.
+const PROMISE: Duration = Duration::from_millis(ELECTION_MAX_MS);
 /// A follower counts as in contact for this long after the leader's last message.
 const CONTACT_LEASE: Duration = Duration::from_millis(1_000);
+/// An election that follows a hand-over comes within this, however late its messages are.
+const HANDED: Duration = Duration::from_secs(10);
 /// Pause before a proposal is tried again elsewhere.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// Who waits for a leader's answer looks this often whether it still leads.
@@ -89,6 +93,12 @@ pub(crate) struct Group {
     leaderships: AtomicU64,
     /// This node gives its leadership away and grants nothing any more.
     handing_over: AtomicBool,
+    /// This node leads, its quorum does not answer, and it says nothing so that the others elect.
+    quiet: AtomicBool,
+    /// It had been part of a cluster when it started: it may have promised a leader its lease.
+    was_member: bool,
+    /// Milliseconds after `started` (plus one; 0 for never) when a leader last handed its leadership to this node.
+    handed_ms: AtomicU64,
     /// This node leads and may grant.
     granting: ArcSwapOption<Granting>,
 }
@@ -126,6 +136,9 @@ impl Group {
         let machine = Machine::new(Arc::clone(&state), Arc::clone(&in_force), wait_durable, failed);
         let network = Network { group: id, peers: Arc::clone(&peers), state: Arc::clone(&state) };
         let raft = Raft::new(me.0, config, network, LogStore::new(wal, id), machine).await.map_err(io::Error::other)?;
+        let was_member = raft.is_initialized().await.map_err(io::Error::other)?;
+        // `watch` lets it, when it may.
+        raft.runtime_config().elect(!was_member);
         Ok(Arc::new(Self {
             id,
             me,
@@ -146,6 +159,9 @@ impl Group {
             is_stranger: AtomicBool::new(false),
             leaderships: AtomicU64::new(0),
             handing_over: AtomicBool::new(false),
+            quiet: AtomicBool::new(false),
+            was_member,
+            handed_ms: AtomicU64::new(0),
             granting: ArcSwapOption::empty(),
         }))
     }
@@ -169,6 +185,30 @@ impl Group {
     /// The leader was heard of.
     pub(super) fn heard(&self) {
         self.contact_ms.store(self.now_ms() + 1, Ordering::Relaxed);
+    }
+
+    /// A leader hands its leadership over, to this node or by its vote.
+    pub(super) fn handed(&self) {
+        self.handed_ms.store(self.now_ms() + 1, Ordering::Relaxed);
+    }
+
+    /// Whether that was within so long: voters do not wait for the end of a lease that is handed over.
+    fn was_handed(&self, within: Duration) -> bool {
+        let at = self.handed_ms.load(Ordering::Relaxed);
+        at != 0 && Duration::from_millis(self.now_ms() + 1 - at) < within
+    }
+
+    /// Whether this node may vote in an election that no leader has asked for. What it had promised a leader before it was
+    /// restarted is forgotten, and what it had promised one that hands over is ended for its successor alone: it keeps to
+    /// both by waiting for as long as a promise holds.
+    pub(super) fn may_vote(&self, voters: usize) -> bool {
+        let kept = self.promised_nothing(voters) || self.started.elapsed() >= PROMISE;
+        kept && !self.was_handed(PROMISE)
+    }
+
+    /// No leader has a promise of this node from before its start: it was in no cluster, or the only voter.
+    fn promised_nothing(&self, voters: usize) -> bool {
+        !self.was_member || voters == 1
     }
 
     /// Newest entry that this node acts on.
@@ -310,8 +350,8 @@ impl Group {
     }
 
     /// Waits for a leader's answer for as long as no other leads: one that is cut off does not answer, and what may be
-    /// proposed again need not wait for it.
-    async fn while_led_by<T>(
+    /// asked again need not wait for it.
+    pub(super) async fn while_led_by<T>(
         &self,
         id: NodeId,
         info: &NodeInfo,
@@ -359,6 +399,10 @@ impl Group {
 
     /// The index that a linearizable read must see, confirmed by a quorum; on the leader only.
     pub(super) async fn read_index_here(&self) -> Result<u64, Fault> {
+        // Asking for it sends heartbeats.
+        if self.quiet.load(Ordering::Relaxed) {
+            return Err(Fault::NotLeader(None));
+        }
         match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
             Ok(linearizer) => Ok(linearizer.read_log_id().log_id().index),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => Err(Fault::NotLeader(to.leader_id)),
@@ -418,6 +462,11 @@ impl Group {
         let stored = &metrics.membership_config;
         let voters: BTreeSet<u64> = stored.voter_ids().collect();
         stored.nodes().map(|(id, info)| (*id, (info.clone(), voters.contains(id)))).collect()
+    }
+
+    /// Voters of the group, as far as this node knows.
+    pub(super) fn voters(&self) -> usize {
+        self.raft.metrics().borrow_watched().membership_config.voter_ids().count()
     }
 
     /// Whether this replica has ever been part of a cluster.

@@ -42,6 +42,8 @@ pub(crate) struct MemberNow {
     pub(crate) voter: bool,
     /// What it says; none when it does not answer.
     pub(crate) status: Option<Status>,
+    /// For how long this node could not connect to it; none when it can.
+    pub(crate) silent: Option<Duration>,
 }
 
 impl Node {
@@ -49,14 +51,13 @@ impl Node {
     pub(crate) async fn members_now(&self) -> Vec<MemberNow> {
         let asked = self.meta().members().into_iter().map(|(id, (info, voter))| async move {
             let id = NodeId(id);
-            let status = if id == self.me() {
-                Some(self.status().await)
-            } else {
-                let peer = self.peers().peer(id, &info.peer_addr);
-                let answer = peer.call(Kind::Status, wire::cbor(&()), STATUS_DEADLINE).await;
-                answer.ok().and_then(|body| wire::from_cbor(&body).ok())
-            };
-            MemberNow { id, info, voter, status }
+            if id == self.me() {
+                return MemberNow { id, info, voter, status: Some(self.status().await), silent: None };
+            }
+            let peer = self.peers().peer(id, &info.peer_addr);
+            let answer = peer.call(Kind::Status, wire::cbor(&()), STATUS_DEADLINE).await;
+            let status = answer.ok().and_then(|body| wire::from_cbor(&body).ok());
+            MemberNow { id, info, voter, silent: peer.away(), status }
         });
         futures_util::future::join_all(asked).await
     }

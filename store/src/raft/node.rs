@@ -331,7 +331,7 @@ impl Node {
                 }
                 Some((id, info)) => {
                     let peer = self.peers.peer(id, &info.peer_addr);
-                    match peer.call(Kind::Lease, body.clone(), left).await {
+                    match group.while_led_by(id, &info, peer.call(Kind::Lease, body.clone(), left)).await {
                         Ok(answer) => return Ok(answer),
                         Err(error @ CallError::Unreachable { .. }) => error.to_string(),
                         Err(error) => return Err(error.to_string()),

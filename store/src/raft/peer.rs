@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     frame::{self, Frame},
     lane::{self, PeerTls, Stream},
+    peers::Moved,
     version::Own,
     wire::{self, Fault, Kind, Lane},
 };
@@ -90,6 +91,7 @@ struct Inner {
     to: Option<NodeId>,
     addr: String,
     tls: Option<Arc<PeerTls>>,
+    moved: Moved,
     /// The live connection, if any.
     lane: Mutex<Option<mpsc::Sender<Question>>>,
     /// One attempt to connect at a time.
@@ -99,14 +101,39 @@ struct Inner {
 }
 
 impl Peer {
-    pub(super) fn new(own: Arc<Own>, to: Option<NodeId>, addr: String, tls: Option<Arc<PeerTls>>) -> Self {
+    pub(super) fn new(
+        own: Arc<Own>,
+        to: Option<NodeId>,
+        addr: String,
+        tls: Option<Arc<PeerTls>>,
+        moved: Moved,
+    ) -> Self {
         let (lane, connecting, away) = (Mutex::default(), tokio::sync::Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { own, to, addr, tls, lane, connecting, away }))
+        Self(Arc::new(Inner { own, to, addr, tls, moved, lane, connecting, away }))
     }
 
     /// A connection of its own to this peer, for a lane that is not for calls.
     pub(super) async fn open(&self, lane: Lane) -> io::Result<Stream> {
-        connect(&self.0.own, self.0.to, &self.0.addr, lane, self.0.tls.as_deref()).await
+        let moved = self.moved_to();
+        let mut opened = Err(io::ErrorKind::NotFound.into());
+        for addr in moved.iter().chain([&self.0.addr]) {
+            opened = connect(&self.0.own, self.0.to, addr, lane, self.0.tls.as_deref()).await;
+            if opened.is_ok() {
+                break;
+            }
+        }
+        opened
+    }
+
+    /// Where it has said that it is, when that is not where this node looks for it.
+    fn moved_to(&self) -> Option<String> {
+        let moved = self.0.moved.lock().expect("no holder of this lock panics");
+        moved.get(&self.0.to?).filter(|addr| **addr != self.0.addr).cloned()
+    }
+
+    /// For how long it could not be connected to; none when it could, or was not tried.
+    pub(super) fn away(&self) -> Option<Duration> {
+        self.0.away.lock().expect("no holder of this lock panics").map(|since| since.elapsed())
     }
 
     /// Asks, and waits at most until the deadline.

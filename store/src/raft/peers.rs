@@ -8,16 +8,21 @@ use std::{
 use super::{lane::PeerTls, peer::Peer, version::Own};
 use crate::model::NodeId;
 
+/// Where members are that have said that they are elsewhere now; until the membership says so too, and as long as they are
+/// not reached where it says. At most one address a member.
+pub(super) type Moved = Arc<Mutex<HashMap<NodeId, String>>>;
+
 /// Peers by id (and by address, where no id is known yet).
 pub(super) struct Peers {
     own: Arc<Own>,
     tls: Option<Arc<PeerTls>>,
     known: Mutex<HashMap<(Option<NodeId>, String), Peer>>,
+    moved: Moved,
 }
 
 impl Peers {
     pub(super) fn new(own: Own, tls: Option<Arc<PeerTls>>) -> Arc<Self> {
-        Arc::new(Self { own: Arc::new(own), tls, known: Mutex::default() })
+        Arc::new(Self { own: Arc::new(own), tls, known: Mutex::default(), moved: Moved::default() })
     }
 
     /// This node, as it presents itself.
@@ -40,9 +45,15 @@ impl Peers {
         self.find(None, addr)
     }
 
+    /// A member is at another address now.
+    pub(super) fn moved(&self, id: NodeId, addr: &str) {
+        self.moved.lock().expect("no holder of this lock panics").insert(id, addr.to_owned());
+    }
+
     fn find(&self, id: Option<NodeId>, addr: &str) -> Peer {
         let mut known = self.known.lock().expect("no holder of this lock panics");
-        let peer = || Peer::new(Arc::clone(&self.own), id, addr.to_owned(), self.tls.clone());
+        let (own, moved) = (Arc::clone(&self.own), Arc::clone(&self.moved));
+        let peer = || Peer::new(own, id, addr.to_owned(), self.tls.clone(), moved);
         known.entry((id, addr.to_owned())).or_insert_with(peer).clone()
     }
 }

@@ -170,6 +170,11 @@ async fn question(node: &Arc<Node>, from: NodeId, kind: u8, mut body: Bytes) -> 
         Kind::Vote | Kind::PreVote => {
             let ballot: Ballot = wire::from_cbor(&body)?;
             let group = node.group(ballot.group)?;
+            if ballot.flag {
+                group.handed();
+            } else if !group.may_vote(group.voters()) {
+                return Err(Fault::Failed("a promise of this node to a leader may still hold".into()));
+            }
             let request = VoteRequest {
                 vote: codec::decode_vote(&ballot.vote).map_err(failed)?,
                 last_log_id: ballot.last.map(raft_log_id),
@@ -198,6 +203,7 @@ async fn question(node: &Arc<Node>, from: NodeId, kind: u8, mut body: Bytes) -> 
             let group = node.group(ballot.group)?;
             let from = codec::decode_vote(&ballot.vote).map_err(failed)?;
             let to = ballot.to.ok_or_else(|| Fault::Failed("a transfer to nobody".into()))?;
+            group.handed();
             let request = TransferLeaderRequest::new(from, to, ballot.last.map(raft_log_id));
             group.raft().handle_transfer_leader(request).await.map_err(failed)?.map_err(failed)?;
             Ok(Bytes::new())
@@ -232,7 +238,7 @@ async fn question(node: &Arc<Node>, from: NodeId, kind: u8, mut body: Bytes) -> 
             node.require_lessee(from)?;
             node.answer_lease(body).await
         }
-        Kind::Join => node.take_in(wire::from_cbor(&body)?).await.map(|()| Bytes::new()),
+        Kind::Join => node.take_in(from, wire::from_cbor(&body)?).await.map(|()| Bytes::new()),
         Kind::Drain => {
             node.set_drain(wire::from_cbor(&body)?);
             Ok(Bytes::new())

@@ -1,5 +1,8 @@
 //! Whole nodes in one process: real sockets, real log, real elections.
 
+mod moved;
+mod silent;
+
 use std::{
     net::SocketAddr,
     sync::{

@@ -1,6 +1,6 @@
 //! The cluster's members, for operators: who is there, and who comes and goes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{GroupStatus, Store, Unavailable};
 use crate::{
@@ -21,6 +21,8 @@ pub struct MemberStatus {
     pub this: bool,
     /// It answered just now; what follows is known of those alone.
     pub live: bool,
+    /// For how long this node could not connect to it; none when it can, or has not tried.
+    pub silent: Option<Duration>,
     /// By group: the newest entry that it has applied.
     pub applied: BTreeMap<u32, u64>,
     /// Its build's version.
@@ -80,6 +82,7 @@ impl Store {
                 voter: member.voter,
                 this: member.id == node.me(),
                 live: status.is_some(),
+                silent: member.silent,
                 draining: of(|status| status.draining),
                 applied: status
                     .iter()

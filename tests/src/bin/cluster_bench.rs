@@ -1,8 +1,8 @@
 //! How long does a cluster of three give no answers when its leader goes, how long does a revocation take, and how near does
 //! it come to its limits?
 //!
-//! Back of the envelope: an election takes 300 to 600 ms from the last heartbeat, a cut leader is silent just like a dead
-//! one; a revocation is one commit and a word from each node, so a few milliseconds; at steady load units are on lease before
+//! Back of the envelope: an election begins 0.7 to 1 s after the last heartbeat, and units of a rate are lent again half a
+//! second later; a cut leader is silent just like a dead one; a revocation is one commit and a word from each node, so a few milliseconds; at steady load units are on lease before
 //! they are asked for. `cargo run --release -p tests --bin cluster-bench` (each process in a network namespace, as `rounds`).
 //!
 //! Clients send when the one before was answered: a gap is the longest time in which a node that was neither killed nor cut

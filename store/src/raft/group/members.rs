@@ -43,6 +43,11 @@ impl Group {
         self.change(ChangeMembers::AddNodes(BTreeMap::from([(id, info)]))).await
     }
 
+    /// A member is called, or is, something else than before.
+    pub(in crate::raft) async fn set_member(&self, id: u64, info: NodeInfo) -> Result<(), String> {
+        self.change(ChangeMembers::SetNodes(BTreeMap::from([(id, info)]))).await
+    }
+
     async fn change(&self, change: ChangeMembers<u64, NodeInfo>) -> Result<(), String> {
         let changing = self.raft.change_membership(change, true);
         match tokio::time::timeout(CHANGE_DEADLINE, changing).await {

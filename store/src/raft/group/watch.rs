@@ -9,7 +9,7 @@ use std::{
 use openraft::{Instant as _, ReadPolicy, ServerState, async_runtime::watch::WatchReceiver};
 use tokio::time::Instant;
 
-use super::{CONTACT_LEASE, Granting, Group, LEADER_TRUST, Led};
+use super::{CONTACT_LEASE, Granting, Group, HANDED, LEADER_TRUST, Led, PROMISE};
 use crate::{
     model::{NodeId, NodeInfo},
     platform::lease_clock_ns,
@@ -28,10 +28,23 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// An ask is answered from memory; longer means that the leader is gone.
 const ASK_DEADLINE: Duration = Duration::from_millis(500);
 
+/// A leader that its quorum has not answered for so long says nothing for [`QUIET`], and is heard again for as long, in turns:
+/// whom its followers hear and cannot answer (a link that works one way) must not keep them from electing another. Long
+/// enough that no stalled disk or machine makes it so.
+const QUORUM_LOST: Duration = Duration::from_millis(1_500);
+/// Longer than the followers' wait for a leader.
+const QUIET: Duration = Duration::from_millis(3 * ELECTION_MAX_MS);
+/// Nodes that were started together ask for votes within this.
+const CAMPAIGNS_APART_MS: u64 = 200;
+/// A look that comes so much too late tells that this process stood still: the silence meanwhile was its own.
+const STOOD_STILL: Duration = Duration::from_millis(250);
+
 /// A leadership of this node.
 struct Leading {
     term: u64,
     since: Instant,
+    /// Its voters may not have waited for the predecessor's lease to end.
+    handed: bool,
 }
 
 impl Group {
@@ -43,8 +56,15 @@ impl Group {
         let mut last_leader = None;
         // What its own quorum last let it trust; it outlives the leadership, as a successor waits for it like for any lease.
         let mut own: Option<Trust> = None;
+        let mut campaigns = false;
+        // Since when this process has run without standing still, and its last look.
+        let (mut awake, mut looked) = (Instant::now(), Instant::now());
         loop {
             tick.tick().await;
+            if looked.elapsed() >= STOOD_STILL {
+                awake = Instant::now();
+            }
+            looked = Instant::now();
             let (term, leader, is_leader, acked, voters, members, stopped) = {
                 let metrics = self.raft.metrics();
                 let metrics = metrics.borrow_watched();
@@ -63,12 +83,24 @@ impl Group {
                 self.leaderships.fetch_add(1, Ordering::Relaxed);
             }
             let now_ns = lease_clock_ns();
+            if !campaigns && self.may_campaign(voters) {
+                campaigns = true;
+                self.raft.runtime_config().elect(true);
+            }
             if stopped {
                 self.contact_until_ns.store(0, Ordering::SeqCst);
                 self.trust_view(Trust::default());
                 self.led.store(None);
                 self.granting.store(None);
                 return;
+            }
+            let led = leading.as_ref().filter(|leading| is_leader && leading.term == term);
+            let unanswered = led.map_or(Duration::ZERO, |leading| {
+                acked.unwrap_or(Duration::MAX).min(leading.since.elapsed()).min(awake.elapsed())
+            });
+            let quiet = is_quiet(unanswered, voters);
+            if self.quiet.swap(quiet, Ordering::Relaxed) != quiet {
+                self.raft.runtime_config().heartbeat(!quiet);
             }
             let held = self.held.lock().expect("no holder of this lock panics").fulfilled(self.in_force());
             if !is_leader {
@@ -95,7 +127,7 @@ impl Group {
             let Some(leading) = leading.as_ref().filter(|leading| leading.term == term) else {
                 self.led.store(None);
                 self.granting.store(None);
-                leading = Some(Leading { term, since: Instant::now() });
+                leading = Some(Leading { term, since: Instant::now(), handed: self.was_handed(HANDED) });
                 continue;
             };
             // What predecessors had committed must be applied here before this leadership is used.
@@ -110,14 +142,21 @@ impl Group {
             // The quorum that answered elects nobody else before its lease ends, and a successor waits for this view.
             own = confirmed.map(|ago| Trust::of(now_ns.saturating_sub(ns(ago)), VIEW_LEASE)).or(own);
             self.trust_view(own.max_by_end(held));
-            // A predecessor may have trusted its lease until now. The only member never had one: the process before this one
-            // is dead, or it would hold the data directory.
-            let waited = members == 1 || leading.since.elapsed() >= Duration::from_millis(ELECTION_MAX_MS);
+            // Each of its voters has elected it after the lease that it had promised the predecessor, which trusted itself for
+            // less; but one that hands over is followed at once. (The only member has no predecessor: its process is dead, or
+            // it would hold the data directory.)
+            let waited = members == 1 || !leading.handed || leading.since.elapsed() >= PROMISE;
             if waited && self.granting.load().is_none() && !self.is_handing_over() {
                 let granting = Granting { term, since_ns: lease_clock_ns(), first: term == 1 };
                 self.granting.store(Some(Arc::new(granting)));
             }
         }
+    }
+
+    /// Whether this node may ask for votes. Nodes that were started together do so one after the other.
+    fn may_campaign(&self, voters: usize) -> bool {
+        let apart = Duration::from_millis(self.me.0 % CAMPAIGNS_APART_MS);
+        self.may_vote(voters) && (self.promised_nothing(voters) || self.started.elapsed() >= PROMISE + apart)
     }
 
     fn trust_view(&self, trust: Trust) {
@@ -185,6 +224,12 @@ impl Group {
     }
 }
 
+/// Whether a leader that its quorum has not answered for so long is to say nothing now.
+fn is_quiet(unanswered: Duration, voters: usize) -> bool {
+    let Some(lost) = unanswered.checked_sub(QUORUM_LOST) else { return false };
+    voters > 1 && (lost.as_millis() / QUIET.as_millis()).is_multiple_of(2)
+}
+
 /// The longer of two trusts.
 trait MaxByEnd {
     fn max_by_end(self, other: Option<Trust>) -> Trust;
@@ -199,4 +244,19 @@ impl MaxByEnd for Option<Trust> {
 /// Until when something that happened `ago` is trusted for `lease`; 0 for never.
 fn until(now_ns: u64, ago: Option<Duration>, lease: Duration) -> u64 {
     ago.map_or(0, |ago| now_ns.saturating_add(ns(lease)).saturating_sub(ns(ago)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_without_a_quorum_is_quiet_and_heard_in_turns() {
+        let at = |ms| is_quiet(Duration::from_millis(ms), 3);
+        assert_eq!(
+            [0, 1_499, 1_500, 2_999, 3_000, 4_499, 4_500].map(at),
+            [false, false, true, true, false, false, true]
+        );
+        assert!(!is_quiet(Duration::from_secs(2), 1), "it is its own quorum");
+    }
 }

@@ -56,6 +56,9 @@ async fn step(node: &Node, group: &Group, catch_up: &mut CatchUp) -> Result<(), 
     for (id, (info, _)) in goal.iter().filter(|(id, _)| !have.contains_key(id)) {
         group.add_learner(*id, info.clone()).await?;
     }
+    for (id, (info, _)) in goal.iter().filter(|(id, (info, _))| have.get(id).is_some_and(|(known, _)| known != info)) {
+        group.set_member(*id, info.clone()).await?;
+    }
     let (wanted, votes) = (voters(&goal), voters(&have));
     if wanted != votes && wanted.iter().all(|id| votes.contains(id) || caught_up(*id)) {
         if !wanted.contains(&node.me().0)

@@ -52,11 +52,16 @@ pub(in crate::raft) async fn look(node: &Node, voters: BTreeMap<u64, NodeInfo>) 
     let asked = voters.into_iter().map(|(id, info)| async move {
         let id = NodeId(id);
         let own = node.info();
-        if id == node.me() || info.peer_addr == own.peer_addr || info.name == own.name {
+        if id == node.me() || info.peer_addr == own.peer_addr {
             return Voter { id, info, answer: Some(node.status().await) };
         }
         let answer = node.peers().anyone(&info.peer_addr).call(Kind::Status, wire::cbor(&()), STATUS_DEADLINE).await;
-        Voter { id, info, answer: answer.ok().and_then(|body| wire::from_cbor(&body).ok()) }
+        let mut answer = answer.ok().and_then(|body| wire::from_cbor(&body).ok());
+        // Of its name, and nobody is there: this node has come in its place.
+        if answer.is_none() && info.name == own.name {
+            answer = Some(node.status().await);
+        }
+        Voter { id, info, answer }
     });
     let mut seen = futures_util::future::join_all(asked).await;
     // Ids are random; told in an order that people know.

@@ -301,7 +301,7 @@ impl Node {
             return self.peers().peer(id, &info.peer_addr).call(kind, body, deadline).await;
         }
         Ok(match kind {
-            Kind::Join => self.take_in(wire::from_cbor(&body)?).await.map(|()| bytes::Bytes::new())?,
+            Kind::Join => self.take_in(self.me(), wire::from_cbor(&body)?).await.map(|()| bytes::Bytes::new())?,
             Kind::Remove => wire::cbor(&self.let_go(&wire::from_cbor(&body)?)?),
             _ => self.hand_over(&wire::from_cbor(&body)?).await.map(|to| wire::cbor(&to))?,
         })

@@ -14,6 +14,8 @@ pub(super) struct Seen {
     pub(super) leader: bool,
     /// It has said something a moment ago.
     pub(super) live: bool,
+    /// It has said nothing for so long that nobody waits for it any more.
+    pub(super) forgotten: bool,
     /// Its log is as long as the leader's was a moment ago.
     pub(super) caught_up: bool,
     /// It is to be taken down.
@@ -34,6 +36,7 @@ pub(super) struct Plan {
 /// - The cluster aims at as many voters as the most that any live member is set to want.
 /// - Learners become voters only so many at a time that the number of voters is odd: a second or fourth voter would have to be
 ///   there for every commit and could not be missed in an election, so it would make the cluster weaker.
+/// - A learner that was forgotten goes: it has no data that voters do not have.
 /// - A dead member whose name a live one has was replaced: it goes, and the new one votes in its place.
 /// - More voters than wanted are made learners only while all members are there to say what they want.
 pub(super) fn plan(members: &[Seen], asked: &BTreeSet<u64>) -> Plan {
@@ -41,6 +44,8 @@ pub(super) fn plan(members: &[Seen], asked: &BTreeSet<u64>) -> Plan {
     let asked: BTreeSet<u64> =
         members.iter().filter(|one| asked.contains(&one.id) && !one.leader).map(|one| one.id).collect();
     let mut leave = asked.clone();
+    leave
+        .extend(members.iter().filter(|one| one.forgotten && !one.live && !one.voter && !one.leader).map(|one| one.id));
     let mut voters: BTreeSet<u64> = members.iter().filter(|one| one.voter).map(|one| one.id).collect();
     voters.retain(|id| !asked.contains(id));
     for old in members.iter().filter(|one| !one.live && !one.leader) {
@@ -79,7 +84,7 @@ pub(super) fn plan(members: &[Seen], asked: &BTreeSet<u64>) -> Plan {
 mod tests {
     use super::*;
 
-    /// `name/id` of members: upper-case votes, `!` is dead, `~` lags, `-` drains, `*` leads; the number is what it wants.
+    /// `name/id` of members: upper-case votes, `!` is dead, `?` for long, `~` lags, `-` drains, `*` leads; the number is what it wants.
     fn members(text: &str) -> Vec<Seen> {
         text.split_whitespace()
             .map(|word| {
@@ -90,7 +95,8 @@ mod tests {
                     name: name.to_lowercase().as_str().into(),
                     voter: name.chars().all(char::is_uppercase),
                     leader: marks.contains('*'),
-                    live: !marks.contains('!'),
+                    live: !marks.contains(['!', '?']),
+                    forgotten: marks.contains('?'),
                     caught_up: !marks.contains('~'),
                     draining: marks.contains('-'),
                     wants: wants.parse().expect("a digit"),
@@ -140,6 +146,13 @@ mod tests {
         check("A3* B3 C3 d3", "d", "ABC", "d");
         check("A3* B3 C3", "A", "ABC", "");
         check("A5* B5 C5 D5 E5", "DE", "ABC", "DE");
+    }
+
+    #[test]
+    fn a_learner_that_was_silent_for_long_goes_and_a_voter_never_by_itself() {
+        check("A3* B3 C3 d3!", "", "ABC", "");
+        check("A3* B3 C3 d3?", "", "ABC", "d");
+        check("A3* B3 C3? d3?", "", "ABC", "d");
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub(super) fn cluster() -> Value {
                 ("voter", boolean()),
                 ("this", boolean()),
                 ("live", boolean()),
+                ("silent_ms", or_null(count())),
                 ("draining", boolean()),
                 ("version", or_null(text())),
                 ("applied", any_object()),
