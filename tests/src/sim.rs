@@ -11,6 +11,7 @@ mod clock;
 mod cluster;
 mod disk;
 mod node;
+mod operator;
 mod planted;
 mod run;
 

@@ -22,8 +22,8 @@ const TAKES: Duration = Duration::from_millis(150);
 const PAUSE: Duration = Duration::from_millis(15);
 /// Requests of `slow` that are looked back at.
 const REMEMBERED: usize = 3_000;
-/// Rows are asked for from so long before the round: a request may have begun before it.
-const BEFORE: Duration = Duration::from_secs(15);
+/// Rows are asked for from so long before the round: far more than clocks of one machine differ.
+const BEFORE: Duration = Duration::from_secs(2);
 
 /// What a round came to.
 #[derive(Debug, Default)]

@@ -1,4 +1,5 @@
 //! What goes wrong, when: crashes, power cuts, cut and slow links, failing, full, slow and rotten disks, lost disks, restarts.
+//! Meanwhile an operator changes the cluster (`operator.rs`).
 
 use std::{rc::Rc, time::Duration};
 
@@ -9,6 +10,7 @@ use turmoil::Sim;
 use super::{
     cluster::{Ended, Shared},
     disk::Fault,
+    operator::Operator,
 };
 
 /// Mean pause between two faults.
@@ -41,12 +43,14 @@ pub(super) struct Chaos {
     cut: Vec<(usize, usize)>,
     /// The last disk that was taken away: one at a time, and none while its successor catches up.
     lost_disk: Option<usize>,
+    operator: Operator,
 }
 
 impl Chaos {
     pub(super) fn new(shared: Rc<Shared>) -> Self {
         let rng = SmallRng::seed_from_u64(shared.plan.seed ^ 0xc4a0_5000);
         let nodes = shared.plan.nodes;
+        let operator = Operator::new(&shared);
         Self {
             shared,
             rng,
@@ -55,6 +59,7 @@ impl Chaos {
             down: vec![false; nodes],
             cut: Vec::new(),
             lost_disk: None,
+            operator,
         }
     }
 
@@ -79,6 +84,12 @@ impl Chaos {
             let wait = -PAUSE.as_secs_f64() * (1.0 - self.rng.random::<f64>()).ln();
             self.next = now + Duration::from_secs_f64(wait);
             self.strike(sim);
+        }
+        let fit = self.operator.wants(now) && self.next != Duration::MAX && self.may_lose_a_disk();
+        if let Some(node) = self.operator.tick(&self.shared, &self.down, fit) {
+            // Removed: it comes back with an empty disk.
+            self.crash(sim, node, false);
+            self.replace_disk(node);
         }
     }
 
@@ -113,6 +124,9 @@ impl Chaos {
         }
         self.shared.laws.borrow_mut().concurrency.crashed(node);
         self.down[node] = true;
+        if self.shared.operating.get() == Some(node) {
+            self.shared.operating.set(None);
+        }
         let at = self.in_ms(100, LONGEST_AWAY);
         self.later.push((at, Later::Start(node)));
         self.shared.note(&format!("{name} is down (power {power})"));
@@ -293,7 +307,7 @@ impl Chaos {
                 self.shared.slots.borrow_mut()[node].stop = true;
                 "restarts in good order"
             }
-            95..100 if is_up && self.may_lose_a_disk() => {
+            95..100 if is_up && !self.operator.removes() && self.may_lose_a_disk() => {
                 self.lost_disk = Some(node);
                 self.crash(sim, node, true);
                 if self.rng.random_bool(0.5) {

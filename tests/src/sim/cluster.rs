@@ -29,6 +29,19 @@ pub(super) struct Slot {
     pub(super) ended: Option<Ended>,
     /// It is asked to stop in good order.
     pub(super) stop: bool,
+    /// What an operator asks of the cluster through it.
+    pub(super) order: Option<Order>,
+}
+
+/// What an operator may ask of any node.
+#[derive(Debug, Clone)]
+pub(super) enum Order {
+    /// Take the node of this name out.
+    Remove(String),
+    /// Drain it, or end that.
+    Drain(String, bool),
+    /// Move leadership of all groups to whoever is fit.
+    Transfer,
 }
 
 /// Why a node's process ended.
@@ -61,6 +74,8 @@ pub(super) struct Shared {
     pub(super) load: Cell<bool>,
     /// Accounts and keys are there.
     pub(super) is_set_up: Cell<bool>,
+    /// The node through which an operator's order is under way.
+    pub(super) operating: Cell<Option<usize>>,
     pub(super) counts: RefCell<BTreeMap<String, u64>>,
     sequence: Cell<u64>,
     trace: Cell<u32>,
@@ -77,6 +92,7 @@ impl Shared {
             store: None,
             ended: None,
             stop: false,
+            order: None,
         };
         Self {
             slots: RefCell::new(names.into_iter().enumerate().map(slot).collect()),
@@ -85,6 +101,7 @@ impl Shared {
             keys: RefCell::default(),
             load: Cell::new(true),
             is_set_up: Cell::new(false),
+            operating: Cell::new(None),
             counts: RefCell::default(),
             sequence: Cell::new(0),
             trace: Cell::new(0),

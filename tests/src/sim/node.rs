@@ -6,7 +6,7 @@ use store::{Settings, Store, model::NodeInfo};
 
 use super::{
     client, clock,
-    cluster::{Ended, Shared},
+    cluster::{Ended, Order, Shared},
 };
 
 const PORT: u16 = 7000;
@@ -21,7 +21,7 @@ pub(super) async fn main(shared: Rc<Shared>, at: usize) -> turmoil::Result {
         let mut slots = shared.slots.borrow_mut();
         let slot = &mut slots[at];
         slot.life += 1;
-        (slot.store, slot.ended, slot.stop) = (None, None, false);
+        (slot.store, slot.ended, slot.stop, slot.order) = (None, None, false, None);
         clock::set_node(slot.drift_ppm, Rc::clone(&slot.wrong_ms));
         (slot.name.clone(), slot.disk.clone(), slot.life)
     };
@@ -53,6 +53,7 @@ pub(super) async fn main(shared: Rc<Shared>, at: usize) -> turmoil::Result {
     shared.note(&format!("{name} started, life {life}, id {}", store.node_id()));
     shared.slots.borrow_mut()[at].store = Some(store.clone());
     client::start(&shared, at, life, &store);
+    tokio::task::spawn_local(operate(Rc::clone(&shared), at, store.clone()));
     let ended = tokio::select! {
         biased;
         reason = store.failed() => Ended::Failed(reason),
@@ -68,6 +69,23 @@ pub(super) async fn main(shared: Rc<Shared>, at: usize) -> turmoil::Result {
         (slots[at].store, slots[at].ended) = (None, Some(ended));
     }
     pending().await
+}
+
+/// Carries out what an operator asks of the cluster through this node.
+async fn operate(shared: Rc<Shared>, at: usize, store: Store) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let Some(order) = shared.slots.borrow_mut()[at].order.take() else { continue };
+        let (what, done) = match &order {
+            Order::Remove(name) => ("removals", store.remove_node(name).await),
+            Order::Drain(name, true) => ("drains", store.drain_node(name, true).await),
+            Order::Drain(name, false) => ("ends of drains", store.drain_node(name, false).await),
+            Order::Transfer => ("transfers of leadership", store.transfer_leader(None, None).await),
+        };
+        shared.note(&format!("{order:?}: {done:?}"));
+        shared.count(&format!("operator: {what}{}", if done.is_ok() { "" } else { ", not done" }));
+        shared.operating.set(None);
+    }
 }
 
 async fn stopped(shared: &Rc<Shared>, at: usize) {
