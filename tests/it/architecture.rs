@@ -49,11 +49,11 @@ const LOADTEST: &[(&str, &[&str])] = &[
     ("shape", &[]),
     ("exit", &[]),
     ("secure", &[]),
-    ("admin", &["secure"]),
-    ("trace", &["admin"]),
-    ("plan", &["measure", "shape", "trace"]),
+    ("admin", &["exit", "secure"]),
+    ("trace", &["admin", "exit"]),
+    ("plan", &["exit", "measure", "shape", "trace"]),
     ("client", &["measure", "plan", "secure"]),
-    ("audit", &["admin", "client"]),
+    ("audit", &["admin", "client", "exit"]),
     ("chaos", &["admin", "client", "shape"]),
     ("report", &["audit", "exit", "measure"]),
     ("screen", &["chaos", "measure", "report"]),
@@ -230,7 +230,7 @@ fn imports_in_the_load_tester_go_down_only() {
     let offenders = against(LOADTEST, "loadtest/src", &mut BTreeSet::new());
     judge(
         &offenders,
-        "measure, shape ◂ trace ◂ plan ◂ client ◂ audit, chaos ◂ report ◂ screen ◂ run ◂ cluster, selftest ◂ cli",
+        "exit, measure, shape ◂ trace ◂ plan ◂ client ◂ audit, chaos ◂ report ◂ screen ◂ run ◂ cluster, selftest ◂ cli",
     );
 }
 

@@ -82,10 +82,15 @@ fn a_collector_gets_the_spans_of_sampled_requests_and_the_metrics_also_after_it_
         let metrics = collector.metrics();
         let found = metrics.iter().find(|metric| metric.name == "http_server_request_duration_seconds")?;
         let Some(Data::Histogram(histogram)) = &found.data else { panic!("{found:?}") };
-        let point = histogram.data_points.first()?;
-        assert_eq!(point.bucket_counts.iter().sum::<u64>(), point.count);
-        assert_eq!(point.bucket_counts.len(), point.explicit_bounds.len() + 1);
-        (point.count == 4).then_some(())
+        for point in &histogram.data_points {
+            assert_eq!(point.bucket_counts.iter().sum::<u64>(), point.count);
+            assert_eq!(point.bucket_counts.len(), point.explicit_bounds.len() + 1);
+        }
+        let answered = |status: &str| -> u64 {
+            let of_status = |labels: &[_]| attribute(labels, "http_response_status_code") == status;
+            histogram.data_points.iter().filter(|point| of_status(&point.attributes)).map(|point| point.count).sum()
+        };
+        (answered("200") == 2 && answered("401") == 1 && answered("500") == 1).then_some(())
     };
     until("the requests in the metrics", requests);
     assert!(collector.metrics().iter().any(|metric| metric.name == "tollgate_ledger_term"), "the store's as well");

@@ -226,7 +226,8 @@ pub(crate) async fn layer(State(admin): State<Arc<Admin>>, request: Request, nex
     };
     let response = next.run(request).await;
     let refused = response.status().is_client_error();
-    if !refused && !(confidential && response.status().is_success()) {
+    let is_told = refused || (confidential && response.status().is_success());
+    if !is_told {
         return response;
     }
     if refused {

@@ -263,9 +263,8 @@ mod tests {
         assert!(told.contains("start at 2-0") && told.contains("--from 2-0"), "{told}");
         assert_eq!(from(Begins::Here(Some("2-0"))).expect("meant")["starts_at"], "2-0");
         let before: String = told.split("SHA-256 ").nth(1).expect("a hash").chars().take(64).collect();
-        assert!(
-            from(Begins::Here(Some(&before.to_uppercase()))).is_ok() && from(Begins::Here(Some(&before[..8]))).is_ok()
-        );
+        let shouted = before.to_uppercase();
+        assert!(from(Begins::Here(Some(&shouted))).is_ok() && from(Begins::Here(Some(&before[..8]))).is_ok());
         for wrong in ["3-0", "2", "", "00000000"] {
             assert!(from(Begins::Here(Some(wrong))).is_err(), "{wrong}");
         }

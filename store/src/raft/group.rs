@@ -3,6 +3,7 @@
 mod everywhere;
 mod leaving;
 mod members;
+mod reads;
 mod watch;
 
 use std::{
@@ -18,11 +19,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use openraft::{
-    Raft, ReadPolicy,
-    async_runtime::watch::WatchReceiver,
-    errors::{ClientWriteError, LinearizableReadError, RaftError},
-};
+use openraft::{Raft, async_runtime::watch::WatchReceiver, errors::ClientWriteError};
 use tokio::time::Instant;
 
 use super::{
@@ -40,7 +37,7 @@ use super::{
 };
 use crate::{
     model::{GroupId, NodeId, NodeInfo, Reply},
-    platform::{lease_clock_ns, planted},
+    platform::lease_clock_ns,
     state::State,
     wal::Wal,
 };
@@ -262,11 +259,6 @@ impl Group {
         self.raft.is_leader()
     }
 
-    /// How many leaderships this node has seen begin since it started.
-    pub(crate) fn leaderships(&self) -> u64 {
-        self.leaderships.load(Ordering::Relaxed)
-    }
-
     /// This node leads, has waited out its predecessor, and was confirmed by a quorum a moment ago.
     pub(crate) fn granting(&self, now_ns: u64) -> Option<Granting> {
         let granting = **self.granting.load().as_ref()?;
@@ -395,57 +387,6 @@ impl Group {
             }
             Err(error) => Err(Fault::Failed(error.to_string())),
         }
-    }
-
-    /// The index that a linearizable read must see, confirmed by a quorum; on the leader only.
-    pub(super) async fn read_index_here(&self) -> Result<u64, Fault> {
-        // Asking for it sends heartbeats.
-        if self.quiet.load(Ordering::Relaxed) {
-            return Err(Fault::NotLeader(None));
-        }
-        match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
-            Ok(linearizer) => Ok(linearizer.read_log_id().log_id().index),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => Err(Fault::NotLeader(to.leader_id)),
-            Err(error) => Err(Fault::Failed(error.to_string())),
-        }
-    }
-
-    /// Waits until this replica has everything that was committed before the call (ReadIndex, Raft dissertation 6.4).
-    pub(crate) async fn barrier(&self, deadline: Duration) -> Result<(), String> {
-        if planted!(ReadsWithoutIndex) {
-            return Ok(());
-        }
-        let until = Instant::now() + deadline;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err("no leader confirmed a read in time".into());
-            }
-            let index = match self.leader() {
-                Some((id, _)) if id == self.me => {
-                    tokio::time::timeout(left, self.read_index_here()).await.ok().and_then(Result::ok)
-                }
-                Some((id, info)) => {
-                    let peer = self.peers.peer(id, &info.peer_addr);
-                    let body = peer.call(Kind::ReadIndex, wire::cbor(&self.id), left.min(READ_ATTEMPT)).await;
-                    body.ok().and_then(|body| wire::from_cbor(&body).ok())
-                }
-                None => None,
-            };
-            if let Some(index) = index {
-                return self.wait_applied(index, left).await;
-            }
-            tokio::time::sleep(RETRY_PAUSE.min(left)).await;
-        }
-    }
-
-    /// Waits until this node has applied an index and acts on it.
-    pub(crate) async fn wait_applied(&self, index: u64, deadline: Duration) -> Result<(), String> {
-        if self.in_force() >= index {
-            return Ok(());
-        }
-        let applied = self.raft.wait(Some(deadline)).applied_index_at_least(Some(index), "read").await;
-        applied.map(|_| ()).map_err(|error| error.to_string())
     }
 
     /// Why Raft stopped here; none while it runs.

@@ -159,6 +159,11 @@ impl Group {
         self.may_vote(voters) && (self.promised_nothing(voters) || self.started.elapsed() >= PROMISE + apart)
     }
 
+    /// How many leaderships this node has seen begin since it started.
+    pub(crate) fn leaderships(&self) -> u64 {
+        self.leaderships.load(Ordering::Relaxed)
+    }
+
     fn trust_view(&self, trust: Trust) {
         self.view_from_ns.fetch_max(trust.from_ns, Ordering::SeqCst);
         self.view_until_ns.store(trust.until_ns, Ordering::SeqCst);
