@@ -11,7 +11,8 @@ thread_local! {
     static EXPECTED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// From now on a panic ends the process (`SIGABRT`, after it was told), but for one inside of [`expected`].
+/// From now on a panic ends the process (`SIGABRT`, after it was told), but for a library's over damaged bytes, which the
+/// store expects.
 pub fn end_process_on_panic() {
     let tell = take_hook();
     set_hook(Box::new(move |panic| {
