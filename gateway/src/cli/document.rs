@@ -67,16 +67,23 @@ mod tests {
         assert!(parse("a: [1").is_err());
     }
 
+    /// Of the thread that a command runs on.
+    const STACK: usize = 8 << 20;
+
     #[test]
     fn whatever_the_api_holds_can_be_written_and_read_back() {
-        // 64 levels and 250,000 values were the reader's own bounds, and an export could not be applied.
-        let deep = (0..120).fold(json!(1), |inner, _| json!({ "a": inner }));
-        let many: Vec<serde_json::Value> =
-            (0..60_000).map(|n| json!({ "id": format!("a-{n}"), "tier": "t" })).collect();
-        for value in [json!({ "accounts": [{ "metadata": deep }] }), json!({ "accounts": many })] {
-            let text = serde_saphyr::to_string(&value).expect("written");
-            assert_eq!(parse(&text), Ok(value));
-        }
-        assert!(parse(&"- ".repeat(100_000)).is_err());
+        let check = || {
+            // 64 levels and 250,000 values were the reader's own bounds, and an export could not be applied.
+            let deep = (0..120).fold(json!(1), |inner, _| json!({ "a": inner }));
+            let many: Vec<serde_json::Value> =
+                (0..60_000).map(|n| json!({ "id": format!("a-{n}"), "tier": "t" })).collect();
+            for value in [json!({ "accounts": [{ "metadata": deep }] }), json!({ "accounts": many })] {
+                let text = serde_saphyr::to_string(&value).expect("written");
+                assert_eq!(parse(&text), Ok(value));
+            }
+            assert!(parse(&"- ".repeat(100_000)).is_err());
+        };
+        let thread = std::thread::Builder::new().stack_size(STACK).spawn(check).expect("a thread");
+        thread.join().expect("no panic");
     }
 }
