@@ -99,8 +99,8 @@ class Cluster:
         self.step("three pods form a cluster, all at once", self.form)
         self.step("helm test's script makes a key, calls and finds the row", self.helm_test)
         self.step("the kernel would write no core dump of a pod, and no other process of its user can read it", self.sealed)
-        self.step("a pod gets no setting that it does not know, and every metric of the rules and dashboards is there", self.metrics)
         with Load(self) as load:
+            self.step("a pod gets no setting that it does not know, and every metric of the rules and dashboards is there", self.metrics)
             self.step("rolling restart in the StatefulSet's order", lambda: self.roll(load))
             self.step("upgrade with changed settings", lambda: self.upgrade(load))
             self.step("a pod with an empty volume takes its own place", lambda: self.empty_volume(load))
@@ -222,14 +222,22 @@ class Cluster:
         return done.stderr.strip()
 
     def metrics(self):
-        text = ready_text = self.ready()[0].get("/metrics", 8081)[1]
-        names = set(re.findall(r"(?m)^# TYPE (\w+) ", ready_text))
+        names, missing = self.metrics_now()
+        # Those of an upstream are there when it was called.
+        for _ in range(100):
+            if not missing:
+                break
+            time.sleep(0.1)
+            names, missing = self.metrics_now()
+        chart.demand(not missing, f"/metrics has no {sorted(missing)} among its {len(names)} metrics")
+        return f"{len(names)} metrics"
+
+    def metrics_now(self):
+        names = set(re.findall(r"(?m)^# TYPE (\w+) ", self.ready()[0].get("/metrics", 8081)[1]))
         recorded = {rule["record"] for group in chart.rules() for rule in group["rules"] if "record" in rule}
         # A name in the rules that no node says is a name that the source has and nobody registers.
-        missing = {name for name in chart.metrics_named() if chart.base_of(name, names) not in names and name not in recorded
-                   and (self.trust or "_tls_" not in name)}
-        chart.demand(not missing, f"/metrics has no {sorted(missing)} among its {len(text.splitlines())} lines")
-        return f"{len(names)} metrics"
+        return names, {name for name in chart.metrics_named() if chart.base_of(name, names) not in names and name not in recorded
+                       and (self.trust or "_tls_" not in name)}
 
     def sealed(self):
         if os.getuid() != 0:
