@@ -46,25 +46,15 @@ pub(super) struct Sender<T>(Arc<Queue<T>>);
 pub(super) struct Receiver<T>(Arc<Queue<T>>);
 
 /// The taker is to be woken: when this is dropped.
-pub(super) struct Due(Arc<dyn Wake>);
+pub(super) struct Due<T>(Arc<Queue<T>>);
 
-trait Wake: Send + Sync {
-    fn wake(&self);
-}
-
-impl<T: Send> Wake for Queue<T> {
-    fn wake(&self) {
-        self.wake.notify_one();
-    }
-}
-
-impl Drop for Due {
+impl<T> Drop for Due<T> {
     fn drop(&mut self) {
-        self.0.wake();
+        self.0.wake.notify_one();
     }
 }
 
-impl Due {
+impl<T> Due<T> {
     /// Wakes the taker when all tasks of this thread that are ready have run: they may hand in too. For a task on a runtime
     /// of one thread.
     pub(super) async fn at_end_of_turn(self) {
@@ -72,9 +62,9 @@ impl Due {
     }
 }
 
-impl<T: Send + 'static> Sender<T> {
+impl<T> Sender<T> {
     /// Hands one in. It is dropped when nobody takes any more.
-    pub(super) fn push(&self, item: T) -> Option<Due> {
+    pub(super) fn push(&self, item: T) -> Option<Due<T>> {
         let mut state = self.0.lock();
         if state.has_ended {
             return None;
