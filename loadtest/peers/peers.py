@@ -517,7 +517,7 @@ def main():
         told.append(f"PostgreSQL {pg[-1].parent.parent.name}")
     if tools["envoy"]:
         done = subprocess.run([tools["envoy"], "--version"], capture_output=True, text=True)
-        found = re.search(r"/(\d+\.\d+\.\d+)", done.stdout)
+        found = re.search(r"version: \w+/(\d+\.\d+\.\d+)", done.stdout)
         told.append(f"Envoy {found.group(1) if found else '?'}")
     head = f"# Tollgate beside its peers\n\nOne run on {os.cpu_count()} cores ({platform.machine()}, Linux {platform.release().split('-')[0]}), {time.strftime('%Y-%m-%d')}; {', '.join(told)}. "
     head += f"Points of {args.seconds} s, {args.rounds} rounds in (a), medians. Repeat with `loadtest/peers/peers.py`; its head says what is measured how.\n\n"

@@ -226,6 +226,12 @@ fn refuse_ignored(arguments: &RunArguments, scenario: &Scenario, urls: &[String]
     }
     let path = |url: &String| url[without_path(url).len()..].to_owned();
     let first = urls.first().map(path).unwrap_or_default();
+    if let Some(why) = has_trace.then_some("trace").or((!scenario.requests.is_empty()).then_some("scenario")) {
+        let is_bare = |url: &&String| matches!(path(url).as_str(), "" | "/");
+        if let Some(url) = urls.iter().find(|url| !is_bare(url)) {
+            return Err(Usage::error(format!("{url}: its path would have no effect: the {why} has the paths")));
+        }
+    }
     for url in urls.iter().skip(1) {
         let other = path(url);
         let is_same = other == first || matches!(other.as_str(), "" | "/");

@@ -28,11 +28,18 @@ const CLOCK_LOOKS: usize = 5;
 /// Largest answer: a part of a journal.
 const MAX_ANSWER_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Workers.
+/// One of them.
+struct Worker {
+    url: String,
+    /// Why nothing more is asked of it, and when that was found.
+    lost: Option<(Duration, String)>,
+}
+
+/// Workers. One that does not answer any more is lost: the others go on, and the result says so and is no pass.
 pub(crate) struct Remote {
     agent: ureq::Agent,
     bearer: String,
-    urls: Vec<String>,
+    workers: Vec<Worker>,
     labels: Labels,
     control: Arc<Control>,
     fetched: Instant,
@@ -46,14 +53,14 @@ impl Remote {
     pub(crate) fn start(workers: &[String], order: &Order) -> Result<Self> {
         let config =
             ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).proxy(None).build();
-        let urls = workers.iter().map(|worker| {
+        let workers = workers.iter().map(|worker| {
             let url = if worker.contains("://") { worker.clone() } else { format!("http://{worker}") };
-            url.trim_end_matches('/').to_owned()
+            Worker { url: url.trim_end_matches('/').to_owned(), lost: None }
         });
         let mut remote = Self {
             agent: config.new_agent(),
             bearer: format!("Bearer {}", std::env::var(TOKEN).unwrap_or_default()),
-            urls: urls.collect(),
+            workers: workers.collect(),
             labels: Labels::default(),
             control: Arc::new(Control::new(Instant::now())),
             fetched: Instant::now(),
@@ -61,9 +68,9 @@ impl Remote {
             paused_at: None,
             in_flight: 0,
         };
-        let shards = remote.urls.len() as u64;
+        let shards = remote.workers.len() as u64;
         let mut offsets = Vec::new();
-        for (shard, url) in (0..).zip(&remote.urls) {
+        for (shard, Worker { url, .. }) in (0..).zip(&remote.workers) {
             let job = Job { order: order.clone(), shard, shards };
             remote.post(url, "/order", &serde_json::to_value(job).context("write the order")?)?;
             offsets.push(remote.clock_offset(url)?);
@@ -71,7 +78,7 @@ impl Remote {
         let start = Instant::now() + LEAD;
         remote.control = Arc::new(Control::new(start));
         let start_us = remote.control.unix_us(start);
-        for (url, offset) in remote.urls.iter().zip(offsets) {
+        for (Worker { url, .. }, offset) in remote.workers.iter().zip(offsets) {
             remote.post(url, "/start", &json!({ "unix_us": start_us + offset }))?;
         }
         Ok(remote)
@@ -101,8 +108,41 @@ impl Remote {
         read(&url, self.agent.post(&url).header("authorization", &self.bearer).send_json(body))
     }
 
-    fn tell_all(&self, path: &str) -> Result<()> {
-        self.urls.iter().try_for_each(|url| self.post(url, path, &json!({})).map(drop))
+    /// Tells all that are not lost, and finds who is.
+    fn tell_all(&mut self, path: &str) {
+        self.each(|remote, url| remote.post(url, path, &json!({})).map(drop));
+    }
+
+    /// Asks all that are not lost.
+    fn each<T>(&mut self, ask: impl Fn(&Self, &str) -> Result<T>) -> Vec<T> {
+        let asked: Vec<Option<Result<T>>> =
+            self.workers.iter().map(|worker| worker.lost.is_none().then(|| ask(self, &worker.url))).collect();
+        let elapsed = self.control.elapsed();
+        let answers = self.workers.iter_mut().zip(asked).filter_map(|(worker, asked)| match asked? {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                worker.lost = Some((elapsed, format!("{error:#}")));
+                None
+            }
+        });
+        answers.collect()
+    }
+
+    /// The whole journal of a worker, and what went wrong there.
+    fn journal(&self, url: &str) -> Result<(Vec<Sent>, Vec<Failure>)> {
+        let mut all = Vec::new();
+        loop {
+            let mut answer = self.get(url, &format!("/journal?from={}", all.len()))?;
+            let part: Vec<Sent> = serde_json::from_value(answer["sent"].take()).context("read a worker's journal")?;
+            let is_last = part.is_empty() || (all.len() + part.len()) as u64 >= answer["total"].as_u64().unwrap_or(0);
+            all.extend(part);
+            if is_last {
+                let said: Vec<Failure> =
+                    serde_json::from_value(answer["failures"].take()).context("read a worker's failures")?;
+                let named = |said: Failure| Failure { what: format!("worker {url}: {}", said.what), ..said };
+                return Ok((all, said.into_iter().map(named).collect()));
+            }
+        }
     }
 }
 
@@ -126,11 +166,13 @@ impl Fleet for Remote {
             return Ok(status);
         }
         self.fetched = Instant::now();
+        let answers = self.each(|remote, url| {
+            let mut answer = remote.get(url, "/delta")?;
+            Ok((Delta::from_json(answer["delta"].take(), &remote.labels)?, answer))
+        });
         (self.in_flight, self.finished) = (0, true);
-        for url in &self.urls {
-            // A worker that is lost takes its counts with it: the run's figures would be a part of the truth.
-            let mut answer = self.get(url, "/delta").context("a worker was lost, and its figures with it")?;
-            status.delta.add(&Delta::from_json(answer["delta"].take(), &self.labels)?);
+        for (delta, answer) in answers {
+            status.delta.add(&delta);
             self.in_flight += answer["in_flight"].as_u64().unwrap_or(0);
             self.finished &= answer["finished"].as_bool().unwrap_or(false);
         }
@@ -149,12 +191,12 @@ impl Fleet for Remote {
     fn pause(&mut self, pause: bool) -> Result<()> {
         match (pause, self.paused_at) {
             (true, None) => {
-                self.tell_all("/pause")?;
+                self.tell_all("/pause");
                 self.control.pause();
                 self.paused_at = Some(Instant::now());
             }
             (false, Some(since)) => {
-                self.tell_all("/resume")?;
+                self.tell_all("/resume");
                 self.control.resume(since.elapsed());
                 self.paused_at = None;
             }
@@ -165,35 +207,32 @@ impl Fleet for Remote {
 
     fn drain(&mut self) -> Result<()> {
         self.control.drain();
-        self.tell_all("/stop")
+        self.tell_all("/stop");
+        Ok(())
     }
 
     fn abort(&mut self) -> Result<()> {
         self.control.abort();
-        self.tell_all("/abort")
+        self.tell_all("/abort");
+        Ok(())
     }
 
-    fn finish(&mut self) -> Result<(Vec<Sent>, Vec<Failure>)> {
+    fn finish(&mut self) -> Result<(Option<Vec<Sent>>, Vec<Failure>)> {
         let (mut all, mut failures) = (Vec::new(), Vec::new());
-        for url in &self.urls {
-            let mut from = 0;
-            loop {
-                let mut answer = self.get(url, &format!("/journal?from={from}"))?;
-                let part: Vec<Sent> =
-                    serde_json::from_value(answer["sent"].take()).context("read a worker's journal")?;
-                let total = answer["total"].as_u64().unwrap_or(0);
-                from += part.len();
-                let is_last = part.is_empty() || from as u64 >= total;
-                all.extend(part);
-                if is_last {
-                    let said: Vec<Failure> =
-                        serde_json::from_value(answer["failures"].take()).context("read a worker's failures")?;
-                    let named = |said: Failure| Failure { what: format!("worker {url}: {}", said.what), ..said };
-                    failures.extend(said.into_iter().map(named));
-                    break;
-                }
-            }
+        for (sent, said) in self.each(Self::journal) {
+            all.extend(sent);
+            failures.extend(said);
         }
-        Ok((all, failures))
+        let mut is_whole = true;
+        for Worker { url, lost } in &self.workers {
+            let Some((at, why)) = lost else { continue };
+            is_whole = false;
+            // It may be there again, and still send.
+            let _ = self.post(url, "/abort", &json!({}));
+            let at = at.as_secs_f64();
+            failures
+                .push(Failure::new(format!("worker {url} was lost at {at:.1} s, and what it counted since: {why}")));
+        }
+        Ok((is_whole.then_some(all), failures))
     }
 }

@@ -151,7 +151,8 @@ impl State {
             ("POST", "/abort") => self.engine()?.abort().map(|()| json!({})),
             ("GET", "/journal") => {
                 if let Some(mut engine) = self.engine.take() {
-                    self.ended = Some(engine.finish()?);
+                    let (sent, failures) = engine.finish()?;
+                    self.ended = Some((sent.unwrap_or_default(), failures));
                 }
                 let (sent, failures) = self.ended.as_ref().context("not started")?;
                 let from: usize = query.strip_prefix("from=").and_then(|from| from.parse().ok()).unwrap_or(0);

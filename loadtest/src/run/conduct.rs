@@ -136,7 +136,10 @@ pub(crate) fn conduct(fleet: &mut dyn Fleet, order: &Order, ends: &Ends) -> Resu
         second.in_flight = most_in_flight.get(&second.second).copied();
     }
     result.events = done.iter().map(|done| Event { at: done.at, what: done.what.clone() }).collect();
-    if let (Some(admin), true) = (&ends.admin, order.audit) {
+    if order.audit && sent.is_none() {
+        failures.push(Failure::new("no audit was made: not all that was sent is known"));
+    }
+    if let (Some(admin), Some(sent), true) = (&ends.admin, sent, order.audit) {
         let started = Instant::now();
         if !ends.quiet {
             eprintln!("auditing {} requests", sent.len());

@@ -152,7 +152,7 @@ impl Fleet for Engine {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<(Vec<Sent>, Vec<Failure>)> {
+    fn finish(&mut self) -> Result<(Option<Vec<Sent>>, Vec<Failure>)> {
         let mut failures = Vec::new();
         for thread in self.threads.drain(..) {
             match thread.join() {
@@ -170,7 +170,7 @@ impl Fleet for Engine {
             let what = format!("more than {} requests of a thread: too many to audit", Journal::MAX_ENTRIES);
             failures.push(Failure::new(what));
         }
-        Ok((self.sent(), failures))
+        Ok((Some(self.sent()), failures))
     }
 }
 

@@ -39,8 +39,9 @@ pub(crate) trait Fleet {
     fn drain(&mut self) -> Result<()>;
     /// Everything ends now.
     fn abort(&mut self) -> Result<()>;
-    /// Everything that was sent, for the audit; and what went wrong on the way (a line of the trace, a worker that was lost).
-    fn finish(&mut self) -> Result<(Vec<Sent>, Vec<Failure>)>;
+    /// Everything that was sent, for the audit, if all of it is known; and what went wrong on the way (a line of the trace, a
+    /// worker that was lost).
+    fn finish(&mut self) -> Result<(Option<Vec<Sent>>, Vec<Failure>)>;
 }
 
 /// Whether an error is a mistake of the caller: a flag, or a line of a trace.

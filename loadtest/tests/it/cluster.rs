@@ -1,6 +1,6 @@
 //! Workers and a coordinator.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, process::Stdio, time::Duration};
 
 use serde_json::Value;
 
@@ -60,4 +60,38 @@ fn two_workers_send_what_one_would_and_are_judged_as_one() {
         *by_key.entry(seen.key.expect("a key")).or_default() += 1;
     }
     assert_eq!(by_key.len(), 20);
+}
+
+#[test]
+fn a_lost_worker_is_told_and_what_the_other_saw_is_kept() {
+    let server = Server::start(|_, _| (200, "", Duration::ZERO));
+    let (kept, mut lost) = (Worker::start(tool(), "t"), Worker::start(tool(), "t"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let (keys, out) = (directory.path().join("keys.ndjson"), directory.path().join("out.json"));
+    let lines: Vec<String> = (0..20).map(|n| format!("{{\"key\":\"key-{n}\",\"account\":\"account-{n}\"}}")).collect();
+    std::fs::write(&keys, lines.join("\n")).expect("write");
+    let coordinator = tool()
+        .args(["coordinator", "--workers", &format!("{},{}", kept.1, lost.1), &server.url])
+        .args(["--shape", "hold 100/s 6s", "--quiet", "--keys"])
+        .arg(&keys)
+        .arg("--out")
+        .arg(&out)
+        .env("TOLLGATE_LOADTEST_TOKEN", "t")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("run the coordinator");
+    while server.requests().len() < 100 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    lost.kill();
+    let output = coordinator.wait_with_output().expect("the coordinator ends");
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(12), "{text}");
+    assert!(text.contains(&format!("worker http://{} was lost at ", lost.1)), "{text}");
+    let result: Value = serde_json::from_slice(&std::fs::read(out).expect("the result")).expect("JSON");
+    // The other's part goes on to the end.
+    let last = result["timeline"].as_array().expect("seconds").last().expect("a second");
+    assert_eq!(last["second"], 5, "{result}");
+    assert!(last["planned"].as_u64().is_some_and(|planned| planned > 0), "{result}");
 }

@@ -30,6 +30,9 @@ use store::{
 };
 use tokio::time::Instant;
 
+/// Histograms that the writers share.
+const HISTOGRAMS: usize = 16;
+
 /// Rows a second that the ledger makes durable on a quorum, and how long a row waits.
 #[derive(Parser)]
 struct Args {
@@ -256,19 +259,23 @@ fn own_stats(store: &Store) -> Result<Stats> {
 async fn run(store: &Store, writers: usize, rate: u64, seconds: u64, trace_ids: bool) -> Result<Figures> {
     let (failed, next, stop) =
         (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-    let sum = Arc::new(Mutex::new(Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?));
-    let start = Instant::now();
+    // A few for all: one of each writer's own would be a gigabyte to fill, and the first rows would wait for it.
+    let times: Arc<[Mutex<Histogram<u64>>]> = (0..HISTOGRAMS)
+        .map(|_| Ok(Mutex::new(Histogram::new_with_bounds(1, 60_000_000, 3)?)))
+        .collect::<Result<_>>()?;
+    // The writers are there before the first row is due.
+    let start = Instant::now() + Duration::from_millis(200);
     let interval = (rate > 0).then(|| Duration::from_secs(1).div_f64(rate as f64));
     let accounts: Arc<[(AccountId, store::model::KeyId)]> =
         (0..1_000).map(|n| (format!("acct_01J{n:023}").into(), format!("key_01J{n:023}").into())).collect();
     let tasks: Vec<_> = (0..writers)
         .map(|writer| {
             let accounts = Arc::clone(&accounts);
-            let (store, failed, next, stop, sum) =
-                (store.clone(), Arc::clone(&failed), Arc::clone(&next), Arc::clone(&stop), Arc::clone(&sum));
+            let (store, failed, next, stop, times) =
+                (store.clone(), Arc::clone(&failed), Arc::clone(&next), Arc::clone(&stop), Arc::clone(&times));
             tokio::spawn(async move {
                 let mut rows = Rows::new(writer as u64, trace_ids, accounts);
-                let mut own = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).expect("valid bounds");
+                tokio::time::sleep_until(start).await;
                 while !stop.load(Ordering::Relaxed) {
                     let mut due = Instant::now();
                     if let Some(interval) = interval {
@@ -284,17 +291,17 @@ async fn run(store: &Store, writers: usize, rate: u64, seconds: u64, trace_ids: 
                         Err(_) => false,
                     };
                     if committed {
-                        own.saturating_record(u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX).max(1));
+                        let us = u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
+                        times[writer % HISTOGRAMS].lock().expect("no holder of this lock panics").saturating_record(us);
                     } else {
                         failed.fetch_add(1, Ordering::Relaxed);
                         tokio::time::sleep(Duration::from_millis(1)).await;
                     }
                 }
-                sum.lock().expect("no holder of this lock panics").add(own).expect("the same bounds");
             })
         })
         .collect();
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    tokio::time::sleep_until(start + Duration::from_secs(seconds)).await;
     stop.store(true, Ordering::Relaxed);
     for task in tasks {
         task.await?;
@@ -308,7 +315,10 @@ async fn run(store: &Store, writers: usize, rate: u64, seconds: u64, trace_ids: 
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let sum = sum.lock().expect("no holder of this lock panics");
+    let mut sum = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?;
+    for part in times.iter() {
+        sum.add(&*part.lock().expect("no holder of this lock panics"))?;
+    }
     let ms = |q: f64| sum.value_at_quantile(q) as f64 / 1_000.0;
     Ok(Figures {
         rows: sum.len(),
