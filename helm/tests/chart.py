@@ -18,7 +18,7 @@ ROOT = HELM_DIR.parent
 CHART = HELM_DIR / "tollgate"
 GOLDEN = CHART / "tests" / "golden"
 SCENARIOS = {"default": []} | {
-    path.stem: ["-f", str(path)] for path in sorted((CHART / "scenarios").glob("*.yaml"))
+    path.stem: ["-f", str(path)] for where in ("scenarios", "tests/values") for path in sorted((CHART / where).glob("*.yaml"))
 }
 KUBERNETES = ["1.27", "1.29", "1.31", "1.33", "1.35", "1.37"]
 # Kinds that come with operators; their schemas are not Kubernetes' own.
@@ -28,7 +28,7 @@ MUTABLE = {"replicas", "template", "updateStrategy", "minReadySeconds", "persist
            "revisionHistoryLimit", "ordinals"}
 # Settings that the chart sets from values of its own, so that `settings` has them not.
 OWN = re.compile(r"^(data_dir|(data|admin|peer)_addr|peer_advertise|node_name|region|join|voters|admin_token_file|insecure|"
-                 r"drain_.*|.*_tls_.*|upstream_ca|tls_reload_ms|oidc_client_secret_file|oidc_ca)$")
+                 r"drain_.*|.*_tls_.*|upstream_ca|oidc_client_secret_file|oidc_ca|otlp_headers_file|otlp_ca)$")
 
 # Settings that the schema may have before the binary of this revision does.
 AHEAD = set()
@@ -310,16 +310,16 @@ class Bench:
                 for container in pod["spec"]["containers"]:
                     mounted = {mount["name"] for mount in container["volumeMounts"]}
                     demand(mounted == volumes, f"{name}: {key} mounts {mounted} of {volumes}")
-                    files = [value for value in environment_of(container).values() if value.startswith("/etc/")]
+                    files = [file for value in environment_of(container).values() if value.startswith("/etc/") for file in value.split(",")]
                     paths = [mount["mountPath"] for mount in container["volumeMounts"]]
                     for file in files:
-                        demand(any(file.startswith(path + "/") for path in paths), f"{name}: {key}: nothing is mounted for {file}")
+                        demand(any((file + "/").startswith(path + "/") for path in paths), f"{name}: {key}: nothing is mounted for {file}")
                     demand(not any("subPath" in mount for mount in container["volumeMounts"]), f"{name}: {key}: a subPath is never renewed")
             token = any("admin-token" in str(pod["spec"].get("volumes")) for pod in templates.values())
             demand(token == any(key[0] == "Pod" for key in templates), f"{name}: a token, and no helm test, or the other way round")
             made = {one["spec"]["secretName"] for one in objects.values() if one["kind"] == "Certificate"}
             wanted = {volume["secret"]["secretName"] for pod in templates.values() for volume in pod["spec"].get("volumes", [])
-                      if volume["name"].startswith("tls-") and volume["name"] != "tls-clients"}
+                      if volume["name"] in ("tls-peers", "tls-admin", "tls-data")}
             demand(not made or wanted <= made, f"{name}: no Certificate fills {wanted - made}")
 
     # --- Values and settings ---
@@ -351,7 +351,21 @@ class Bench:
                             ("settings.workers=many", "workers"), ("tls.mode=maybe", "mode"), ("drain.delaySeconds=-1", "delaySeconds"),
                             ("tls.mode=existingSecrets", "tls.peers.existingSecret"),
                             ("tls.data.enabled=true", "tls.data.names"), ("cluster.join={a:1}", "cluster.voters"),
-                            ("ingress.enabled=true", "ingress.hosts"), ("httpRoute.enabled=true", "httpRoute.parentRefs"), ("gateways.autoscaling.kind=keda", "prometheusAddress")]:
+                            ("ingress.enabled=true", "ingress.hosts"), ("httpRoute.enabled=true", "httpRoute.parentRefs"),
+                            ("gateways.autoscaling.kind=keda", "prometheusAddress"),
+                            ("gateways.autoscaling.kind=hpa,gateways.autoscaling.minReplicas=4,gateways.autoscaling.maxReplicas=3",
+                             "minReplicas is 4 and maxReplicas 3"),
+                            ("gateways.autoscaling.kind=keda,gateways.autoscaling.prometheusAddress=http://p,"
+                             "gateways.autoscaling.minReplicas=11", "minReplicas is 11 and maxReplicas 10"),
+                            ("gateways.autoscaling.kind=hpa,gateways.autoscaling.minReplicas=0", "minReplicas is 0"),
+                            ("tls.mode=insecure,tls.data.enabled=true", "tls.data.existingSecret"),
+                            ("tls.mode=insecure,tls.admin.existingSecret=a", "tls.admin.existingSecret"),
+                            ("tls.mode=insecure,tls.peers.existingSecret=a", "tls.peers.existingSecret"),
+                            ("tls.mode=insecure,tls.admin.clientCaSecret=a", "tls.admin.clientCaSecret"),
+                            ("tls.data.existingSecret=a", "tls.data.enabled"), ("tls.data.clientCaSecret=a", "tls.data.enabled"),
+                            ("tls.data.extraSecrets={a}", "tls.data.enabled"), ("tls.data.clientAuth=maybe", "clientAuth"),
+                            ("settings.otlp_ca=/etc/ca.crt", "otlp_ca"), ("settings.otlp_sample_ratio=1.5", "otlp_sample_ratio"),
+                            ("otlp.existingSecret=a,otlp.headersKey=", "otlp.headersKey")]:
             for which in range(len(self.tools.helms)):
                 code, _, err = self.helm(which, "template", "tg", "--set", value)
                 demand(code != 0 and said in err, f"{value}: {err or 'let through'}")
@@ -368,8 +382,25 @@ class Bench:
                 for container in pod["spec"]["containers"] if key[0] == "StatefulSet" else []:
                     for variable in environment_of(container):
                         demand(variable in known.values() or not variable.startswith("TOLLGATE_"), f"{name}: {variable} is no setting")
-        env = environment(self.render("--set", "settings.max_body_bytes=1073741824")[("StatefulSet", "tg-tollgate")])
-        demand(env["TOLLGATE_MAX_BODY_BYTES"] == "1073741824", f"large numbers come out as {env['TOLLGATE_MAX_BODY_BYTES']}")
+
+    def test_numbers(self):
+        """numbers come out as they were given, by a file and by --set: no 1e+09, and 0.25 is not 0"""
+        given = {"max_body_bytes": 1125899906842624, "max_connections": 1000000, "otlp_sample_ratio": 0.25, "workers": 0}
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            yaml.safe_dump({"settings": given}, file)
+            file.flush()
+            ways = [("-f", file.name)] + [("--set-json", f"settings={json.dumps(given)}")]
+            ways += [("--set", ",".join(f"settings.{name}={value}" for name, value in given.items() if value != 0.25))]
+            for which, way in ((which, way) for which in range(len(self.tools.helms)) for way in ways):
+                env = environment(self.render(*way, which=which)[("StatefulSet", "tg-tollgate")])
+                for name, value in given.items() if way[0] != "--set" else []:
+                    came = env[f"TOLLGATE_{name.upper()}"]
+                    demand(came == str(value), f"{self.tools.helms[which].name} {way[0]}: {name} {value} comes out as {came}")
+                demand(env["TOLLGATE_MAX_CONNECTIONS"] == "1000000", f"{self.tools.helms[which].name} {way[0]}: {env}")
+            for ratio, said in ((1, "1"), (0, "0"), (0.001, "0.001")):
+                for which in range(len(self.tools.helms)):
+                    env = environment(self.render("--set-json", f"settings.otlp_sample_ratio={ratio}", which=which)[("StatefulSet", "tg-tollgate")])
+                    demand(env["TOLLGATE_OTLP_SAMPLE_RATIO"] == said, f"the ratio {ratio} comes out as {env['TOLLGATE_OTLP_SAMPLE_RATIO']}")
 
     def test_sign_in(self):
         """the provider's secret, and its authorities, are files where the node is told that they are, in every pod of a node"""
@@ -394,6 +425,84 @@ class Bench:
         plain = str(self.render())
         demand(name not in plain and "TOLLGATE_OIDC" not in plain, "a sign-in that nobody has asked for")
 
+    def test_files_of_secrets(self):
+        """each file that a node is told of comes from the Secret and key that the values name, read-only, in every pod of a node"""
+        told = {
+            "ADMIN_TOKEN_FILE": [("tollgate-admin", "token")], "OIDC_CA": [("identity-provider", "ca.crt")],
+            "OIDC_CLIENT_SECRET_FILE": [("identity-provider", "client-secret")],
+            "OTLP_HEADERS_FILE": [("collector", "headers")], "OTLP_CA": [("collector", "ca.crt")],
+            "PEER_TLS_CERT": [("node-peers", "tls.crt")], "PEER_TLS_KEY": [("node-peers", "tls.key")], "PEER_TLS_CA": [("node-peers", "ca.crt")],
+            "ADMIN_TLS_CERT": [("node-admin", "tls.crt")], "ADMIN_TLS_KEY": [("node-admin", "tls.key")],
+            "ADMIN_TLS_CLIENT_CA": [("operators-ca", "ca.crt")],
+            "DATA_TLS_CERT": [(name, "tls.crt") for name in ("api.example.com-tls", "api.example.org-tls", "legacy-tls")],
+            "DATA_TLS_KEY": [(name, "tls.key") for name in ("api.example.com-tls", "api.example.org-tls", "legacy-tls")],
+            "DATA_TLS_CLIENT_CA": [("partners-ca", "ca.crt")], "UPSTREAM_CA": [("upstreams-ca", "ca.crt")],
+            "UPSTREAM_TLS_CERT": [("upstreams-client", "tls.crt")], "UPSTREAM_TLS_KEY": [("upstreams-client", "tls.key")],
+        }
+        table = (ROOT / "gateway/src/config/table.rs").read_text()
+        files = set(re.findall(r'"TOLLGATE_(\w+)": (?:PathBuf|List) = "", "(?:FILE|FILE,\.\.\.)"', table))
+        demand(files == set(told), f"the binary's files and the chart's differ: {files ^ set(told)}")
+        for which in range(len(self.tools.helms)):
+            objects = self.render(*SCENARIOS["secrets"], which=which)
+            nodes = [(key, pod) for key, pod in pods(objects) if key[0] == "StatefulSet"]
+            demand(len(nodes) == 2, f"nodes of {[key for key, _ in nodes]}")
+            for key, pod in nodes:
+                container = pod["spec"]["containers"][0]
+                env, mounts = environment_of(container), container["volumeMounts"]
+                volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+                for variable, expected in told.items():
+                    came = []
+                    for file in env.get(f"TOLLGATE_{variable}", "").split(","):
+                        mount = next((mount for mount in mounts if file.rpartition("/")[0] == mount["mountPath"]), None)
+                        demand(mount and mount.get("readOnly") is True, f"{key}: {variable} {file!r}: {mount}")
+                        secret = volumes[mount["name"]]["secret"]
+                        demand(secret["defaultMode"] & 0o007 == 0, f"{key}: everybody may read {file}")
+                        items = {item["path"]: item["key"] for item in secret["items"]} if "items" in secret else None
+                        name = file.rpartition("/")[2]
+                        came.append((secret["secretName"], name if items is None else items.get(name)))
+                    demand(came == expected, f"{key}: {variable} is {came}, not {expected}")
+                demand(env["TOLLGATE_DATA_TLS_CLIENT_AUTH"] == "required", f"{key}: clients need no certificate")
+                demand(env["TOLLGATE_ADMIN_TLS_CLIENT_AUTH"] == "optional", f"{key}: the kubelet's probes are refused")
+                demand({"name": "own-certs", "mountPath": "/etc/own/certs", "readOnly": True} in mounts, f"{key}: extraVolumeMounts")
+                demand(volumes.get("own-certs") == {"name": "own-certs", "configMap": {"name": "own-certs"}}, f"{key}: extraVolumes")
+        optional = self.render(*SCENARIOS["secrets"], "--set", "tls.data.clientAuth=optional,otlp.headersKey=")
+        env = environment(optional[("StatefulSet", "tg-tollgate")])
+        demand(env["TOLLGATE_DATA_TLS_CLIENT_AUTH"] == "optional", f"clientAuth: {env}")
+        demand("TOLLGATE_OTLP_HEADERS_FILE" not in env and "TOLLGATE_OTLP_CA" in env, f"a Secret with authorities alone: {env}")
+
+    def test_data_tls_in_every_mode(self):
+        """the data plane has TLS when tls.data.enabled says so, whatever the mode is; a Secret that is named wins over cert-manager"""
+        cases = [("tls.mode=insecure,tls.data.existingSecret=public", "public", {}),
+                 ("tls.mode=insecure,tls.data.names={api.test}", "tg-tollgate-data-tls", {"tg-tollgate-data", "tg-tollgate-data-ca"}),
+                 ("tls.mode=certManager,tls.data.existingSecret=public", "public", {"tg-tollgate-peers", "tg-tollgate-admin"}),
+                 ("tls.mode=existingSecrets,tls.data.existingSecret=public,tls.peers.existingSecret=p,tls.admin.existingSecret=a", "public", {})]
+        for values, secret, certificates in cases:
+            for which in range(len(self.tools.helms)):
+                objects = self.render("--set", "tls.data.enabled=true," + values, which=which)
+                node = objects[("StatefulSet", "tg-tollgate")]
+                env = environment(node)
+                demand(env.get("TOLLGATE_DATA_TLS_CERT") == "/etc/tollgate/tls/data/tls.crt", f"{values}: the data plane speaks plain text")
+                volumes = {volume["name"]: volume for volume in node["spec"]["template"]["spec"]["volumes"]}
+                demand(volumes["tls-data"]["secret"]["secretName"] == secret, f"{values}: {volumes['tls-data']}")
+                demand(objects[("Service", "tg-tollgate")]["spec"]["ports"][0]["name"] == "https", f"{values}: the Service says http")
+                insecure = "insecure" in values
+                demand(("TOLLGATE_INSECURE" in env, "TOLLGATE_PEER_TLS_CERT" in env) == (insecure, not insecure), f"{values}: {env}")
+                made = {name for kind, name in objects if kind == "Certificate"}
+                wanted = set(certificates) | {f"{name}-ca" for name in certificates if not name.endswith("-ca")}
+                demand(made == wanted, f"{values}: certificates {made}, not {wanted}")
+
+    def test_helm_test_of_demanding_clients(self):
+        """where clients must show a certificate, helm test shows one, and is not there when it has none"""
+        demanding = ("--set", "admin.existingSecret=t,tls.data.enabled=true,tls.data.existingSecret=d,tls.data.clientCaSecret=c")
+        test = ("Pod", "tg-tollgate-test")
+        demand(test not in self.render(*demanding), "a helm test that must fail")
+        demand(test in self.render(*demanding, "--set", "tls.data.clientAuth=optional"), "a certificate is optional, and no helm test")
+        pod = self.render(*demanding, "--set", "tests.clientSecret=mine").get(test)
+        demand(pod, "a certificate, and no helm test")
+        env = environment_of(pod["spec"]["containers"][0])
+        demand((env.get("DATA_CERT"), env.get("DATA_KEY")) == ("/etc/tollgate/tls/client/tls.crt", "/etc/tollgate/tls/client/tls.key"), f"{env}")
+        demand('--cert "$DATA_CERT" --key "$DATA_KEY"' in pod["spec"]["containers"][0]["command"][2], "the script does not show it")
+
     def test_compose_and_systemd(self):
         """compose.yaml and the systemd unit: settings that exist, nodes that find themselves, graces longer than a drain"""
         table = (ROOT / "gateway/src/config/table.rs").read_text()
@@ -415,6 +524,10 @@ class Bench:
         demand(int(re.search(r"(?m)^TimeoutStopSec=(\d+)$", unit).group(1)) > drain, "tollgate.service: it is killed while it drains")
         demand("LimitCORE=0" in unit, "tollgate.service: a crash writes keys to disk")
         demand("SystemCallFilter=~@resources" not in unit and "@resources" not in unit, "tollgate.service: prlimit64 is needed")
+        demand("\nExecReload=/bin/kill -HUP $MAINPID\n" in unit, "tollgate.service: `systemctl reload` does nothing")
+        group = re.search(r"(?m)^SupplementaryGroups=(\S+)$", unit)
+        demand(group and f"groupadd --system --force {group.group(1)}\n" in unit and f"-m 640 -g {group.group(1)} " in unit,
+               "tollgate.service: its own user reads no key that root keeps to itself, and no group is there to let it")
         if shutil.which("systemd-analyze"):
             with tempfile.TemporaryDirectory() as work:
                 copied = Path(work) / "tollgate.service"

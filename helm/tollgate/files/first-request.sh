@@ -1,7 +1,7 @@
 # Makes an account and a key of its own, calls the data plane with the key, and finds the row of that call in the log.
 # The account's tier lets little through, and everything is removed at the end. Needs a POSIX shell and curl.
 #
-# ADMIN_URL, DATA_URL, TOKEN_FILE; ADMIN_CA when the admin API has TLS.
+# ADMIN_URL, DATA_URL, TOKEN_FILE; ADMIN_CA when the admin API has TLS; DATA_CERT and DATA_KEY when the data plane asks for one.
 name=helm-test
 say() { printf '%s\n' "$*" >&2; }
 # The token goes in by stdin, never by the command line.
@@ -38,7 +38,7 @@ key=$(api POST "/v1/accounts/$name/keys" '{"name": "helm test"}' | field secret)
 # Whatever the routes are, the answer to a known key has a row; without a route for this path it is a 404.
 # -k: the certificate of the data plane is for the names that clients call, and this is the Service's.
 answer=$(printf 'header = "X-API-Key: %s"\n' "$key" |
-  curl -sS -k --max-time 20 --config - -o /dev/null -D - "$DATA_URL/helm-test-$$" | tr -d '\r')
+  curl -sS -k --max-time 20 --config - ${DATA_CERT:+--cert "$DATA_CERT" --key "$DATA_KEY"} -o /dev/null -D - "$DATA_URL/helm-test-$$" | tr -d '\r')
 id=$(printf '%s\n' "$answer" | sed -n 's/^[Xx]-[Rr]equest-[Ii]d: *//p' | head -n 1)
 status=$(printf '%s\n' "$answer" | sed -n '1s/^[^ ]* \([0-9]*\).*/\1/p')
 case $status in

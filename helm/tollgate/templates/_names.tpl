@@ -90,6 +90,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
 {{- default (printf "$(POD_NAME).%s:8082" (include "tollgate.peerDomain" .)) .Values.cluster.advertise -}}
 {{- end -}}
 
+{{/* `helm test` has a token to make a key with, and the certificate that the data plane demands of clients. */}}
+{{- define "tollgate.tested" -}}
+{{- $data := .Values.tls.data -}}
+{{- $demands := and $data.enabled $data.clientCaSecret (eq $data.clientAuth "required") -}}
+{{- if and .Values.tests.enabled .Values.admin.existingSecret (or (not $demands) .Values.tests.clientSecret) -}}true{{- end -}}
+{{- end -}}
+
 {{- define "tollgate.hasGateways" -}}
 {{- if or (gt (int .Values.gateways.replicas) 0) (ne .Values.gateways.autoscaling.kind "none") -}}true{{- end -}}
 {{- end -}}

@@ -85,11 +85,22 @@ spec:
         - { name: TOLLGATE_OIDC_CA, value: /etc/tollgate/sign-in/ca.crt }
         {{- end }}
         {{- end }}
-        {{- include "tollgate.tls.env" $root | trim | nindent 8 }}
+        {{- with $root.Values.otlp }}
+        {{- if and .existingSecret (not (or .headersKey .caKey)) }}{{ fail "otlp.existingSecret: say in otlp.headersKey or otlp.caKey what to read of it" }}{{ end }}
+        {{- if and .existingSecret .headersKey }}
+        - { name: TOLLGATE_OTLP_HEADERS_FILE, value: /etc/tollgate/otlp/headers }
+        {{- end }}
+        {{- if and .existingSecret .caKey }}
+        - { name: TOLLGATE_OTLP_CA, value: /etc/tollgate/otlp/ca.crt }
+        {{- end }}
+        {{- end }}
+        {{- with include "tollgate.tls.env" $root | trim }}
+        {{- . | nindent 8 }}
+        {{- end }}
         {{- range $key, $value := $root.Values.settings }}
         - name: TOLLGATE_{{ upper $key }}
-          {{- /* Numbers come as floats: 1e+06 is no setting. */}}
-          value: {{ if kindIs "float64" $value }}{{ printf "%.0f" $value | quote }}{{ else }}{{ toString $value | quote }}{{ end }}
+          {{- /* Numbers come as floats: 1e+06 is no setting, and 0.25 is not 0. */}}
+          value: {{ if and (kindIs "float64" $value) (eq (floor $value) $value) }}{{ printf "%.0f" $value | quote }}{{ else }}{{ toString $value | quote }}{{ end }}
         {{- end }}
         {{- with $root.Values.extraEnv }}
         {{- toYaml . | nindent 8 }}
@@ -114,14 +125,11 @@ spec:
       terminationMessagePolicy: FallbackToLogsOnError
       volumeMounts:
         - { name: data, mountPath: /var/lib/tollgate }
-        {{- if $root.Values.admin.existingSecret }}
-        - { name: admin-token, mountPath: /etc/tollgate/admin, readOnly: true }
-        {{- end }}
-        {{- if $root.Values.signIn.existingSecret }}
-        - { name: sign-in, mountPath: /etc/tollgate/sign-in, readOnly: true }
-        {{- end }}
-        {{- with include "tollgate.tls.mounts" $root | trim }}
+        {{- with include "tollgate.secrets.mounts" $root | trim }}
         {{- . | nindent 8 }}
+        {{- end }}
+        {{- with $root.Values.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
         {{- end }}
   {{- with include "tollgate.volumes" . | trim }}
   volumes:
@@ -135,23 +143,8 @@ spec:
 - name: data
   emptyDir: { sizeLimit: {{ .values.storage.sizeLimit | quote }} }
 {{- end }}
-{{- with $root.Values.admin.existingSecret }}
-- name: admin-token
-  secret:
-    secretName: {{ . }}
-    defaultMode: 0440
-    items: [{ key: {{ $root.Values.admin.key | quote }}, path: token }]
+{{- include "tollgate.secrets.volumes" $root }}
+{{- with $root.Values.extraVolumes }}
+{{ toYaml . }}
 {{- end }}
-{{- with $root.Values.signIn.existingSecret }}
-- name: sign-in
-  secret:
-    secretName: {{ . }}
-    defaultMode: 0440
-    items:
-      - { key: {{ $root.Values.signIn.key | quote }}, path: client-secret }
-      {{- with $root.Values.signIn.caKey }}
-      - { key: {{ . | quote }}, path: ca.crt }
-      {{- end }}
-{{- end }}
-{{- include "tollgate.tls.volumes" $root }}
 {{- end -}}
