@@ -20,6 +20,7 @@ mod auth;
 mod body;
 mod cors;
 mod deadline;
+mod decided;
 mod entry;
 mod forwarded;
 pub(crate) mod fuzz;

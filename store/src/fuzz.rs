@@ -19,11 +19,18 @@ pub const TARGETS: &[Target] = &[
     ("snapshot", state::fuzz::snapshot),
     ("stored-values", state::fuzz::values),
     ("key-text", key_text),
+    ("row-decisions", decisions),
 ];
 
 fn command(bytes: &[u8]) {
     let _ = model::Command::is_rows(bytes);
     let _ = model::Command::decode(&Bytes::copy_from_slice(bytes));
+}
+
+fn decisions(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = model::Decided::text(model::Decided::read(text));
+    }
 }
 
 fn key_text(bytes: &[u8]) {

@@ -8,6 +8,7 @@ mod account;
 mod alert;
 mod audit;
 mod command;
+mod decided;
 mod id;
 mod key;
 mod limit;
@@ -28,6 +29,7 @@ pub use account::{Account, AccountState, Overrides, Profile, Reset};
 pub use alert::{Alert, AlertPlace, OverageRecord};
 pub use audit::{AuditChain, AuditError, AuditNote, AuditObject, AuditRecord, link as audit_link};
 pub use command::{ColdCommand, Command, DecodeError, Reservation, RowBatch, Staged, Unpublished, Watch};
+pub use decided::{Counted, Decided, Numbers, Part, Source};
 pub use id::{AccountId, GroupId, KeyId, LogId, Name, NodeId, RequestId, Revision, SLOTS, slot_of};
 pub use key::{Env, Key, KeyState, canonical_network, is_within};
 pub use limit::{Gcra, Limit, Rate, RateParseError, Refused};
@@ -38,7 +40,7 @@ pub use route::{
     Cors, CostHeader, HeaderEdits, HealthCheck, Outlier, PathMatch, Protocol, Route, RouteMatch, SaidCost, Target,
     Upstream,
 };
-pub use row::{Charge, Completion, Decided, Outcome, Row};
+pub use row::{Charge, Completion, Outcome, Row};
 pub use secret::{KeyHash, Secret, SecretError, SecretKind};
 pub use tier::{Dimension, Tier};
 pub use time::Timestamp;

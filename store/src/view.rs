@@ -18,5 +18,5 @@ mod tables;
 pub use attachment::Attachment;
 pub use directory::{AccountView, Directory, FoundKey};
 pub use edit::Edit;
-pub use policy::{LimitPolicy, Policies, QuotaPolicy, Source};
+pub use policy::{LimitPolicy, Policies, QuotaPolicy};
 pub use routing::{RoutePlace, RouteTable, RouteView, UpstreamView, are_rivals};

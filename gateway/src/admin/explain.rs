@@ -11,9 +11,10 @@ use serde::Serialize;
 use store::{
     PolicyNow, Store,
     model::{
-        AccountState, KeyHash, KeyId, KeyState, Name, Outcome, Overage, Secret, SecretKind, Timestamp, Unit, is_within,
+        AccountState, KeyHash, KeyId, KeyState, Name, Outcome, Overage, Secret, SecretKind, Source, Timestamp, Unit,
+        is_within,
     },
-    view::{FoundKey, LimitPolicy, RouteView, Source},
+    view::{FoundKey, LimitPolicy, RouteView},
 };
 
 use super::{
@@ -63,14 +64,14 @@ struct View {
 
 /// Something that the request has to pass.
 #[derive(Debug, Serialize)]
-struct Step {
-    step: &'static str,
-    passes: bool,
+pub(crate) struct Step {
+    pub(crate) step: &'static str,
+    pub(crate) passes: bool,
     /// What the request meets when it does not pass.
-    outcome: Option<Outcome>,
-    detail: String,
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) detail: String,
     /// The resource that set it.
-    set_by: Option<String>,
+    pub(crate) set_by: Option<String>,
 }
 
 /// A limit, quota or concurrency that counts the request.
@@ -325,7 +326,7 @@ impl View {
             };
             let passes = stand.remaining >= needed
                 || quota.is_some_and(|quota| quota.overage == Overage::Allow && !quota.shadow);
-            let set_by = set_by(stand.source, key);
+            let set_by = set_by(stand.source.unwrap_or(Source::Tier), &key.id, &key.account.id, &key.account.tier);
             if !passes && !stand.shadow && self.admitted {
                 let outcome = match stand.kind {
                     "rate" => Outcome::RateLimited,
@@ -355,11 +356,11 @@ impl View {
 }
 
 /// The resource that set a policy.
-pub(crate) fn set_by(source: Option<Source>, key: &FoundKey) -> String {
+pub(crate) fn set_by(source: Source, key: &str, account: &str, tier: &str) -> String {
     match source {
-        Some(Source::Key) => format!("/v1/keys/{}", key.id),
-        Some(Source::Account) => format!("/v1/accounts/{}", key.account.id),
-        Some(Source::Tier) | None => format!("/v1/tiers/{}", key.account.tier),
+        Source::Key => format!("/v1/keys/{key}"),
+        Source::Account => format!("/v1/accounts/{account}"),
+        Source::Tier => format!("/v1/tiers/{tier}"),
     }
 }
 

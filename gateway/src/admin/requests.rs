@@ -11,7 +11,7 @@ use axum::{
 use serde::Serialize;
 use store::{
     RowQuery,
-    model::{AccountId, Completion, Decided, KeyId, Name, Outcome, RequestId, Row, Timestamp},
+    model::{AccountId, Completion, Decided, KeyId, Name, Outcome, Part, RequestId, Row, Timestamp},
 };
 
 use super::{
@@ -56,8 +56,26 @@ pub(crate) struct View {
     region: Option<Name>,
     completion: Completion,
     count: u32,
-    /// Policies that refused it, or would have.
-    decided_by: Vec<Decided>,
+    decided_by: Vec<DecidedBy>,
+}
+
+/// A policy that refused it, or would have.
+#[derive(Debug, Serialize)]
+struct DecidedBy {
+    policy: Name,
+    setting: Name,
+    shadow: bool,
+}
+
+impl DecidedBy {
+    fn of(decided: Decided) -> Option<Self> {
+        let shadow = match decided.part {
+            Part::Refused => false,
+            Part::WouldRefuse => true,
+            Part::Passed => return None,
+        };
+        Some(Self { policy: decided.policy, setting: decided.setting, shadow })
+    }
 }
 
 impl From<Row> for View {
@@ -86,7 +104,7 @@ impl From<Row> for View {
             region: some(row.region),
             completion: row.completion,
             count: row.count,
-            decided_by: Decided::read(&row.decided_by),
+            decided_by: Decided::read(&row.decided_by).into_iter().filter_map(DecidedBy::of).collect(),
         }
     }
 }

@@ -75,15 +75,25 @@ fn text(answer: &Value) -> String {
         or_dash("route"),
         or_dash("upstream")
     );
+    text.push_str(&met(answer));
+    text
+}
+
+/// Steps and policies, of a request that would be as of one that was.
+pub(super) fn met(answer: &Value) -> String {
     let none = Vec::new();
     let steps = answer["steps"].as_array().unwrap_or(&none);
-    text.push_str(&output::rows(
-        steps,
-        &[("step", "/step"), ("passes", "/passes"), ("detail", "/detail"), ("set by", "/set_by")],
-    ));
+    let mut text =
+        output::rows(steps, &[("step", "/step"), ("passes", "/passes"), ("detail", "/detail"), ("set by", "/set_by")]);
     let policies = answer["policies"].as_array().unwrap_or(&none);
     if !policies.is_empty() {
         text.push_str("\n\n");
+        // Each kind of answer has one of these.
+        let last = if policies.iter().any(|policy| policy.get("setting").is_some()) {
+            ("setting", "/setting")
+        } else {
+            ("scope", "/scope")
+        };
         text.push_str(&output::rows(
             policies,
             &[
@@ -96,7 +106,7 @@ fn text(answer: &Value) -> String {
                 ("needed", "/needed"),
                 ("passes", "/passes"),
                 ("resets at", "/resets_at"),
-                ("scope", "/scope"),
+                last,
                 ("set by", "/set_by"),
             ],
         ));

@@ -68,7 +68,8 @@ pub(crate) fn rows(items: &[Value], columns: &[Column]) -> String {
     lines(&table)
 }
 
-fn fields(value: &Value) -> String {
+/// An object, a line a field.
+pub(crate) fn fields(value: &Value) -> String {
     let mut table = plain();
     for (key, value) in value.as_object().into_iter().flatten() {
         table.add_row([key.clone(), cell(value)]);

@@ -1,13 +1,15 @@
 //! `tollgate requests`
 
 use clap::{Args, Subcommand};
+use serde_json::Value;
 use store::model::Timestamp;
 
 use super::{
     client::{query, segment},
+    explain,
     failure::Result,
     named::Listing,
-    output::Column,
+    output::{self, Column},
     remote::Remote,
     tail, time,
 };
@@ -55,7 +57,7 @@ enum Verb {
         #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
         count: Option<u64>,
     },
-    /// Shows a request's row
+    /// Shows a request's row, and what decided it step by step
     Get {
         /// Its id
         id: String,
@@ -119,7 +121,45 @@ impl Arguments {
                 format.list(&client.read(&format!("/v1/requests{}", query(&pairs)))?.body, COLUMNS)
             }
             Verb::Tail { which, count } => tail::run(&client, format, &which.pairs(), count),
-            Verb::Get { id } => format.object(&client.read(&format!("/v1/requests/{}", segment(&id)))?.body),
+            Verb::Get { id } => {
+                let row = client.read(&format!("/v1/requests/{}", segment(&id)))?.body;
+                format.print(&row, || traced(&row))
+            }
         }
+    }
+}
+
+/// The row, and below it what `explain` tells of a request.
+fn traced(row: &Value) -> String {
+    let mut fields = row.clone();
+    let trace = fields.as_object_mut().and_then(|fields| fields.remove("trace"));
+    let mut text = output::fields(&fields);
+    if let Some(trace) = trace {
+        let detail = output::cell(&trace["detail"]);
+        text.push_str(&format!("\n\n{detail}\n\n{}", explain::met(&trace)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_rows_trace_stands_below_it_as_explain_tells_it() {
+        let row = json!({
+            "request_id": "01a1", "outcome": "rate-limited",
+            "trace": {
+                "step": "rate", "detail": "per-second had no unit",
+                "steps": [{ "step": "key-state", "passes": true, "detail": "the key was active", "set_by": "/v1/keys/k" }],
+                "policies": [{ "name": "per-second", "limit": 15, "remaining": 0, "setting": "5/s burst 15", "passes": false }],
+            },
+        });
+        let text = traced(&row);
+        assert!(text.starts_with("request_id  01a1") || text.starts_with("outcome"), "{text}");
+        assert!(!text.contains("trace") && text.contains("\nper-second had no unit\n"), "{text}");
+        assert!(text.contains("key-state  true") && text.contains("5/s burst 15"), "{text}");
     }
 }

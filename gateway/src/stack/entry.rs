@@ -19,7 +19,7 @@ use hyper::upgrade::OnUpgrade;
 use store::{
     View,
     lease::{Demand, Standing},
-    model::{Charge, Completion, Decided, KeyHash, Name, Outcome, RequestId, Row, SaidCost, Timestamp},
+    model::{Charge, Completion, KeyHash, Name, Outcome, RequestId, Row, SaidCost, Timestamp},
     view::{FoundKey, RouteView},
 };
 
@@ -93,8 +93,10 @@ pub(crate) struct Entry<L: Ledger> {
     pub(crate) max_body_bytes: u64,
     pub(crate) permit: Option<L::Permit>,
     pub(crate) grant: Option<L::Grant>,
-    /// Where the client stood when the units were given back.
-    stood: Vec<Standing>,
+    /// Bytes of the body that units were asked for.
+    pub(crate) demanded_bytes: u64,
+    /// Where the client stood when the units were refused or given back.
+    pub(crate) stood: Vec<Standing>,
     /// Policies that refused the request.
     pub(crate) violated: Vec<Name>,
     /// Policies that would have, if they were no shadows.
@@ -159,6 +161,7 @@ impl<L: Ledger> Entry<L> {
             max_body_bytes: 0,
             permit: None,
             grant: None,
+            demanded_bytes: 0,
             stood: Vec::new(),
             violated: Vec::new(),
             shadows: Vec::new(),
@@ -218,21 +221,6 @@ impl<L: Ledger> Entry<L> {
         let Some(cost) = self.route.as_ref().and_then(|route| route.route.cost_header.as_ref()) else { return };
         let units = headers.get(&cost.name).and_then(|value| value.to_str().ok()?.trim().parse().ok());
         self.said_cost = Some(units.map_or(SaidCost::Nothing, SaidCost::Units));
-    }
-
-    /// What decided, as the row keeps it.
-    pub(crate) fn decided_by(&self) -> Name {
-        let Some(known) = self.known.as_ref().filter(|_| !self.violated.is_empty() || !self.shadows.is_empty()) else {
-            return Name::default();
-        };
-        let policies = &known.key.account.policies;
-        let decided = |shadow| {
-            move |policy: &Name| {
-                // The concurrency has no policy of its own, but a name.
-                Decided { policy: policy.clone(), setting: policies.setting(policy, self.ts), shadow }
-            }
-        };
-        Decided::text(self.violated.iter().map(decided(false)).chain(self.shadows.iter().map(decided(true))))
     }
 
     /// Bytes of the request's body so far.

@@ -72,6 +72,7 @@ impl<L: Ledger, B: Inbound, S: Link<L, Request<B>>> Link<L, Request<B>> for Limi
 /// Takes the units of a request with a body of so many bytes; whether they were waited for.
 async fn acquire<L: Ledger>(entry: &mut Entry<L>, declared: Option<u64>) -> Result<bool, Fault> {
     let content_bytes = declared.unwrap_or(entry.max_body_bytes);
+    entry.demanded_bytes = content_bytes;
     let demand = Demand {
         key: entry.key(),
         route: entry.route(),

@@ -158,6 +158,7 @@ mod tests {
             quota,
             window_seconds: (window > 0).then_some(window),
             remaining,
+            is_known: true,
             reset_seconds: (reset > 0).then_some(reset),
             period_end: (policy == Policy::Quota).then_some(Timestamp(1_700_000_000_000_000)),
         }

@@ -154,6 +154,9 @@ async fn refuse<L: Ledger, B: Inbound>(mut entry: Entry<L>, fault: Fault) -> Res
         Place::OwnRow
     };
     if place == Place::OwnRow {
+        if let Fault::Refused(refusal) = &fault {
+            entry.stood.clone_from(&refusal.standings);
+        }
         let completion = match fault {
             Fault::UpstreamBroke | Fault::UpstreamInvalid => Completion::UpstreamAbort,
             Fault::BodyBroken | Fault::BodyStalled => Completion::ClientAbort,

@@ -78,7 +78,7 @@ impl Rejections {
 
     /// Adds a rejection to its shared row; the first one sets a flush for a second later.
     pub(crate) fn count<L: Ledger>(self: &Arc<Self>, entry: &Entry<L>, known: &Known, outcome: Outcome, status: u16) {
-        let decided_by = entry.decided_by();
+        let decided_by = entry.decided_by_names();
         let mut counts = self.lock();
         let place = (known.key.slot, outcome, decided_by.clone());
         let row = counts.rows.entry(place).or_insert_with(|| Row {

@@ -53,6 +53,9 @@ pub struct Standing {
     /// it is exact while one node serves the account and the replicated state says what is free; units that other nodes
     /// have reserved count as used.
     pub remaining: u64,
+    /// Whether `remaining` was looked at; if not (a quota that this node has not asked for in its period) it is what a
+    /// whole period has.
+    pub is_known: bool,
     /// `t`: seconds, rounded up, until `remaining` grows: for a rate until one more unit is there (none when it is full),
     /// for a quota until its period ends.
     pub reset_seconds: Option<u64>,

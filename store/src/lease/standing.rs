@@ -54,6 +54,7 @@ fn of_rate(policy: &LimitPolicy, tat_ns: u64, clock_ns: u64) -> Standing {
         quota: policy.limit.rate.units,
         window_seconds: Some(u64::from(policy.limit.rate.period_seconds)),
         remaining: policy.gcra.remaining(tat_ns, clock_ns),
+        is_known: true,
         reset_seconds: next_unit_ns(policy.gcra, tat_ns, clock_ns).map(|ns| ns.div_ceil(SECOND_NS)),
         period_end: None,
     }
@@ -76,6 +77,7 @@ fn of_quota(policy: &QuotaPolicy, remaining: Option<u64>, now: Timestamp) -> Sta
         quota: policy.limit,
         window_seconds: Some((bounds.end.unix_seconds() - bounds.start.unix_seconds()).unsigned_abs()),
         remaining: remaining.unwrap_or(policy.limit).min(policy.limit),
+        is_known: remaining.is_some(),
         reset_seconds: Some(until_ns(bounds.end, now).div_ceil(SECOND_NS)),
         period_end: Some(bounds.end),
     }
@@ -89,6 +91,7 @@ fn of_concurrency(limit: u32, in_use: u64) -> Standing {
         quota: u64::from(limit),
         window_seconds: None,
         remaining: u64::from(limit).saturating_sub(in_use),
+        is_known: true,
         reset_seconds: None,
         period_end: None,
     }

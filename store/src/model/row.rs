@@ -147,50 +147,6 @@ impl Serialize for Completion {
     }
 }
 
-/// One policy's part in a decision, as a row keeps it: `per-second=5/s burst 15`, a shadow's with `~` before it, several
-/// with `, ` between.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Decided {
-    /// The policy's name.
-    pub policy: Name,
-    /// What it said then: `5/s burst 15`, `10000/day`, `20`; empty when it was gone already.
-    pub setting: Name,
-    /// It was a shadow: it would have refused.
-    pub shadow: bool,
-}
-
-impl Decided {
-    /// What a row keeps of several.
-    pub fn text(all: impl IntoIterator<Item = Self>) -> Name {
-        let mut text = String::new();
-        for Self { policy, setting, shadow } in all {
-            let item = format!("{}{policy}={setting}", if shadow { "~" } else { "" });
-            let between = if text.is_empty() { "" } else { ", " };
-            if text.len() + between.len() + item.len() > Self::MAX_BYTES {
-                break;
-            }
-            text.push_str(between);
-            text.push_str(&item);
-        }
-        text.into()
-    }
-
-    /// Most bytes that a row keeps; policies beyond are left out.
-    const MAX_BYTES: usize = 1_024;
-
-    /// Reads what a row keeps.
-    pub fn read(text: &str) -> Vec<Self> {
-        let items = text.split(", ").filter(|item| !item.is_empty());
-        items
-            .map(|item| {
-                let (shadow, item) = item.strip_prefix('~').map_or((false, item), |rest| (true, rest));
-                let (policy, setting) = item.split_once('=').unwrap_or((item, ""));
-                Self { policy: policy.into(), setting: setting.into(), shadow }
-            })
-            .collect()
-    }
-}
-
 /// Units that a row takes from one quota's period.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Charge {
@@ -257,28 +213,9 @@ pub struct Row {
     pub settles: bool,
     /// What it takes from quotas.
     pub charges: Vec<Charge>,
-    /// The policies that refused it, and those that would have if they were not shadows; empty for none. See [`Decided`].
+    /// The policies that refused it, and those that would have if they were not shadows; empty for none. See [`super::Decided`].
     pub decided_by: Name,
     /// Days that it is kept, as the tier said when the request was served; 0 for the default. No column: it names the file
     /// that the row goes to, and a row that is read says 0.
     pub retention_days: u16,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_decided_reads_back() {
-        let of =
-            |policy: &str, setting: &str, shadow| Decided { policy: policy.into(), setting: setting.into(), shadow };
-        let all = vec![of("per-second", "5/s burst 15", false), of("daily", "10000/day", true)];
-        let text = Decided::text(all.clone());
-        assert_eq!(text.as_str(), "per-second=5/s burst 15, ~daily=10000/day");
-        assert_eq!(Decided::read(&text), all);
-        assert_eq!((Decided::text([]).as_str(), Decided::read("")), ("", Vec::new()));
-        let many = (0..200).map(|n| of(&format!("policy-{n}"), "5/s burst 15", false));
-        let kept = Decided::read(&Decided::text(many));
-        assert!((10..200).contains(&kept.len()) && kept.iter().all(|one| one.setting.as_str() == "5/s burst 15"));
-    }
 }

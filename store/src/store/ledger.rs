@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::{Followed, ReadError, RowPage, RowQuery, Store, UsagePoint, UsageQuery};
 use crate::{
-    model::{AccountId, Alert, AlertPlace, Name, Overage, OverageRecord, RequestId, Row, Timestamp},
+    model::{AccountId, Alert, AlertPlace, Name, Overage, OverageRecord, RequestId, Row, Source, Timestamp},
     platform,
     state::{self, State},
-    view::{AccountView, FoundKey, LimitPolicy, RouteView, Source},
+    view::{AccountView, FoundKey, LimitPolicy, RouteView},
 };
 
 /// A limit or quota as it stands.

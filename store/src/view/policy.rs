@@ -10,7 +10,7 @@ pub use limit::LimitPolicy;
 pub use quota::QuotaPolicy;
 
 use super::number;
-use crate::model::{Dimension, KeyId, Limit, Name, Overrides, Quota, Reset, Revision, Tier, Timestamp, Unit};
+use crate::model::{Dimension, KeyId, Limit, Name, Overrides, Quota, Reset, Revision, Source, Tier, Timestamp, Unit};
 
 /// Everything that decides for an account: its tier with its overrides.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,17 +33,6 @@ pub struct Policies {
     pub resets: Arc<[Reset]>,
     /// Some of them never refuse, and are evaluated all the same.
     pub has_shadow_limits: bool,
-}
-
-/// Who set a policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// The tier.
-    Tier,
-    /// An override of the account.
-    Account,
-    /// An override of the key.
-    Key,
 }
 
 impl Policies {

@@ -34,6 +34,21 @@ impl Rig {
         tokio::task::spawn_blocking(asked).await.expect("no panic")
     }
 
+    /// What the newest row of a kind is told of.
+    async fn trace(&self, which: &str) -> Value {
+        // Its answer is released at the commit, and a row is found once it is applied.
+        let id = loop {
+            let rows = self.get(&format!("/v1/requests?account=acme&limit=1&{which}")).await["data"].clone();
+            if let Some(id) = rows[0]["request_id"].as_str() {
+                break id.to_owned();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        let row = self.get(&format!("/v1/requests/{id}")).await;
+        self.fit("RequestTrace", [&row]).await;
+        row["trace"].clone()
+    }
+
     async fn explain(&self, question: Value) -> Value {
         let said = self.call(Method::POST, "/v1/explain", Some(question)).await;
         assert_eq!(said.status, 200, "{}", said.body);
@@ -59,13 +74,33 @@ async fn explain_says_what_a_request_meets_and_who_set_it_and_consumes_nothing()
     assert_eq!((&by_secret["key_id"], &by_secret["route"]), (&json!(id), &json!("scan")));
     assert_eq!(policy(&by_secret, "per-day")["remaining"], 2);
     assert_eq!([rig.request(&secret, "/v3/a").await, rig.request(&secret, "/v3/b").await], [200, 200]);
-    let view = rig.explain(question.clone()).await;
+    // A row is charged when it is applied, which is after its answer.
+    let view = loop {
+        let view = rig.explain(question.clone()).await;
+        if policy(&view, "monthly")["used"] == 2 {
+            break view;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
     let (limit, quota) = (policy(&view, "per-day"), policy(&view, "monthly"));
     assert_eq!((&view["outcome"], &view["decided_by"]), (&json!("rate-limited"), &json!("per-day")));
     assert_eq!((&limit["remaining"], &limit["needed"], &limit["passes"]), (&json!(0), &json!(1), &json!(false)));
     assert_eq!((&limit["set_by"], &limit["limit"]), (&json!("/v1/tiers/free"), &json!(2)));
     assert_eq!((&quota["passes"], &policy(&view, "concurrency")["limit"]), (&json!(true), &json!(5)));
     assert_eq!(rig.request(&secret, "/v3/c").await, 429, "as it was explained");
+    let trace = rig.trace("status=429").await;
+    for name in ["per-day", "monthly", "concurrency"] {
+        let (then, told) = (policy(&trace, name), policy(&view, name));
+        for field in ["kind", "unit", "limit", "used", "remaining", "needed", "passes", "shadow", "set_by"] {
+            assert_eq!(then[field], told[field], "{field} of {name} is not as it was explained: {trace} after {view}");
+        }
+    }
+    assert_eq!(policy(&trace, "monthly")["resets_at"], policy(&view, "monthly")["resets_at"]);
+    assert_eq!(trace["step"], "rate");
+    let names = |told: &Value| {
+        told["steps"].as_array().expect("steps").iter().map(|step| step["step"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&trace), names(&view), "the steps of explain, in their order");
 
     // An override for the account: raised at once, and it says so.
     let overrides = json!({ "limits": [{ "name": "per-day", "per": ["key", "route"], "rate": "9/d", "burst": 9 }] });
@@ -77,6 +112,16 @@ async fn explain_says_what_a_request_meets_and_who_set_it_and_consumes_nothing()
         (&json!("admitted"), &json!("/v1/accounts/acme"))
     );
     assert_eq!(rig.request(&secret, "/v3/d").await, 200, "as it was explained");
+    // Who let it through is not kept, what it was charged to is.
+    let trace = rig.trace("status=200").await;
+    assert_eq!((&trace["step"], trace["policies"].as_array().map(Vec::len)), (&Value::Null, Some(1)), "{trace}");
+    let charged = policy(&trace, "monthly");
+    assert_eq!((&charged["needed"], &charged["passes"], &charged["used"]), (&json!(1), &json!(true), &Value::Null));
+    assert_eq!((rig.request(&secret, "/other").await, names(&trace).len()), (404, 8));
+    let trace = rig.trace("status=404").await;
+    let last = trace["steps"].as_array().and_then(|steps| steps.last()).expect("a step");
+    assert_eq!((&last["step"], &last["outcome"]), (&json!("route"), &json!("no-route")), "{trace}");
+    assert_eq!((names(&trace).len(), &trace["policies"]), (5, &json!([])));
 
     let deny = async |question: Value| rig.explain(question).await["outcome"].as_str().expect("one").to_owned();
     assert_eq!(deny(json!({ "key_id": id, "path": "/v3/scan", "ip": "10.0.0.1" })).await, "ip-not-allowed");

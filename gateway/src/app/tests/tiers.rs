@@ -48,7 +48,7 @@ impl Rig {
     }
 
     /// Holds each of some answers against what the document says of them.
-    async fn fit<'v>(&self, view: &str, values: impl IntoIterator<Item = &'v Value>) {
+    pub(super) async fn fit<'v>(&self, view: &str, values: impl IntoIterator<Item = &'v Value>) {
         let document = self.get("/openapi.json").await;
         let schema = json!({ "$ref": format!("#/components/schemas/{view}") });
         let (mut found, mut count) = (Vec::new(), 0);
@@ -59,7 +59,7 @@ impl Rig {
         assert!(found.is_empty() && count > 0, "{count}: {found:#?}");
     }
 
-    async fn get(&self, path: &str) -> Value {
+    pub(super) async fn get(&self, path: &str) -> Value {
         let said = self.call(Method::GET, path, None).await;
         assert_eq!(said.status, 200, "{path}: {}", said.body);
         said.body
@@ -253,9 +253,22 @@ async fn a_shadow_tells_what_it_would_refuse_and_refuses_nothing() {
         (&json!("rate"), &json!("/v1/tiers/free")),
         "{traced}"
     );
+    let policy = |name| named(&traced["policies"], name);
+    let numbers = |policy: &Value| {
+        ["kind", "unit", "limit", "used", "remaining", "needed", "passes", "shadow"].map(|field| policy[field].clone())
+    };
+    // As the row was written, with the numbers of that instant.
     assert_eq!(
-        (&traced["policies"][0]["setting"], &traced["policies"][0]["kind"]),
-        (&json!("4/d burst 4"), &json!("rate"))
+        numbers(policy("real")),
+        [json!("rate"), json!("requests"), json!(4), json!(4), json!(0), json!(1), json!(false), json!(false)],
+        "{traced}"
+    );
+    assert_eq!(&policy("real")["setting"], "4/d burst 4");
+    let steps = traced["steps"].as_array().expect("steps");
+    assert_eq!(
+        (steps.len(), steps.iter().all(|step| step["passes"] == true)),
+        (8, true),
+        "it met the policies: {traced}"
     );
     // Changed since: the row still tells what was then.
     assert_eq!(
@@ -264,6 +277,7 @@ async fn a_shadow_tells_what_it_would_refuse_and_refuses_nothing() {
     );
     let traced = rig.get(&format!("/v1/requests/{refused}")).await["trace"]["policies"][0].clone();
     assert_eq!((&traced["setting"], &traced["setting_now"]), (&json!("4/d burst 4"), &json!("9/d burst 9")));
+    assert_eq!((&traced["limit"], &traced["remaining"]), (&json!(4), &json!(0)));
     rig.node.drain(Duration::from_secs(1)).await;
 }
 

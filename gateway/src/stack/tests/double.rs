@@ -158,6 +158,7 @@ fn standings(remaining: u64) -> Vec<Standing> {
         quota: 5,
         window_seconds: Some(1),
         remaining,
+        is_known: true,
         reset_seconds: Some(1),
         period_end: None,
     }]

@@ -44,17 +44,48 @@ fn decided() -> Vec<(&'static str, Value)> {
 }
 
 pub(super) fn trace() -> Value {
-    let mut policy = decided();
-    policy.extend([
-        ("kind", or_null(one_of(&["rate", "quota", "concurrency"]))),
-        ("setting_now", or_null(text())),
-        ("set_by", or_null(text())),
-    ]);
+    let then = |schema, what| about(or_null(schema), what);
     object(vec![
         ("step", about(or_null(text()), "The step that decided; null for a request that was let through.")),
         ("detail", text()),
-        ("policies", list(object(policy))),
+        ("steps", steps()),
+        (
+            "policies",
+            list(object(vec![
+                ("name", name()),
+                ("kind", or_null(kind())),
+                ("unit", or_null(unit())),
+                ("limit", then(count(), "At that instant, as all numbers here; null where nobody kept it.")),
+                ("used", or_null(count())),
+                ("remaining", then(count(), "Null also where the node that decided had not asked.")),
+                (
+                    "needed",
+                    then(count(), "Units that the request would have taken; of one that was let through, took."),
+                ),
+                ("passes", boolean()),
+                ("shadow", about(boolean(), "It would have refused if it were no shadow.")),
+                ("resets_at", or_null(time())),
+                ("set_by", then(text(), "The resource that had set it.")),
+                ("setting", then(text(), "What it said then.")),
+                ("setting_now", then(text(), "What the policy of that name says now; null when there is none.")),
+            ])),
+        ),
     ])
+}
+
+fn kind() -> Value {
+    one_of(&["rate", "quota", "concurrency"])
+}
+
+/// What a request has to pass besides policies.
+fn steps() -> Value {
+    list(object(vec![
+        ("step", text()),
+        ("passes", boolean()),
+        ("outcome", or_null(outcome())),
+        ("detail", text()),
+        ("set_by", or_null(text())),
+    ]))
 }
 
 pub(super) fn preview() -> Value {
@@ -96,21 +127,12 @@ pub(super) fn explanation() -> Value {
         ("tier", or_null(name())),
         ("route", or_null(name())),
         ("upstream", or_null(name())),
-        (
-            "steps",
-            list(object(vec![
-                ("step", text()),
-                ("passes", boolean()),
-                ("outcome", or_null(outcome())),
-                ("detail", text()),
-                ("set_by", or_null(text())),
-            ])),
-        ),
+        ("steps", steps()),
         (
             "policies",
             list(object(vec![
                 ("name", name()),
-                ("kind", one_of(&["rate", "quota", "concurrency"])),
+                ("kind", kind()),
                 ("unit", unit()),
                 ("scope", or_null(text())),
                 ("limit", count()),
