@@ -43,6 +43,6 @@ pub use lane::PeerTls;
 pub(crate) use membership::OperateError;
 pub(crate) use node::{Fail, Node, NodeSettings};
 pub(crate) use status::Status;
-pub(crate) use version::Spoken;
+pub(crate) use version::{LOOKS_AT_QUOTAS, SAYS_MORE_IN_AUDIT, Spoken};
 pub(crate) use view_lease::VIEW_LEASE;
 pub(crate) use wait::{Everywhere, ProposeError, Wait};

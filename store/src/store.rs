@@ -11,6 +11,7 @@ mod rows;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod status;
+mod thresholds;
 mod upkeep;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -99,6 +100,15 @@ impl Store {
         disk: Arc<dyn wal::Disk>,
         files: Arc<dyn state::Files>,
     ) -> Result<Self, OpenError> {
+        Self::open_speaking(settings, disk, files, Spoken::OURS).await
+    }
+
+    async fn open_speaking(
+        settings: Settings,
+        disk: Arc<dyn wal::Disk>,
+        files: Arc<dyn state::Files>,
+        spoken: Spoken,
+    ) -> Result<Self, OpenError> {
         let directory = Arc::new(Directory::default());
         let node = Node::start(
             NodeSettings {
@@ -111,7 +121,7 @@ impl Store {
                 retention_days: settings.log_retention_days,
                 disk,
                 files,
-                spoken: Spoken::OURS,
+                spoken,
             },
             |group, state, fail| {
                 if group == GroupId::META { feed(&directory, state, fail) } else { Ok(()) }

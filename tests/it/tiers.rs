@@ -1,7 +1,7 @@
 //! Tiers on three nodes: what is set of an account, a key or a shadow holds on each of them, and together.
 
 use serde_json::{Value, json};
-use tests::{Admin, Cluster, Upstream, client, get};
+use tests::{Admin, Cluster, Upstream, client, get, until};
 
 /// Statuses of requests that go to each node in turn.
 fn ask(cluster: &Cluster, key: &str, times: usize) -> Vec<u16> {
@@ -83,4 +83,49 @@ fn own_policies_resets_and_shadows_hold_on_all_nodes_together() {
     let shadowed = rows.iter().filter(|row| told(row)).count();
     // A leader that does not answer in a moment leaves a request untold; nothing is told of one that would have passed.
     assert!((1..=15).contains(&shadowed), "{shadowed} of 20, where 15 would have been refused");
+}
+
+#[test]
+fn a_limit_lowered_below_what_was_used_raises_the_alerts_that_no_request_can() {
+    let upstream = Upstream::start();
+    let cluster = Cluster::start(3);
+    let admin = cluster.nodes[0].admin();
+    admin.put_route(&upstream.url);
+    let tier = |name: &str, limit: u64| {
+        admin.put_tier(name, &json!({ "quotas": [{ "name": "monthly", "limit": limit, "period": "month" }] }));
+    };
+    let (mut keys, names) = (Vec::new(), ["by-tier", "by-override", "by-move", "untouched"]);
+    tier("sold", 1_000);
+    tier("roomy", 1_000);
+    tier("narrow", 10);
+    for name in names {
+        admin.create_account(name, if name == "by-tier" { "sold" } else { "roomy" });
+        keys.push(admin.create_key(name, &json!({})).1);
+    }
+    for key in &keys {
+        assert_eq!(admitted(&ask(&cluster, key, 10)), 10);
+    }
+    let alerts = |account: &str| -> Vec<(u64, u64, u64)> {
+        let all = admin.get(&format!("/v1/alerts?account={account}"))["data"].clone();
+        let number = |alert: &Value, field: &str| alert[field].as_u64().expect("a number");
+        let of = |alert: &Value| (number(alert, "threshold"), number(alert, "limit"), number(alert, "used"));
+        let mut alerts: Vec<_> = all.as_array().expect("a list").iter().map(of).collect();
+        alerts.sort_unstable();
+        alerts
+    };
+    assert_eq!(names.map(|name| alerts(name).len()), [0; 4]);
+    let raised = |account: &str, expected: &[(u64, u64, u64)]| {
+        until(&format!("alerts of {account}"), || (alerts(account) == expected).then_some(()));
+    };
+    tier("sold", 12);
+    raised("by-tier", &[(80, 12, 10)]);
+    tier("sold", 5);
+    raised("by-tier", &[(80, 12, 10), (100, 5, 10)]);
+    let overrides = json!({ "overrides": { "quotas": [{ "name": "monthly", "limit": 10, "period": "month" }] } });
+    admin.write("PATCH", "/v1/accounts/by-override", &overrides);
+    raised("by-override", &[(80, 10, 10), (100, 10, 10)]);
+    admin.write("PATCH", "/v1/accounts/by-move", &json!({ "tier": "narrow" }));
+    raised("by-move", &[(80, 10, 10), (100, 10, 10)]);
+    // Each once, and nobody else's.
+    assert_eq!((alerts("by-tier").len(), alerts("untouched").len()), (2, 0));
 }

@@ -70,6 +70,7 @@ pub(super) async fn make(group: &Arc<Group>, batch: Vec<Want>) {
                 units: want.units,
                 limit: want.limit,
                 watch: want.watch.as_deref().cloned(),
+                look_at: None,
             },
             Want::Debt { debt, .. } => Reservation {
                 node: holder.node,
@@ -80,6 +81,7 @@ pub(super) async fn make(group: &Arc<Group>, batch: Vec<Want>) {
                 units: debt.units(),
                 limit: u64::MAX,
                 watch: None,
+                look_at: None,
             },
         })
         .collect();

@@ -6,7 +6,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use minicbor::{Decode, Encode};
 
-use super::{AccountId, MetaWrite, Name, NodeId, Profile};
+use super::{AccountId, MetaWrite, Name, NodeId, Profile, Timestamp};
 
 /// Version of the envelope written by this build, and the newest one that it reads.
 const ENVELOPE_VERSION: u8 = 1;
@@ -163,6 +163,10 @@ pub struct Reservation {
     /// What is to be noticed about the period's use; none for what is no quota of a customer.
     #[n(7)]
     pub watch: Option<Watch>,
+    /// Looks at once at what the period's use has come to, as of this time: the policy was changed, and no row may come. Not
+    /// said before every member knows it (wire version 2), for replicas would differ.
+    #[n(8)]
+    pub look_at: Option<Timestamp>,
 }
 
 /// What is noticed about the use of a quota's period.

@@ -30,7 +30,7 @@ use super::{
     peer::CallError,
     peers::Peers,
     room, server,
-    version::{BUILD, Own, Spoken},
+    version::{BUILD, Heard, Own, Spoken},
     wait::{ProposeError, Wait},
     whole,
     wire::{Fault, Kind},
@@ -118,6 +118,8 @@ pub(crate) struct Node {
     in_flight: OnceLock<InFlight>,
     /// Members that an operator wants to go, on the leader of the metadata.
     pub(super) asked_to_go: Mutex<BTreeSet<u64>>,
+    /// What members speak.
+    pub(super) heard: Heard,
     /// What forming or joining the cluster waits for; empty once it is done.
     progress: Mutex<String>,
     /// This start made the cluster.
@@ -228,6 +230,7 @@ impl Node {
             retiring: AtomicBool::new(false),
             in_flight: OnceLock::new(),
             asked_to_go: Mutex::default(),
+            heard: Heard::default(),
             progress: Mutex::new("starting".into()),
             initialized_cluster: AtomicBool::new(false),
             trouble: Mutex::default(),

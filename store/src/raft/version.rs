@@ -4,9 +4,23 @@
 //! absent, so a new field is no new version. A new version means that something old is said no more, or in another way. A
 //! build speaks a range of them; two nodes go on with the newest that both speak, or refuse each other by name.
 
-use minicbor::{Decode, Encode};
+//!
+//! What replicas would apply differently is not proposed before every member speaks the version that brought it
+//! ([`Node::all_speak`]).
 
-use super::wire::{Greeting, Lane};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use minicbor::{Decode, Encode};
+use tokio::time::Instant;
+
+use super::{
+    node::Node,
+    wire::{Greeting, Lane},
+};
 use crate::model::{Name, NodeId};
 
 /// This build.
@@ -25,12 +39,72 @@ impl Spoken {
     /// What was spoken before nodes said what they speak.
     pub(super) const FIRST: Self = Self { oldest: 1, newest: 1 };
     /// What this build speaks.
-    pub(crate) const OURS: Self = Self { oldest: 1, newest: 1 };
+    pub(crate) const OURS: Self = Self { oldest: 1, newest: 2 };
 
     /// The newest version that both speak.
     pub(super) fn common(self, other: Self) -> Option<u16> {
         let newest = self.newest.min(other.newest);
         (newest >= self.oldest.max(other.oldest)).then_some(newest)
+    }
+}
+
+/// From this version on audit lines say for how many requests they stand, and what was changed beside the object.
+pub(crate) const SAYS_MORE_IN_AUDIT: u16 = 2;
+/// From this version on a reservation can be a look at a quota's use.
+pub(crate) const LOOKS_AT_QUOTAS: u16 = 2;
+
+/// What members were heard to speak, and when each was asked last.
+#[derive(Debug, Default)]
+pub(super) struct Heard(Mutex<BTreeMap<u64, Said>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Said {
+    /// None while it has not answered.
+    newest: Option<u16>,
+    asked: Instant,
+}
+
+/// A member that has answered is asked again after this: it may have been started with an older build.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// One that has not answered yet, after this.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+impl Heard {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Said>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_to_be_asked(&self, id: u64) -> bool {
+        let wait = |said: &Said| if said.newest.is_some() { ASK_AGAIN } else { TRY_AGAIN };
+        self.lock().get(&id).is_none_or(|said| said.asked.elapsed() >= wait(said))
+    }
+
+    /// A member was asked. One that does not answer speaks what it spoke before.
+    fn hear(&self, id: u64, newest: Option<u16>) {
+        let mut all = self.lock();
+        let before = all.get(&id).and_then(|said| said.newest);
+        all.insert(id, Said { newest: newest.or(before), asked: Instant::now() });
+    }
+
+    fn newest(&self, id: u64) -> Option<u16> {
+        self.lock().get(&id).and_then(|said| said.newest)
+    }
+}
+
+impl Node {
+    /// Whether every member speaks a version, as far as this node has heard; one that it has never heard does not. Asks
+    /// those that it has not asked for a while, and waits for them less than half a second.
+    pub(crate) async fn all_speak(&self, version: u16) -> bool {
+        let members = self.meta().members();
+        if members.keys().any(|id| *id != self.me().0 && self.heard.is_to_be_asked(*id)) {
+            for member in self.members_now().await {
+                let spoken = member.status.map(|status| status.spoken.unwrap_or(Spoken::FIRST));
+                self.heard.hear(member.id.0, spoken.map(|spoken| spoken.newest));
+            }
+        }
+        let own = self.peers().own().spoken.newest;
+        let speaks = |id: &u64| if *id == self.me().0 { Some(own) } else { self.heard.newest(*id) };
+        members.keys().all(|id| speaks(id).is_some_and(|newest| newest >= version))
     }
 }
 

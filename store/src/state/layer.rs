@@ -123,6 +123,17 @@ impl Live {
         counters
     }
 
+    /// All quotas that memory has.
+    pub(super) fn all_quotas(&self) -> BTreeMap<QuotaKey, Counter> {
+        let known = self.quotas.iter().map(|(key, known)| (key, &known.counter));
+        let frozen = self.frozen.iter().rev().flat_map(|layer| &layer.quotas);
+        let mut counters = BTreeMap::new();
+        for (key, counter) in known.chain(frozen) {
+            counters.entry(key.clone()).or_insert_with(|| counter.clone());
+        }
+        counters
+    }
+
     /// Whether a counter is at hand.
     pub(super) fn has_quota(&self, key: &QuotaKey) -> bool {
         self.quotas.contains_key(key)

@@ -154,9 +154,19 @@ impl State {
     fn reserve(&self, id: LogId, bytes: u64, demands: &[Reservation]) -> Result<Reply, StateError> {
         self.know_quotas(demands.iter().map(|demand| (&demand.account, &demand.quota)))?;
         Ok(self.step(id, bytes, |live| {
+            let mut alerts = 0;
             let grant = |demand: &Reservation| {
-                let (counter, vars) = live.change_quota(&(demand.account.clone(), demand.quota.clone()));
-                counter.reserve(&vars.nodes, demand)
+                let key = (demand.account.clone(), demand.quota.clone());
+                let (counter, vars) = live.change_quota(&key);
+                let granted = counter.reserve(&vars.nodes, demand);
+                if let Some(at) = demand.look_at
+                    && let Some((period, thresholds)) = counter.look(demand.period_start)
+                {
+                    // What is above a lowered limit was used before: no overage.
+                    let (period, noticed) = (period.clone(), Noticed { thresholds, is_over: false });
+                    keep_noticed(live, id.index, &mut alerts, at, (&key, &period, &noticed));
+                }
+                granted
             };
             Reply::Granted(demands.iter().map(grant).collect())
         }))

@@ -89,16 +89,27 @@ impl Counter {
         let left = demand.limit.saturating_sub(taken);
         let granted = if planted!(OverReserves) { wanted } else { wanted.min(left) };
         period.hold(demand.node, demand.incarnation, granted);
-        if let Some(watch) = &demand.watch
-            && period.watch.as_ref() != Some(watch)
-        {
-            // Under a greater limit its thresholds can be passed again.
-            if period.watch.as_ref().is_some_and(|old| watch.limit > old.limit) {
-                period.raised = Some(period.passed(watch));
-            }
-            period.watch = Some(watch.clone());
+        if let Some(watch) = &demand.watch {
+            period.follow(watch);
         }
         granted
+    }
+
+    /// Thresholds of a period that its use has passed and nobody was told of: the policy has changed, and no row has come
+    /// since.
+    pub(super) fn look(&mut self, start: i64) -> Option<(&Period, Vec<u16>)> {
+        let period = self.periods.iter_mut().find(|period| period.start == start)?;
+        let thresholds = period.notice().thresholds;
+        Some((period, thresholds))
+    }
+
+    /// The newest period, if [`Self::look`] would find something there under this policy.
+    pub(super) fn would_notice(&self, watch: impl FnOnce(i64) -> Option<Watch>) -> Option<(i64, Watch)> {
+        let newest = self.periods.last().filter(|newest| newest.used > 0 && newest.watch.is_some())?;
+        let watch = watch(newest.start)?;
+        let mut then = newest.clone();
+        then.follow(&watch);
+        (!then.notice().thresholds.is_empty()).then_some((newest.start, watch))
     }
 
     /// Charges a row's units to its period, from its incarnation's reservation as far as that goes.
@@ -141,6 +152,18 @@ impl Period {
                 (reserved + units, unsettled)
             }
         })
+    }
+
+    /// Is watched as a policy says now.
+    fn follow(&mut self, watch: &Watch) {
+        if self.watch.as_ref() == Some(watch) {
+            return;
+        }
+        // Under a greater limit its thresholds can be passed again.
+        if self.watch.as_ref().is_some_and(|old| watch.limit > old.limit) {
+            self.raised = Some(self.passed(watch));
+        }
+        self.watch = Some(watch.clone());
     }
 
     /// What its use has come to since the last look.
@@ -216,7 +239,7 @@ mod tests {
     fn demand(node: u64, incarnation: u64, period_start: i64, units: i64) -> Reservation {
         let node = NodeId(node);
         let (account, quota) = ("a".into(), "q".into());
-        Reservation { node, incarnation, account, quota, period_start, units, limit: LIMIT, watch: None }
+        Reservation { node, incarnation, account, quota, period_start, units, limit: LIMIT, watch: None, look_at: None }
     }
 
     fn watched(limit: u64, units: i64) -> Reservation {
@@ -246,6 +269,28 @@ mod tests {
         at_once.reserve(&nodes, &watched(10, 100));
         assert_eq!(charge(&mut at_once, 30), (vec![80, 100], true));
         assert_eq!(at_once.charge(&nodes, NodeId(1), 1, 3_600, 30), Noticed::default(), "nobody watches that period");
+    }
+
+    #[test]
+    fn a_limit_that_is_lowered_below_what_was_used_is_noticed_without_a_row() {
+        let (mut counter, nodes) = (Counter::default(), Nodes::new());
+        counter.reserve(&nodes, &watched(100, 50));
+        counter.charge(&nodes, NodeId(1), 1, 0, 50);
+        let watch = |limit| move |_| watched(limit, 0).watch;
+        let mut lower = |limit| {
+            let told = counter.would_notice(watch(limit)).map(|(start, watch)| (start, watch.limit));
+            counter.reserve(&nodes, &watched(limit, 0));
+            (told, counter.look(0).map(|(period, thresholds)| (period.used, thresholds)))
+        };
+        assert_eq!(lower(90), (None, Some((50, vec![]))));
+        assert_eq!(lower(60), (Some((0, 60)), Some((50, vec![80]))));
+        assert_eq!(lower(60), (None, Some((50, vec![]))), "told once");
+        assert_eq!(lower(20), (Some((0, 20)), Some((50, vec![100]))));
+        assert_eq!(lower(10), (None, Some((50, vec![]))));
+        assert_eq!(lower(100), (None, Some((50, vec![]))));
+        assert_eq!(lower(50), (Some((0, 50)), Some((50, vec![80, 100]))), "it was raised in between");
+        assert_eq!(counter.would_notice(|_| None), None, "a quota that is gone");
+        assert_eq!((counter.look(3_600), Counter::default().would_notice(watch(1))), (None, None));
     }
 
     fn now(counter: &Counter, nodes: &Nodes, start: i64) -> (u64, u64, u64) {

@@ -20,8 +20,11 @@ use super::{
 };
 use crate::model::{
     Account, AccountId, Alert, AlertPlace, AuditRecord, Happened, Key, KeyHash, KeyId, Name, OverageRecord, Profile,
-    Revision, Route, Tier, Timestamp, Token, Unpublished, Upstream,
+    Revision, Route, Tier, Timestamp, Token, Unpublished, Upstream, Watch,
 };
+
+/// An account, its quota's counter, the start of a period, and what is to be noticed about that.
+pub(crate) type Unnoticed = (AccountId, Name, i64, Watch);
 
 impl State {
     /// Every object of group 0, as changes: tiers, upstreams, routes and accounts before the keys, then tokens.
@@ -248,7 +251,7 @@ impl State {
         let range = Range::prefix(prefix.to_lowercase().into_bytes());
         self.walk(Table::ProfileNames, &range, false, &mut |key, _| {
             let own = key.iter().position(|byte| *byte == 0).map_or(&[][..], |end| &key[end + 1..]);
-            found.extend(profile_of(own));
+            found.extend(account_and_rest(own));
             Ok(found.len() <= most)
         })?;
         Ok((found.len() <= most).then_some(found))
@@ -284,7 +287,7 @@ impl State {
             after.map_or_else(Range::all, |(account, stage)| Range::all().after(text_key(account, stage.as_bytes())));
         let until_ms = u64::try_from(at.0 / 1_000).unwrap_or(0);
         self.walk(Table::Profiles, &range, false, &mut |key, _| {
-            staged.extend(profile_of(key).filter(|(_, stage)| staged_at_ms(stage.as_bytes()) < until_ms));
+            staged.extend(account_and_rest(key).filter(|(_, stage)| staged_at_ms(stage.as_bytes()) < until_ms));
             Ok(staged.len() < limit)
         })?;
         Ok(staged)
@@ -360,6 +363,36 @@ impl State {
         Ok(all.collect())
     }
 
+    /// Quotas' periods whose use has passed thresholds that nobody was told of, when they are watched as `watch` says: of an
+    /// account, a counter and a period's start; none for what is not watched any more. Looks at every counter.
+    ///
+    /// # Errors
+    /// The disk or a stored value.
+    pub(crate) fn unnoticed(
+        &self,
+        watch: &dyn Fn(&AccountId, &Name, i64) -> Option<Watch>,
+    ) -> Result<Vec<Unnoticed>, ReadError> {
+        let (counters, main) = {
+            let replica = self.read();
+            (replica.live.all_quotas(), replica.storage.read_main()?)
+        };
+        let mut found = Vec::new();
+        let mut look = |(account, counter): &QuotaKey, kept: &Counter| {
+            let pending = kept.would_notice(|start| watch(account, counter, start));
+            found.extend(pending.map(|(start, watch)| (account.clone(), counter.clone(), start, watch)));
+        };
+        let none = super::view::Overlay::new();
+        super::view::walk(&main, Table::Quotas, &Range::all(), none, false, &mut |key, value| {
+            let key = account_and_rest(key).map(|(account, counter)| (account, Name::from(counter)));
+            if let Some(key) = key.filter(|key| !counters.contains_key(key)) {
+                look(&key, &codec::decode(value).map_err(main.error(Table::Quotas))?);
+            }
+            Ok(true)
+        })?;
+        counters.iter().for_each(|(key, counter)| look(key, counter));
+        Ok(found)
+    }
+
     fn stored_counter(&self, (account, quota): &QuotaKey) -> Result<Counter, StateError> {
         let main = self.read().storage.read_main()?;
         let stored = main.get(Table::Quotas, &quota_key(account, quota))?;
@@ -392,7 +425,7 @@ impl State {
 }
 
 /// Account and stage of a profile's key.
-fn profile_of(key: &[u8]) -> Option<(AccountId, String)> {
+fn account_and_rest(key: &[u8]) -> Option<(AccountId, String)> {
     let mut rest = codec::Take(key);
     let length = rest.array().map(u16::from_be_bytes)?;
     let account = rest.bytes(usize::from(length))?;

@@ -10,7 +10,7 @@ use crate::{
         Account, AccountId, AuditNote, AuditRecord, ColdCommand, Command, CommandError, Happened, Key, KeyHash, KeyId,
         MetaOp, MetaWrite, Name, Once, Profile, Reply, Revision, Route, Staged, Tier, Timestamp, Token, Upstream,
     },
-    raft::{Everywhere, ProposeError, VIEW_LEASE, Wait},
+    raft::{Everywhere, ProposeError, SAYS_MORE_IN_AUDIT, VIEW_LEASE, Wait},
 };
 
 /// How long a linearizable read waits for the quorum.
@@ -55,6 +55,7 @@ impl Store {
             .iter()
             .filter_map(|op| if let MetaOp::DeleteAccount { id, .. } = op { Some(id.clone()) } else { None })
             .collect();
+        let write = self.as_all_audit(write).await;
         let command = Command::from(ColdCommand::Meta(write)).encode();
         let deadline = self.0.commit_deadline + LONGEST_BARRIER;
         let answer = meta.propose_and_tell(&command, Wait::Everywhere, repeatable, deadline).await;
@@ -77,6 +78,26 @@ impl Store {
         Ok(Written { revision, took: started.elapsed(), barrier, waited_out: everywhere.waited_out })
     }
 
+    /// A write whose audit lines every member makes alike: what a member does not know is left out, for a replica that
+    /// leaves it out by itself has another chain of lines.
+    async fn as_all_audit(&self, mut write: MetaWrite) -> MetaWrite {
+        let says_more = write.changed.is_some() || write.notes.iter().any(|note| note.count.is_some());
+        if says_more && !self.0.node.all_speak(SAYS_MORE_IN_AUDIT).await {
+            write.changed = None;
+            for note in &mut write.notes {
+                if let Some(count) = note.count.take() {
+                    tracing::info!(
+                        count,
+                        actor = note.actor,
+                        result = note.result,
+                        "a line of the audit stands for many"
+                    );
+                }
+            }
+        }
+        write
+    }
+
     /// Waits until everything that was committed before this call is in force on every node that may decide.
     ///
     /// # Errors
@@ -97,7 +118,7 @@ impl Store {
     /// # Errors
     /// No quorum.
     pub async fn note(&self, notes: Vec<AuditNote>) -> Result<(), Unavailable> {
-        let write = MetaWrite { at: Timestamp::now(), notes, ..MetaWrite::default() };
+        let write = self.as_all_audit(MetaWrite { at: Timestamp::now(), notes, ..MetaWrite::default() }).await;
         let command = Command::from(ColdCommand::Meta(write)).encode();
         let reply = self.0.node.meta().propose(&command, Wait::Applied, false, self.0.commit_deadline).await;
         reply.map(drop).map_err(|error| unavailable(&error))
@@ -331,7 +352,55 @@ fn published(stage: &str, found: Option<Profile>) -> Result<Profile, ReadError> 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::{
+        model::{Expect, NodeInfo},
+        raft::Spoken,
+        state,
+        store::{Readiness, Settings},
+        wal,
+    };
+
+    fn settings(dir: &std::path::Path) -> Settings {
+        Settings {
+            data_dir: dir.to_path_buf(),
+            node: NodeInfo { name: "a".into(), peer_addr: "127.0.0.1:0".into(), ..NodeInfo::default() },
+            peer_listen: ([127, 0, 0, 1], 0).into(),
+            peer_tls: None,
+            join: Vec::new(),
+            voters: 1,
+            commit_deadline: Duration::from_secs(30),
+            max_waiting_rows: 1_024,
+            log_retention_days: 30,
+            bootstrap_token: None,
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn audit_lines_say_no_more_than_every_member_knows() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let told = async |newest| {
+            let spoken = Spoken { oldest: 1, newest };
+            let (disk, files) = (Arc::new(wal::RealDisk), Arc::new(state::Disk));
+            let store = Store::open_speaking(settings(dir.path()), disk, files, spoken).await.expect("opens");
+            while store.readiness() != Readiness::Ready {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let tier = Tier { name: "free".into(), ..Tier::default() };
+            let ops = vec![MetaOp::PutTier { tier, expect: Expect::Any }];
+            let changed = Some(vec![(0, vec!["/name".to_owned()])]);
+            let at = Timestamp::now();
+            store.write(MetaWrite { at, ops, changed, ..MetaWrite::default() }).await.expect("written");
+            store.note(vec![AuditNote { at, count: Some(7), ..AuditNote::default() }]).await.expect("noted");
+            let lines = store.audit(None, 2).expect("lines");
+            store.shutdown().await;
+            lines.into_iter().map(|line| (line.count, line.changed)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(1).await, [(None, None), (None, None)]);
+        assert_eq!(told(2).await, [(Some(7), None), (None, Some(vec!["/name".to_owned()]))]);
+    }
 
     #[test]
     fn a_profile_that_is_named_and_not_there_is_not_an_empty_one() {

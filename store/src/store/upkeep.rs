@@ -1,9 +1,9 @@
-//! What the ledger's leader proposes by itself: sealing small blocks into large ones, dropping days that are over, and
-//! forgetting names of accounts that are gone.
+//! What the ledger's leader proposes by itself: sealing small blocks into large ones, dropping days that are over,
+//! forgetting names of accounts that are gone, and noticing thresholds that changed policies have passed.
 
 use std::time::Duration;
 
-use super::{Store, profiles::SWEEP_EVERY};
+use super::{Store, profiles::SWEEP_EVERY, thresholds::Looked};
 use crate::{
     model::{ColdCommand, Command, Timestamp},
     raft::Wait,
@@ -17,12 +17,15 @@ pub(super) async fn run(store: Store) {
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let mut swept = tokio::time::Instant::now();
+    let mut looked = Looked::default();
     loop {
         tick.tick().await;
         let ledger = store.0.node.ledger();
         if !ledger.is_leader() || store.0.node.is_draining() {
+            looked = Looked::default();
             continue;
         }
+        store.notice_thresholds(&mut looked).await;
         while let Some((from, to)) = ledger.state().sealable() {
             let command = Command::from(ColdCommand::Seal { from, to }).encode();
             if let Err(error) = ledger.propose(&command, Wait::Applied, false, DEADLINE).await {

@@ -46,6 +46,7 @@ fn reserve(node: u64, incarnation: u64, units: i64) -> ColdCommand {
         units,
         limit,
         watch: None,
+        look_at: None,
     }])
 }
 

@@ -227,7 +227,17 @@ fn a_ledgers_stored_values_are_frozen() {
     let charges = vec![Charge { quota: "q".into(), period_start: 0, units: 3 }];
     let settles = Row { settles: true, charges, ..row(1, at(0)) };
     let (node, account, quota, limit) = (NodeId(1), "acme".into(), "q".into(), 10);
-    let demand = Reservation { node, incarnation: 1, account, quota, period_start: 0, units: 5, limit, watch: None };
+    let demand = Reservation {
+        node,
+        incarnation: 1,
+        account,
+        quota,
+        period_start: 0,
+        units: 5,
+        limit,
+        watch: None,
+        look_at: None,
+    };
     rig.payload(Payload::Membership(Bytes::from_static(b"m")));
     rig.cold(ColdCommand::NodeStarted { node, incarnation: 1 });
     rig.cold(ColdCommand::Reserve(vec![demand]));

@@ -26,8 +26,17 @@ pub(super) fn busy(rig: &mut Rig, checkpoints: bool) {
     rig.cold(ColdCommand::StageProfile { account: "acme".into(), stage, published, profile });
     for number in 1..=30u64 {
         let (node, account, quota) = (NodeId(1), "acme".into(), "daily".into());
-        let demand =
-            Reservation { node, incarnation: 1, account, quota, period_start: 0, units: 5, limit: 100, watch: None };
+        let demand = Reservation {
+            node,
+            incarnation: 1,
+            account,
+            quota,
+            period_start: 0,
+            units: 5,
+            limit: 100,
+            watch: None,
+            look_at: None,
+        };
         rig.cold(ColdCommand::Reserve(vec![demand]));
         let ts = at(86_390 + number as i64);
         let mut rows: Vec<Row> = (0..20).map(|low| row(number * 100 + low, ts)).collect();
