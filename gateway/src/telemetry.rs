@@ -11,8 +11,11 @@ use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 pub(crate) use series::method_of;
-use series::{Request, Series};
-use store::model::{Name, Outcome};
+use series::{Requests, Upstreams};
+use store::{
+    model::{Name, Outcome},
+    view::RouteView,
+};
 
 /// A metric, for those who look it up.
 #[derive(Debug, Clone, Copy)]
@@ -102,8 +105,8 @@ pub struct Telemetry {
     outcomes: [Counter; Outcome::ALL.len()],
     bad_requests: Counter,
     classes: [Counter; 5],
-    durations: Series<Request>,
-    upstreams: Series<Name>,
+    durations: Requests,
+    upstreams: Upstreams,
     pub commit: Histogram,
     pub lease_wait: Histogram,
     pub in_flight: Gauge,
@@ -127,8 +130,8 @@ impl Telemetry {
             outcomes: Outcome::ALL.map(|outcome| counter!(REQUESTS, "outcome" => outcome.as_str())),
             bad_requests: counter!(REQUESTS, "outcome" => "bad-request"),
             classes: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| counter!(RESPONSES, "class" => class)),
-            durations: Series::default(),
-            upstreams: Series::default(),
+            durations: Requests::default(),
+            upstreams: Upstreams::default(),
             commit: histogram!(COMMIT),
             lease_wait: histogram!(LEASE_WAIT),
             in_flight: gauge!(IN_FLIGHT),
@@ -159,14 +162,13 @@ impl Telemetry {
 
     /// An upstream has begun to answer.
     pub fn upstream_answered(&self, upstream: &Name, duration: Duration) {
-        self.upstreams.record(upstream.clone(), duration);
+        self.upstreams.record(upstream, duration);
     }
 
     fn finished(&self, answer: Answer<'_>) {
         let class = usize::from(answer.status / 100).clamp(1, 5) - 1;
         self.classes[class].increment(1);
-        let route = answer.route.cloned();
-        self.durations.record(Request { route, method: answer.method, status: answer.status }, answer.duration);
+        self.durations.record(answer.route, answer.method, answer.status, answer.duration);
     }
 }
 
@@ -174,7 +176,7 @@ impl Telemetry {
 #[derive(Debug, Clone, Copy)]
 pub struct Answer<'a> {
     /// Where the request was routed, if it came so far.
-    pub route: Option<&'a Name>,
+    pub route: Option<&'a RouteView>,
     /// One of the known methods, or `_OTHER`.
     pub method: &'static str,
     /// Its status.

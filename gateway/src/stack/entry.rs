@@ -207,7 +207,7 @@ impl<L: Ledger> Entry<L> {
 
     /// An answer with this status, as it is counted.
     pub(crate) fn counted(&self, status: u16) -> Answer<'_> {
-        let route = self.route.as_ref().map(|route| &route.route.name);
+        let route = self.route.as_deref();
         Answer { route, method: self.method, status, duration: self.started.elapsed() }
     }
 

@@ -1,4 +1,7 @@
 //! Histograms with labels that are known only as requests come: a core's handles, found again without the recorder.
+//!
+//! A request finds its handle by a few numbers and one look into a table that is never written, only replaced: no lock, no text
+//! that is hashed or copied.
 
 use std::{
     collections::HashMap,
@@ -7,78 +10,90 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 use http::Method;
 use metrics::{Histogram, histogram};
-use store::model::Name;
+use store::{model::Name, view::RouteView};
 
 use super::{DURATION, UPSTREAM};
 
 /// Series of a histogram, a core; what comes beyond them is recorded without labels.
 const MAX_SERIES: usize = 1_000;
 
-/// What makes a series, and its handle in the recorder.
-pub(super) trait Labels: Eq + Hash {
-    /// Its histogram; with none, the one of what has no labels.
-    fn histogram(labels: Option<&Self>) -> Histogram;
-}
+type Table<K> = HashMap<K, Histogram, RandomState>;
 
-/// A histogram's series of one core. A lock that nobody else wants costs some 10 ns.
+/// A histogram's series of one core.
 #[derive(Debug)]
-pub(super) struct Series<K>(Mutex<HashMap<K, Histogram>>);
+struct Series<K> {
+    table: ArcSwap<Table<K>>,
+    /// A new series takes a copy of the table with it: as often as there are series, and no more.
+    adding: Mutex<()>,
+}
 
 impl<K> Default for Series<K> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self { table: ArcSwap::default(), adding: Mutex::default() }
     }
 }
 
-impl<K: Labels> Series<K> {
-    pub(super) fn record(&self, labels: K, value: Duration) {
-        let mut series = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(histogram) = series.get(&labels) {
-            return histogram.record(value);
+impl<K: Eq + Hash + Clone> Series<K> {
+    /// `histogram` looks the handle up in the recorder: with labels, or the one of what has none.
+    fn record(&self, key: &K, value: Duration, histogram: impl Fn(bool) -> Histogram) {
+        match self.table.load().get(key) {
+            Some(histogram) => histogram.record(value),
+            None => self.add(key, histogram).record(value),
         }
-        if series.len() >= MAX_SERIES {
-            return K::histogram(None).record(value);
+    }
+
+    #[cold]
+    fn add(&self, key: &K, histogram: impl Fn(bool) -> Histogram) -> Histogram {
+        let _alone = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = self.table.load();
+        if table.len() >= MAX_SERIES && !table.contains_key(key) {
+            return histogram(false);
         }
-        let histogram = K::histogram(Some(&labels));
-        histogram.record(value);
-        series.insert(labels, histogram);
+        let mut table = Table::clone(&table);
+        let histogram = table.entry(key.clone()).or_insert_with(|| histogram(true)).clone();
+        self.table.store(table.into());
+        histogram
     }
 }
 
-/// Labels of a request's duration, by OpenTelemetry's names. No account's: a tenth of a million of them would be as many series.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct Request {
-    pub(super) route: Option<Name>,
-    pub(super) method: &'static str,
-    pub(super) status: u16,
-}
+/// Durations of requests by route, method and status, by OpenTelemetry's names. Not by account: a tenth of a million of them
+/// would be as many series.
+#[derive(Debug, Default)]
+pub(super) struct Requests(Series<(Option<u64>, &'static str, u16)>);
 
-impl Labels for Request {
-    fn histogram(labels: Option<&Self>) -> Histogram {
-        let Some(labels) = labels else { return histogram!(DURATION) };
-        let status = labels.status.to_string();
-        match &labels.route {
-            Some(route) => histogram!(
-                DURATION,
-                "http_request_method" => labels.method,
-                "http_response_status_code" => status,
-                "http_route" => route.to_string()
-            ),
-            None => {
-                histogram!(DURATION, "http_request_method" => labels.method, "http_response_status_code" => status)
+impl Requests {
+    pub(super) fn record(&self, route: Option<&RouteView>, method: &'static str, status: u16, value: Duration) {
+        let key = (route.map(|route| route.number), method, status);
+        self.0.record(&key, value, |labelled| {
+            let status = status.to_string();
+            match route {
+                _ if !labelled => histogram!(DURATION),
+                Some(route) => histogram!(
+                    DURATION,
+                    "http_request_method" => method,
+                    "http_response_status_code" => status,
+                    "http_route" => route.route.name.to_string()
+                ),
+                None => histogram!(DURATION, "http_request_method" => method, "http_response_status_code" => status),
             }
-        }
+        });
     }
 }
 
-impl Labels for Name {
-    fn histogram(labels: Option<&Self>) -> Histogram {
-        match labels {
-            Some(upstream) => histogram!(UPSTREAM, "upstream" => upstream.to_string()),
-            None => histogram!(UPSTREAM),
-        }
+/// Durations of upstreams, by their names.
+#[derive(Debug, Default)]
+pub(super) struct Upstreams(Series<Name>);
+
+impl Upstreams {
+    pub(super) fn record(&self, upstream: &Name, value: Duration) {
+        self.0.record(upstream, value, |labelled| match labelled {
+            true => histogram!(UPSTREAM, "upstream" => upstream.to_string()),
+            false => histogram!(UPSTREAM),
+        });
     }
 }
 
@@ -100,26 +115,37 @@ pub(crate) fn method_of(method: &Method) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher;
+
+    use foldhash::fast::FixedState;
     use metrics_exporter_prometheus::PrometheusBuilder;
+    use store::model::Route;
 
     use super::*;
 
-    fn request(route: Option<&str>, status: u16) -> Request {
-        Request { route: route.map(Name::from), method: method_of(&Method::GET), status }
+    fn route(name: &str) -> RouteView {
+        let route = Route { name: name.into(), ..Route::default() };
+        // As the store makes them: of the name alone.
+        let number = FixedState::with_seed(1).hash_one(name);
+        RouteView { route, upstream: None, slot: 0, number }
     }
 
     #[test]
     fn requests_are_told_apart_by_route_method_and_status_up_to_the_bound() {
         let recorder = PrometheusBuilder::new().build_recorder();
         let text = metrics::with_local_recorder(&recorder, || {
-            let series = Series::default();
-            series.record(request(Some("scan"), 200), Duration::from_millis(1));
-            series.record(request(Some("scan"), 200), Duration::from_millis(1));
-            series.record(request(Some("scan"), 502), Duration::from_millis(1));
-            series.record(request(None, 401), Duration::from_millis(1));
+            let series = Requests::default();
+            let record = |route: Option<&RouteView>, status| {
+                series.record(route, method_of(&Method::GET), status, Duration::from_millis(1));
+            };
+            record(Some(&route("scan")), 200);
+            record(Some(&route("scan")), 200);
+            record(Some(&route("scan")), 502);
+            record(None, 401);
             for number in 0..2 * MAX_SERIES {
-                series.record(request(Some(&format!("route-{number}")), 200), Duration::from_millis(1));
+                record(Some(&route(&format!("route-{number}"))), 200);
             }
+            record(Some(&route("scan")), 502);
             recorder.handle().render()
         });
         let count = |labels: &str| {
@@ -131,7 +157,7 @@ mod tests {
                 [("http_request_method", "GET"), ("http_response_status_code", status), ("http_route", "scan")];
             count(&format!("{{{}}}", labels.map(|(name, value)| format!("{name}=\"{value}\"")).join(",")))
         };
-        assert_eq!((scan("200"), scan("502")), (Some(2), Some(1)), "{text}");
+        assert_eq!((scan("200"), scan("502")), (Some(2), Some(2)), "{text}");
         assert_eq!(count("{http_request_method=\"GET\",http_response_status_code=\"401\"}"), Some(1));
         assert_eq!(count(""), Some(MAX_SERIES + 3), "beyond the bound without labels");
     }
