@@ -1,6 +1,7 @@
 //! The thread that sends: batches of spans as they come, metrics at their time.
 
 use std::{
+    cell::Cell,
     io,
     sync::{
         Arc,
@@ -12,6 +13,7 @@ use std::{
 };
 
 use ::metrics::{Counter, counter};
+use backon::{BlockingRetryable, ExponentialBuilder};
 use http::header;
 use opentelemetry_proto::tonic::{
     collector::{metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest},
@@ -36,7 +38,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The same for the last ones of a node that stops.
 const LAST_TIMEOUT: Duration = Duration::from_secs(2);
 /// A message that the collector does not take is sent so often, with a longer pause each time; then it is dropped.
-const TRIES: u32 = 4;
+const TRIES: usize = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why there is no exporter.
@@ -89,7 +91,7 @@ impl Exporter {
             exported,
             dropped,
             failures,
-            failing: false,
+            failing: Cell::new(false),
         };
         let thread = thread::Builder::new().name("tollgate-otlp".to_owned()).spawn(move || worker.run())?;
         Ok(Self { stop, thread })
@@ -115,19 +117,18 @@ struct Worker {
     dropped: Counter,
     failures: Counter,
     /// The collector did not take the last message: told once.
-    failing: bool,
+    failing: Cell<bool>,
 }
 
-/// What the collector did with a message.
-enum Taken {
-    Yes,
+/// The collector did not take a message.
+struct Refused {
+    why: String,
     /// It may be sent again.
-    NotNow(String),
-    Never(String),
+    for_now: bool,
 }
 
 impl Worker {
-    fn run(mut self) {
+    fn run(self) {
         let mut metrics_at = self.settings.metrics_every.map(|every| Instant::now() + every);
         loop {
             let stopping = self.stop.load(Ordering::Acquire);
@@ -153,7 +154,7 @@ impl Worker {
         self.spans.try_iter().take(BATCH_REQUESTS).map(|span| *span).collect()
     }
 
-    fn send_spans(&mut self, batch: &[Span]) {
+    fn send_spans(&self, batch: &[Span]) {
         let mut spans: Vec<proto::Span> = Vec::with_capacity(2 * batch.len());
         for span in batch {
             span.encode(&mut spans);
@@ -166,7 +167,7 @@ impl Worker {
         if taken { &self.exported } else { &self.dropped }.increment(count);
     }
 
-    fn send_metrics(&mut self) {
+    fn send_metrics(&self) {
         let at = metrics::Span { start: self.start, now: unix_nanos() };
         let metrics = metrics::read(&(self.metrics)(), at);
         let scope_metrics = vec![ScopeMetrics { scope: Some(encode::scope()), metrics, ..ScopeMetrics::default() }];
@@ -176,40 +177,33 @@ impl Worker {
     }
 
     /// Whether the collector has taken it.
-    fn send(&mut self, path: &str, message: &impl Message) -> bool {
+    fn send(&self, path: &str, message: &impl Message) -> bool {
         let body = message.encode_to_vec();
-        let mut pause = FIRST_PAUSE;
-        for attempt in 1.. {
-            let why = match self.post(path, &body) {
-                Taken::Yes => {
-                    if std::mem::take(&mut self.failing) {
-                        tracing::info!(
-                            endpoint = self.settings.endpoint,
-                            "the collector takes traces and metrics again"
-                        );
-                    }
-                    return true;
-                }
-                Taken::NotNow(why) if attempt < TRIES && !self.stop.load(Ordering::Acquire) => {
-                    self.failures.increment(1);
-                    self.tell(&why);
-                    // Ends early when the node stops.
-                    thread::park_timeout(pause);
-                    pause *= 2;
-                    continue;
-                }
-                Taken::NotNow(why) | Taken::Never(why) => why,
-            };
-            self.failures.increment(1);
-            self.tell(&why);
-            break;
+        let pauses = ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_factor(2.0).with_max_times(TRIES - 1);
+        let sent = (|| self.post(path, &body))
+            .retry(pauses)
+            // A pause ends early when the node stops.
+            .sleep(thread::park_timeout)
+            .when(|refused: &Refused| refused.for_now && !self.stop.load(Ordering::Acquire))
+            .notify(|refused, _| self.failed(refused))
+            .call();
+        match sent {
+            Ok(()) if self.failing.take() => {
+                tracing::info!(endpoint = self.settings.endpoint, "the collector takes traces and metrics again");
+            }
+            Ok(()) => {}
+            Err(refused) => {
+                self.failed(&refused);
+                return false;
+            }
         }
-        false
+        true
     }
 
-    fn tell(&mut self, why: &str) {
-        if !std::mem::replace(&mut self.failing, true) {
-            let endpoint = &self.settings.endpoint;
+    fn failed(&self, refused: &Refused) {
+        self.failures.increment(1);
+        if !self.failing.replace(true) {
+            let (endpoint, why) = (&self.settings.endpoint, &refused.why);
             tracing::warn!(
                 endpoint,
                 why,
@@ -218,7 +212,7 @@ impl Worker {
         }
     }
 
-    fn post(&self, path: &str, body: &[u8]) -> Taken {
+    fn post(&self, path: &str, body: &[u8]) -> Result<(), Refused> {
         let timeout = if self.stop.load(Ordering::Acquire) { LAST_TIMEOUT } else { TIMEOUT };
         let mut request = self
             .agent
@@ -230,15 +224,13 @@ impl Worker {
         for (name, value) in &self.settings.headers {
             request = request.header(name, value.as_str());
         }
-        match request.send(body) {
-            Ok(response) if response.status().is_success() => Taken::Yes,
-            // OTLP, "Retryable response codes".
-            Ok(response) if [429, 502, 503, 504].contains(&response.status().as_u16()) => {
-                Taken::NotNow(format!("it answers {}", response.status()))
-            }
-            Ok(response) => Taken::Never(format!("it answers {}", response.status())),
-            Err(error) => Taken::NotNow(error.to_string()),
+        let status = request.send(body).map_err(|error| Refused { why: error.to_string(), for_now: true })?.status();
+        if status.is_success() {
+            return Ok(());
         }
+        // OTLP, "Retryable response codes".
+        let for_now = [429, 502, 503, 504].contains(&status.as_u16());
+        Err(Refused { why: format!("it answers {status}"), for_now })
     }
 }
 

@@ -1,6 +1,10 @@
 //! The metrics of `/metrics` as OTLP has them, read from the text (Prometheus' format 0.0.4) that this process itself has made.
 //!
 //! A line that is not understood is left out: better one metric less than none.
+//!
+//! Read here because nothing that is kept does it: `prometheus-parse` parts labels at commas and braces inside of their values and
+//! brings a regex engine and a calendar, `openmetrics-parser` has a licence that binaries linked with it would have to follow, and the
+//! exporter's own protobuf needs `protoc` to build and knows nothing of the store's numbers.
 
 use std::collections::BTreeMap;
 
