@@ -380,8 +380,8 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn audit_lines_say_no_more_than_every_member_knows() {
-        let dir = tempfile::tempdir().expect("a directory");
         let told = async |newest| {
+            let dir = tempfile::tempdir().expect("a directory");
             let spoken = Spoken { oldest: 1, newest };
             let (disk, files) = (Arc::new(wal::RealDisk), Arc::new(state::Disk));
             let store = Store::open_speaking(settings(dir.path()), disk, files, spoken).await.expect("opens");
