@@ -68,7 +68,7 @@ fn main() {
         commit_deadline: Duration::from_secs(2),
         max_waiting_rows: 1_000,
         log_retention_days: 1,
-        bootstrap_token: None,
+        first_token: None,
     }));
     let store = Arc::new(store.expect("open the store"));
     let key = Secret::generate(SecretKind::Live).expose().to_owned();

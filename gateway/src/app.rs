@@ -11,10 +11,13 @@ mod listen;
 mod logging;
 mod serve;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{io::Write, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use store::{Readiness, Store, model::NodeInfo};
+use store::{
+    Readiness, Store,
+    model::{NodeInfo, Secret},
+};
 use tokio::{sync::Notify, task::AbortHandle};
 
 pub use logging::{log_to_stderr, metrics};
@@ -53,7 +56,6 @@ pub struct Node {
     exporter: Option<Exporter>,
     reload: Arc<Notify>,
     watch: AbortHandle,
-    bootstrap: Option<Bootstrap>,
 }
 
 impl Node {
@@ -63,7 +65,7 @@ impl Node {
     /// A listener's address is taken, or the data directory cannot be used; nothing listens any more then.
     pub async fn start(
         settings: &Settings,
-        bootstrap: Option<Bootstrap>,
+        bootstrap: Bootstrap,
         prometheus: Prometheus,
         log_level: LogLevel,
     ) -> anyhow::Result<Self> {
@@ -85,6 +87,7 @@ impl Node {
             region: settings.region.as_str().into(),
         };
         let sign_in = sign_in(settings)?;
+        let operator = Operator::new(&bootstrap);
         let store = Store::open(store::Settings {
             data_dir: settings.data_dir.clone(),
             node: info.clone(),
@@ -95,7 +98,7 @@ impl Node {
             commit_deadline: Duration::from_millis(settings.commit_deadline_ms),
             max_waiting_rows: settings.max_waiting_rows,
             log_retention_days: settings.log_retention_days,
-            bootstrap_token: bootstrap.as_ref().map(Bootstrap::hash),
+            first_token: Some(bootstrap.first_token(show)),
         })
         .await
         .with_context(|| format!("open data_dir {}", settings.data_dir.display()))?;
@@ -111,13 +114,8 @@ impl Node {
                 return Err(error);
             }
         };
-        let admin = Admin::new(
-            store.clone(),
-            Operator::new(bootstrap.as_ref()).with_sign_in(sign_in),
-            prometheus,
-            tls.watch.certificates(),
-            log_level,
-        );
+        let admin =
+            Admin::new(store.clone(), operator.with_sign_in(sign_in), prometheus, tls.watch.certificates(), log_level);
         let router = admin.clone().router(settings.admin_body_bytes);
         let admin_server = admin_server::Server::start(
             admin_listener,
@@ -132,7 +130,7 @@ impl Node {
         tracing::info!(node = %info.name, data = %info.data_addr, admin = %info.admin_addr, peers = %info.peer_addr, "listening");
         let reload = tls.watch.asked();
         let watch = tokio::spawn(tls.watch.run(Duration::from_millis(settings.tls_reload_ms))).abort_handle();
-        Ok(Self { info, store, admin, admin_server, data_plane, exporter, reload, watch, bootstrap })
+        Ok(Self { info, store, admin, admin_server, data_plane, exporter, reload, watch })
     }
 
     /// Reads the files of certificates anew, also those that seem not to have changed.
@@ -155,11 +153,6 @@ impl Node {
             }
             tokio::time::sleep(READINESS_POLL).await;
         }
-    }
-
-    /// The admin token that this node has minted, when its cluster has taken it. Shown once, by whoever calls this.
-    pub fn minted_token(&self) -> Option<&store::model::Secret> {
-        self.bootstrap.as_ref().and_then(|bootstrap| bootstrap.to_print(&self.store))
     }
 
     /// Goes on to serve for `delay`, while `/readyz` says 503 and other nodes lead: what routes clients here (a load
@@ -205,6 +198,16 @@ impl Node {
     }
 }
 
+/// The one time that a minted token is shown; on stderr, beside the log and never in it.
+fn show(token: &Secret) {
+    let text = format!(
+        "\nThis cluster is new. Its first admin token, shown this once and kept nowhere:\n\n    {}\n\n\
+         Use it as TOLLGATE_ADMIN_TOKEN, or make others with `tollgate token create`.\n\n",
+        token.expose()
+    );
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
 /// How people sign in, if there is a provider.
 fn sign_in(settings: &Settings) -> anyhow::Result<Option<SignIn>> {
     if settings.oidc_issuer.is_empty() {
@@ -224,11 +227,6 @@ fn sign_in(settings: &Settings) -> anyhow::Result<Option<SignIn>> {
         visits_per_minute: settings.oidc_visits_per_minute,
     };
     SignIn::new(provider).map(Some).map_err(anyhow::Error::msg)
-}
-
-/// Whether a data directory has never been used.
-pub fn is_fresh(data_dir: &Path) -> bool {
-    std::fs::read_dir(data_dir).map_or(true, |mut entries| entries.next().is_none())
 }
 
 #[cfg(test)]

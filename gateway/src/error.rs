@@ -62,8 +62,10 @@ pub enum Fault {
     /// What it answered is no HTTP, or more of a head than is read.
     UpstreamInvalid,
     UpstreamTimeout,
-    /// No quorum, overload, drain.
+    /// No quorum, overload, drain. Its reason names nodes and addresses: it is for operators.
     Unavailable(Unavailable),
+    /// This gateway's own bounds, told as they are.
+    Busy(&'static str),
 }
 
 impl Fault {
@@ -89,7 +91,7 @@ impl Fault {
             },
             Self::UpstreamUnreachable(_) | Self::UpstreamBroke | Self::UpstreamInvalid => Outcome::UpstreamUnreachable,
             Self::UpstreamTimeout => Outcome::UpstreamTimeout,
-            Self::Unavailable(_) => Outcome::TemporaryReducedCapacity,
+            Self::Unavailable(_) | Self::Busy(_) => Outcome::TemporaryReducedCapacity,
             // The request was let through and the client broke it: no code of the contract's table.
             Self::BadRequest(_) | Self::BodyBroken | Self::BodyStalled => Outcome::Admitted,
         }
@@ -122,7 +124,7 @@ impl Fault {
             Self::Refused(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::UpstreamUnreachable(_) | Self::UpstreamBroke | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -130,7 +132,9 @@ impl Fault {
     pub fn problem_type(&self) -> &'static str {
         match self {
             Self::Refused(_) => "https://iana.org/assignments/http-problem-types#quota-exceeded",
-            Self::Unavailable(_) => "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+            Self::Unavailable(_) | Self::Busy(_) => {
+                "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+            }
             _ => "about:blank",
         }
     }
@@ -169,7 +173,10 @@ impl Fault {
                  protocols unasked"
             }
             Self::UpstreamTimeout => "the upstream did not answer in time",
-            Self::Unavailable(unavailable) => return unavailable.reason.clone(),
+            Self::Unavailable(_) => {
+                "the gateway can decide or record no request at the moment: its cluster has no quorum here, or is too busy"
+            }
+            Self::Busy(why) => why,
         };
         text.to_owned()
     }
@@ -179,6 +186,7 @@ impl Fault {
         match self {
             Self::Refused(refusal) => Some(refusal.retry_after),
             Self::Unavailable(unavailable) => Some(unavailable.retry_after),
+            Self::Busy(_) => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

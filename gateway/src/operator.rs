@@ -5,10 +5,10 @@
 
 pub mod sign_in;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use store::{
-    Store, Unavailable,
+    FirstToken, Store, Unavailable,
     model::{AccountId, KeyHash, Name, Role, Secret, SecretKind, Timestamp, Token},
 };
 
@@ -19,31 +19,28 @@ const UNKNOWN_AT_ONCE: usize = 4;
 #[derive(Debug)]
 pub struct Bootstrap {
     hash: KeyHash,
-    /// The text of a token that this node has made; it is printed once, by the node that initialised the cluster.
+    /// The text of a token that this node has made.
     minted: Option<Secret>,
 }
 
 impl Bootstrap {
-    /// The token of the file, else of the environment; else, in a fresh data directory, a new one.
+    /// The token of the file, else of the environment; else a new one, in case the cluster has none.
     ///
     /// # Errors
     /// What is wrong with the file or the variable, without repeating any of the secret.
-    pub fn find(file: &Path, variable: Option<String>, fresh: bool) -> Result<Option<Self>, String> {
+    pub fn find(file: &Path, variable: Option<String>) -> Result<Self, String> {
         let make = "make one with `tollgate token generate`";
         if !file.as_os_str().is_empty() {
             let text = std::fs::read_to_string(file)
                 .map_err(|error| format!("read admin_token_file {}: {error}: {make}", file.display()))?;
             return Self::given(&text)
-                .map(Some)
                 .map_err(|reason| format!("admin_token_file {}: {reason}: {make}", file.display()));
         }
         if let Some(text) = variable.filter(|text| !text.is_empty()) {
-            return Self::given(&text).map(Some).map_err(|reason| format!("TOLLGATE_ADMIN_TOKEN: {reason}: {make}"));
+            return Self::given(&text).map_err(|reason| format!("TOLLGATE_ADMIN_TOKEN: {reason}: {make}"));
         }
-        Ok(fresh.then(|| {
-            let secret = Secret::generate(SecretKind::Admin);
-            Self { hash: secret.hash(), minted: Some(secret) }
-        }))
+        let secret = Secret::generate(SecretKind::Admin);
+        Ok(Self { hash: secret.hash(), minted: Some(secret) })
     }
 
     fn given(text: &str) -> Result<Self, String> {
@@ -54,14 +51,10 @@ impl Bootstrap {
         Ok(Self { hash: secret.hash(), minted: None })
     }
 
-    /// What the store writes when it initialises a cluster.
-    pub fn hash(&self) -> KeyHash {
-        self.hash
-    }
-
-    /// The minted token, when this node's store has taken it: then it is the cluster's first.
-    pub fn to_print(&self, store: &Store) -> Option<&Secret> {
-        self.minted.as_ref().filter(|_| store.directory().token(&self.hash).is_some())
+    /// What the store writes into a cluster that has no token; `show` is handed one that was minted, just before.
+    pub fn first_token(self, show: fn(&Secret)) -> FirstToken {
+        let tell = self.minted.map(|secret| Arc::new(move || show(&secret)) as Arc<dyn Fn() + Send + Sync>);
+        FirstToken { hash: self.hash, tell }
     }
 }
 
@@ -124,8 +117,8 @@ pub struct Operator {
 
 impl Operator {
     /// Knows the cluster's tokens, and the one that this node was configured with.
-    pub fn new(bootstrap: Option<&Bootstrap>) -> Self {
-        let configured = bootstrap.filter(|bootstrap| bootstrap.minted.is_none()).map(Bootstrap::hash);
+    pub fn new(bootstrap: &Bootstrap) -> Self {
+        let configured = bootstrap.minted.is_none().then_some(bootstrap.hash);
         Self { configured, unknown: tokio::sync::Semaphore::new(UNKNOWN_AT_ONCE), sign_in: None }
     }
 
@@ -201,25 +194,22 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), format!("{}\n", secret.expose())).expect("written");
         let other = Secret::generate(SecretKind::Admin).expose().to_owned();
-        let found = Bootstrap::find(file.path(), Some(other.clone()), true).expect("read").expect("a token");
-        assert_eq!(found.hash(), secret.hash());
-        let found = Bootstrap::find(Path::new(""), Some(other.clone()), true).expect("read").expect("a token");
-        assert_eq!(found.hash(), KeyHash::of(&other));
-        assert!(Bootstrap::find(Path::new(""), None, true).expect("minted").is_some_and(|t| t.minted.is_some()));
-        assert!(Bootstrap::find(Path::new(""), None, false).expect("none").is_none());
+        let found = Bootstrap::find(file.path(), Some(other.clone())).expect("a token");
+        assert_eq!(found.hash, secret.hash());
+        let found = Bootstrap::find(Path::new(""), Some(other.clone())).expect("a token");
+        assert_eq!(found.hash, KeyHash::of(&other));
+        assert!(Bootstrap::find(Path::new(""), None).expect("minted").minted.is_some());
     }
 
     #[test]
     fn a_bad_token_is_refused_with_what_to_do_and_never_repeated() {
         let live = Secret::generate(SecretKind::Live).expose().to_owned();
         for bad in [live.as_str(), "tga_short", "hunter2-hunter2"] {
-            let reason = Bootstrap::find(Path::new(""), Some(bad.to_owned()), true).expect_err("refused");
+            let reason = Bootstrap::find(Path::new(""), Some(bad.to_owned())).expect_err("refused");
             assert!(reason.starts_with("TOLLGATE_ADMIN_TOKEN: not an admin token"), "{reason}");
             assert!(reason.contains("tollgate token generate") && !reason.contains(bad), "{reason}");
         }
-        assert!(
-            Bootstrap::find(Path::new("/nowhere/token"), None, true).expect_err("refused").contains("/nowhere/token")
-        );
+        assert!(Bootstrap::find(Path::new("/nowhere/token"), None).expect_err("refused").contains("/nowhere/token"));
     }
 
     #[test]

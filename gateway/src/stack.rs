@@ -16,6 +16,7 @@
 //! A `Stack` belongs to one core: its pools and caches are never contended. They are nevertheless `Send` (an uncontended
 //! lock costs some 10 ns), so that the same stack also runs where tasks move.
 
+mod alive;
 mod auth;
 mod body;
 mod cors;
@@ -71,6 +72,9 @@ use crate::telemetry::Telemetry;
 
 /// Any error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a request ends whose unit of concurrency may be another's by now.
+const LAPSED: &str = "the node lost contact with the ledger while the request was under way";
 
 /// What the links of one core's chain share.
 #[derive(Debug)]

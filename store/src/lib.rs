@@ -21,7 +21,7 @@ pub use raft::PeerTls;
 #[cfg(feature = "simulation")]
 pub use store::simulation;
 pub use store::{
-    ClusterError, ClusterStatus, CommitError, Distribution, Followed, GroupStatus, LimitsNow, MemberStatus, OpenError,
-    PolicyNow, ReadError, Readiness, RowPage, RowPermit, RowQuery, Settings, Store, Unavailable, UsageBy, UsagePoint,
-    UsageQuery, UsageStep, View, WriteError, Written,
+    ClusterError, ClusterStatus, CommitError, Distribution, FirstToken, Followed, GroupStatus, LimitsNow, MemberStatus,
+    OpenError, PolicyNow, ReadError, Readiness, RowPage, RowPermit, RowQuery, Settings, Store, Unavailable, UsageBy,
+    UsagePoint, UsageQuery, UsageStep, View, WriteError, Written,
 };

@@ -59,9 +59,28 @@ pub struct Settings {
     pub max_waiting_rows: usize,
     /// Days that rows are kept when the tier does not say.
     pub log_retention_days: u16,
-    /// Hash of an admin token that is written when this node makes the cluster.
-    pub bootstrap_token: Option<KeyHash>,
+    /// The admin token that a cluster gets which has none.
+    pub first_token: Option<FirstToken>,
 }
+
+/// An admin token that is written into a cluster that has never been written to: by the node that made it, or, if that one
+/// was ended before it did so, by whoever leads.
+#[derive(Clone)]
+pub struct FirstToken {
+    /// Of its text.
+    pub hash: KeyHash,
+    /// Called once before it is written, so that it is known to somebody whenever it works.
+    pub tell: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+impl fmt::Debug for FirstToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FirstToken").finish_non_exhaustive()
+    }
+}
+
+/// How long the node that made a cluster has to write its first admin token; then whoever leads does.
+const MAKER_WRITES_WITHIN: Duration = Duration::from_secs(2);
 
 /// A node's store. Cheap to clone.
 #[derive(Clone)]
@@ -145,8 +164,8 @@ impl Store {
         let commit_deadline = settings.commit_deadline;
         let store = Self(Arc::new(Inner { node, directory, leases, batcher, commit_deadline }));
         tokio::spawn(upkeep::run(store.clone()));
-        if let Some(hash) = settings.bootstrap_token {
-            tokio::spawn(store.clone().write_bootstrap_token(hash));
+        if let Some(first) = settings.first_token {
+            tokio::spawn(store.clone().write_first_token(first));
         }
         Ok(store)
     }
@@ -186,13 +205,28 @@ impl Store {
         self.0.node.made_cluster()
     }
 
-    /// Makes the first admin token known to the cluster that this node makes.
-    async fn write_bootstrap_token(self, hash: KeyHash) {
-        while self.readiness() != Readiness::Ready {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    /// Writes the first admin token, if the cluster has none and it is for this node to do.
+    async fn write_first_token(self, FirstToken { hash, tell }: FirstToken) {
+        const LOOK_AGAIN: Duration = Duration::from_millis(20);
+        let mut ready_since = None;
+        loop {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            if self.readiness() != Readiness::Ready {
+                ready_since = None;
+                continue;
+            }
+            // The first write is the first line of the audit log.
+            match self.audit(None, 1) {
+                Ok(lines) if lines.is_empty() => {}
+                _ => return,
+            }
+            let waited = ready_since.get_or_insert_with(tokio::time::Instant::now).elapsed();
+            if self.made_cluster() || waited >= MAKER_WRITES_WITHIN && self.0.node.meta().is_leader() {
+                break;
+            }
         }
-        if !self.made_cluster() {
-            return;
+        if let Some(tell) = tell {
+            tell();
         }
         let token = Token {
             id: "tok_bootstrap".into(),

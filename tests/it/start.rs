@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tests::{Cluster, Load, Options, Upstream, binary, client, get, until};
+use tests::{Cluster, Load, Options, Upstream, binary, client, free_addr, get, until};
 
 /// Runs a command that is to be refused: what it says, when it has exited with 1.
 fn refused(command: &mut Command) -> String {
@@ -289,4 +289,93 @@ fn a_full_disk_is_told_and_loses_nothing() {
     report.check(&node.admin().rows("account=acme")).unwrap();
     println!("full under load: {:?}, {} without", report.counts(), report.errors);
     node.kill();
+}
+
+/// What a node says on stderr, until it is killed.
+struct Saying(std::process::Child, std::sync::Arc<std::sync::Mutex<String>>);
+
+impl Saying {
+    fn start(args: &[&str]) -> Self {
+        let mut child = serve(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("run tollgate");
+        let stderr = child.stderr.take().expect("piped");
+        let said = std::sync::Arc::<std::sync::Mutex<String>>::default();
+        let to = said.clone();
+        std::thread::spawn(move || {
+            for line in std::io::BufRead::lines(std::io::BufReader::new(stderr)).map_while(Result::ok) {
+                let mut said = to.lock().expect("no holder panics");
+                said.push_str(&line);
+                said.push('\n');
+            }
+        });
+        Self(child, said)
+    }
+
+    fn text(&self) -> String {
+        self.1.lock().expect("no holder panics").clone()
+    }
+
+    /// The first admin token, if it was shown.
+    fn token(&self) -> Option<String> {
+        self.text().lines().map(str::trim).find(|line| line.starts_with("tga_")).map(str::to_owned)
+    }
+
+    fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Saying {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Whether a token is an administrator's at the node that listens there.
+fn is_admin(admin_addr: &str, token: &str) -> bool {
+    let bearer = format!("Bearer {token}");
+    let asked = client().get(format!("http://{admin_addr}/v1/tokens")).header("authorization", &bearer).call();
+    asked.is_ok_and(|answer| answer.status() == 200)
+}
+
+#[test]
+fn a_first_start_that_is_killed_at_any_time_leaves_a_way_in() {
+    let [data, admin, peer]: [String; 3] = std::array::from_fn(|_| free_addr());
+    for pause_ms in [5, 20, 40, 60, 90, 120, 160, 200, 260, 350] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().display().to_string();
+        let args = ["--data-dir", &path, "--data-addr", &data, "--admin-addr", &admin, "--peer-addr", &peer];
+        let mut first = Saying::start(&args);
+        std::thread::sleep(Duration::from_millis(pause_ms));
+        first.kill();
+        let again = Saying::start(&args);
+        let works = || {
+            let shown = [first.token(), again.token()];
+            shown.into_iter().flatten().find(|token| is_admin(&admin, token))
+        };
+        until("a token that was shown works", works);
+        let shown = [first.token(), again.token()].into_iter().flatten();
+        assert_eq!(shown.filter(|token| is_admin(&admin, token)).count(), 1, "{pause_ms} ms");
+    }
+}
+
+#[test]
+fn a_cluster_whose_first_node_was_stopped_before_it_formed_shows_its_token() {
+    let addrs: [[String; 3]; 3] = std::array::from_fn(|_| std::array::from_fn(|_| free_addr()));
+    let join = addrs.iter().map(|[_, _, peer]| peer.as_str()).collect::<Vec<_>>().join(",");
+    let directory = tempfile::tempdir().expect("a directory");
+    let start = |n: usize| {
+        let [data, admin, peer] = &addrs[n];
+        let path = directory.path().join(n.to_string()).display().to_string();
+        let args =
+            ["--data-dir", &path, "--data-addr", data, "--admin-addr", admin, "--peer-addr", peer, "--join", &join];
+        Saying::start(&args)
+    };
+    let mut alone = start(0);
+    until("it waits", || alone.text().contains("waiting for peers").then_some(()));
+    alone.kill();
+    let nodes = [start(0), start(1), start(2)];
+    let token = until("one token", || nodes.iter().find_map(Saying::token));
+    until("it works", || is_admin(&addrs[1][1], &token).then_some(()));
+    assert_eq!(nodes.iter().filter_map(Saying::token).count(), 1);
 }

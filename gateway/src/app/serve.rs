@@ -1,11 +1,11 @@
 //! `tollgate serve`: a node from its start to its signal.
 
-use std::{io::Write, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Node, is_fresh};
+use super::Node;
 use crate::{admin::LogLevel, config::Settings, operator::Bootstrap};
 
 /// Runs a node until SIGTERM or SIGINT; a second signal ends it at once.
@@ -18,8 +18,7 @@ pub fn serve(settings: &Settings, admin_token: Option<String>) -> anyhow::Result
     // there still is the unit's LimitCORE.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let log_level = super::log_to_stderr(&settings.log_level, settings.log_format).context("set up the log")?;
-    let bootstrap = Bootstrap::find(&settings.admin_token_file, admin_token, is_fresh(&settings.data_dir))
-        .map_err(anyhow::Error::msg)?;
+    let bootstrap = Bootstrap::find(&settings.admin_token_file, admin_token).map_err(anyhow::Error::msg)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("tollgate-store")
         .enable_all()
@@ -28,7 +27,7 @@ pub fn serve(settings: &Settings, admin_token: Option<String>) -> anyhow::Result
     runtime.block_on(run(settings, bootstrap, log_level))
 }
 
-async fn run(settings: &Settings, bootstrap: Option<Bootstrap>, log_level: LogLevel) -> anyhow::Result<()> {
+async fn run(settings: &Settings, bootstrap: Bootstrap, log_level: LogLevel) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     // From now on: without a listener a SIGHUP would end the process.
     let mut hang_up = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
@@ -45,7 +44,6 @@ async fn run(settings: &Settings, bootstrap: Option<Bootstrap>, log_level: LogLe
         () = async {
             node.ready().await;
             tracing::info!("ready");
-            print_minted(&node);
             loop {
                 hang_up.recv().await;
                 tracing::info!("SIGHUP: reading certificates anew");
@@ -69,18 +67,6 @@ async fn run(settings: &Settings, bootstrap: Option<Bootstrap>, log_level: LogLe
     tokio::select! {
         () = drained => Ok(()),
         name = signals.next() => anyhow::bail!("{name} a second time: stopped without waiting for what was in flight"),
-    }
-}
-
-/// The one time that a minted token is shown; on stderr, beside the log and never in it.
-fn print_minted(node: &Node) {
-    if let Some(secret) = node.minted_token() {
-        let text = format!(
-            "\nThis cluster is new. Its first admin token, shown this once and kept nowhere:\n\n    {}\n\n\
-             Use it as TOLLGATE_ADMIN_TOKEN, or make others with `tollgate token create`.\n\n",
-            secret.expose()
-        );
-        let _ = std::io::stderr().write_all(text.as_bytes());
     }
 }
 

@@ -49,7 +49,7 @@ impl Rig {
             ..Entries::default()
         })
         .expect("settings");
-        let bootstrap = Bootstrap::find(Path::new(""), Some(token.expose().to_owned()), true).expect("a token");
+        let bootstrap = Bootstrap::find(Path::new(""), Some(token.expose().to_owned())).expect("a token");
         let metrics = Prometheus(PrometheusBuilder::new().build_recorder().handle());
         let node = Box::pin(Node::start(&settings, bootstrap, metrics, LogLevel::new("info", |_| Ok(()))))
             .await

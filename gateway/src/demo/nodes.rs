@@ -33,7 +33,7 @@ pub(super) async fn start(
     let starts = settings(options, directory)?.into_iter().map(|settings| {
         let prometheus = prometheus.clone();
         async move {
-            let bootstrap = Bootstrap::find(Path::new(""), Some(token.expose().to_owned()), true);
+            let bootstrap = Bootstrap::find(Path::new(""), Some(token.expose().to_owned()));
             let bootstrap = bootstrap.map_err(anyhow::Error::msg)?;
             Box::pin(Node::start(&settings, bootstrap, prometheus, log_level.clone()))
                 .await

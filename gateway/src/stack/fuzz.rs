@@ -29,7 +29,7 @@ pub(crate) fn headers(bytes: &[u8]) {
     let _ = forwarded::client(Client::default(), &map, &trusted);
     let context = trace::Context::of(&map, &IDS);
     trace::insert(&mut map, context, 1);
-    let _ = headers::wants_upgrade(&map);
+    let _ = headers::upgrades(&map);
     let _ = auth::key_hash(&map, &[HeaderName::from_static("x-api-key"), header::AUTHORIZATION]);
     headers::to_client(&mut map, false);
 }

@@ -16,6 +16,11 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+/// The longest name of a method.
+const MAX_METHOD_BYTES: usize = 32;
 const VIA_US: HeaderValue = HeaderValue::from_static("1.1 tollgate");
 
 /// Refuses what is ambiguous, before anything is decided by it.
@@ -32,6 +37,10 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Fault> {
     }
     if headers.get_all(header::TRANSFER_ENCODING).iter().nth(1).is_some() {
         return Err(Fault::BadRequest("more than one Transfer-Encoding"));
+    }
+    // Rows keep it, and no registered one is longer than 17 (RFC 5323, RFC 9110 §16.1).
+    if request.method().as_str().len() > MAX_METHOD_BYTES {
+        return Err(Fault::BadRequest("a method of more than 32 characters"));
     }
     // A gateway opens no tunnels to wherever a client says.
     if *request.method() == Method::CONNECT {
@@ -80,9 +89,13 @@ fn has_dot_segment(path: &str) -> bool {
     })
 }
 
-/// Whether the client asks for another protocol on this connection.
-pub(crate) fn wants_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::UPGRADE) && lists(headers, &header::CONNECTION, "upgrade")
+/// Whether a message asks for, or changes to, WebSocket on this connection: the only protocol that is let through. In a tunnel
+/// of any other that carries requests (`h2c`) these would pass without key, limits and rows.
+pub(crate) fn upgrades(headers: &HeaderMap) -> bool {
+    let mut protocols = headers.get_all(header::UPGRADE).iter();
+    protocols.next().is_some_and(|protocol| protocol.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket"))
+        && protocols.next().is_none()
+        && lists(headers, &header::CONNECTION, "upgrade")
 }
 
 /// Makes the client's headers the upstream's, in place.
@@ -90,11 +103,10 @@ pub(crate) fn to_upstream<L: Ledger>(parts: &mut Parts, entry: &Entry<L>, upgrad
     let authority = parts.uri.authority().map(|authority| HeaderValue::from_str(authority.as_str()));
     let headers = &mut parts.headers;
     let trailers = headers.contains_key(header::TE) && lists(headers, &header::TE, "trailers");
-    let protocol = if upgrade { headers.remove(header::UPGRADE) } else { None };
     remove_keys(headers, &entry.shared.settings.key_headers);
     remove_hop_by_hop(headers, true);
-    if let Some(protocol) = protocol {
-        headers.insert(header::UPGRADE, protocol);
+    if upgrade {
+        headers.insert(header::UPGRADE, WEBSOCKET);
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     } else if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -111,6 +123,7 @@ pub(crate) fn to_upstream<L: Ledger>(parts: &mut Parts, entry: &Entry<L>, upgrad
     } else {
         // What anybody can say is not handed on as if it were known.
         headers.remove(header::FORWARDED);
+        headers.remove(X_REAL_IP);
         headers.insert(X_FORWARDED_FOR, entry.client.peer_value.clone());
     }
     if !(trusted && headers.contains_key(X_FORWARDED_PROTO)) {
@@ -152,11 +165,39 @@ pub(crate) fn frame(headers: &mut HeaderMap, body: &impl http_body::Body) {
 
 /// Makes the upstream's headers the client's, in place.
 pub(crate) fn to_client(headers: &mut HeaderMap, upgrade: bool) {
-    let protocol = if upgrade { headers.remove(header::UPGRADE) } else { None };
+    // RFC 9112 §6.3: chunks are what was read, and a length beside them is of no message.
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
     remove_hop_by_hop(headers, false);
-    if let Some(protocol) = protocol {
-        headers.insert(header::UPGRADE, protocol);
+    if upgrade {
+        headers.insert(header::UPGRADE, WEBSOCKET);
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+/// Leaves of a request's trailers what may stand there (RFC 9110 §6.5.1): nothing that frames, routes, says who asks, or that
+/// the head's rules are about. Upstreams that merge them into the head would take it for ours.
+pub(crate) fn trailers(trailers: &mut HeaderMap, key_headers: &[HeaderName]) {
+    const NOT_THERE: [HeaderName; 12] = [
+        header::AUTHORIZATION,
+        header::COOKIE,
+        header::HOST,
+        header::CONTENT_LENGTH,
+        header::CONTENT_TYPE,
+        header::CONTENT_ENCODING,
+        header::CONTENT_RANGE,
+        header::FORWARDED,
+        header::TRAILER,
+        header::VIA,
+        X_REAL_IP,
+        X_REQUEST_ID,
+    ];
+    remove_keys(trailers, key_headers);
+    remove_hop_by_hop(trailers, true);
+    let is_not_there = |name: &&HeaderName| NOT_THERE.contains(name) || name.as_str().starts_with("x-forwarded-");
+    while let Some(name) = trailers.keys().find(is_not_there).cloned() {
+        trailers.remove(name);
     }
 }
 
@@ -237,6 +278,7 @@ fn is_hop_by_hop(name: &HeaderName, request: bool) -> bool {
         || *name == header::TE
         || *name == KEEP_ALIVE
         || *name == PROXY_CONNECTION
+        || *name == HTTP2_SETTINGS
         // A hop's credentials; and the expectation, which was answered here (RFC 9110 §10.1.1).
         || request && (*name == header::PROXY_AUTHORIZATION || *name == header::EXPECT)
 }
@@ -345,6 +387,38 @@ mod tests {
         let expected: [(&str, &[u8]); 3] =
             [("authorization", b"Basic abc"), ("authorization", b"BearerToken opaque"), ("x_other", b"1")];
         assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn trailers_say_nothing_that_the_head_would() {
+        let mut all = HeaderMap::new();
+        for name in [
+            "x-tollgate-account",
+            "x_tollgate_tier",
+            "x-api-key",
+            "authorization",
+            "x-forwarded-for",
+            "x-forwarded-proto",
+            "forwarded",
+            "x-real-ip",
+            "x-request-id",
+            "host",
+            "content-length",
+            "transfer-encoding",
+            "connection",
+            "te",
+            "trailer",
+            "cookie",
+            "via",
+            "grpc-status",
+            "x-checksum",
+        ] {
+            all.append(HeaderName::from_static(name), HeaderValue::from_static("1"));
+        }
+        trailers(&mut all, &[HeaderName::from_static("x-api-key"), header::AUTHORIZATION]);
+        let mut left: Vec<_> = all.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["grpc-status", "x-checksum"]);
     }
 
     #[test]

@@ -8,8 +8,10 @@ use http::{HeaderMap, Response, Version, header, response::Parts};
 use http_body::{Body, Frame};
 
 use super::{
-    Inbound,
+    Inbound, LAPSED, Ledger,
     body::Whole,
+    deadline::Deadline,
+    entry::Entry,
     upstream::{Reply, ReplyError},
 };
 use crate::error::{Fault, SWITCHING_PROTOCOLS};
@@ -31,11 +33,23 @@ pub(crate) enum Held<B: Inbound> {
     Open(Parts, Prefix, Reply<B>),
 }
 
+/// What came first.
+enum Next {
+    Frame(Option<Result<Frame<Bytes>, ReplyError>>),
+    Late,
+    Lapsed,
+}
+
 /// Frames that were read before the answer proved long; at most [`MAX_WHOLE_BYTES`] and a frame.
 pub(crate) type Prefix = VecDeque<Frame<Bytes>>;
 
 /// Reads a short answer to its end.
-pub(crate) async fn hold<B: Inbound>(response: Response<Reply<B>>) -> Result<Held<B>, Fault> {
+///
+/// Meanwhile the request's unit of concurrency may be lost, and be another's: then it ends.
+pub(crate) async fn hold<L: Ledger, B: Inbound>(
+    entry: &Entry<L>,
+    response: Response<Reply<B>>,
+) -> Result<Held<B>, Fault> {
     let (mut parts, mut reply) = response.into_parts();
     // The upstream's is of its own hop (RFC 9110 §2.5); what a client is spoken to is the client's connection's.
     parts.version = Version::HTTP_11;
@@ -55,17 +69,30 @@ pub(crate) async fn hold<B: Inbound>(response: Response<Reply<B>>) -> Result<Hel
     // Only an answer of unknown length needs the timer.
     let wait = if is_type(&parts.headers, b"application/grpc") { MAX_WAIT_FOR_GRPC } else { MAX_WAIT_FOR_END };
     let mut patience = declared.is_none().then(|| Box::pin(tokio::time::sleep(wait)));
+    // Made when the answer first keeps us waiting: most are here whole.
+    let mut recheck: Option<Deadline> = None;
     loop {
-        let next = poll_fn(|cx| match Pin::new(&mut reply).poll_frame(cx) {
-            Poll::Ready(frame) => Poll::Ready(Some(frame)),
-            Poll::Pending => match &mut patience {
-                Some(sleep) => sleep.as_mut().poll(cx).map(|()| None),
+        let next = poll_fn(|cx| {
+            if let Poll::Ready(frame) = Pin::new(&mut reply).poll_frame(cx) {
+                return Poll::Ready(Next::Frame(frame));
+            }
+            let every = entry.look_within(entry.shared.settings.timeouts.recheck);
+            let recheck = recheck.get_or_insert_with(|| Deadline::after(every));
+            while recheck.poll(cx).is_ready() {
+                if entry.has_lapsed() {
+                    return Poll::Ready(Next::Lapsed);
+                }
+                recheck.set(every);
+            }
+            match &mut patience {
+                Some(sleep) => sleep.as_mut().poll(cx).map(|()| Next::Late),
                 None => Poll::Pending,
-            },
+            }
         });
         match next.await {
-            None => return Ok(Held::Open(parts, read, reply)),
-            Some(Some(Ok(frame))) => {
+            Next::Late => return Ok(Held::Open(parts, read, reply)),
+            Next::Lapsed => return Err(Fault::Busy(LAPSED)),
+            Next::Frame(Some(Ok(frame))) => {
                 bytes += frame.data_ref().map_or(0, Bytes::len);
                 read.push_back(frame);
                 if bytes > MAX_WHOLE_BYTES {
@@ -75,9 +102,9 @@ pub(crate) async fn hold<B: Inbound>(response: Response<Reply<B>>) -> Result<Hel
                     continue;
                 }
             }
-            Some(Some(Err(ReplyError::Broke))) => return Err(Fault::UpstreamBroke),
-            Some(Some(Err(ReplyError::Stalled))) => return Err(Fault::UpstreamTimeout),
-            Some(None) => {}
+            Next::Frame(Some(Err(ReplyError::Broke))) => return Err(Fault::UpstreamBroke),
+            Next::Frame(Some(Err(ReplyError::Stalled))) => return Err(Fault::UpstreamTimeout),
+            Next::Frame(None) => {}
         }
         reply.finish();
         return Ok(Held::Whole(parts, join(read, bytes)));

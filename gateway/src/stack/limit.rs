@@ -4,22 +4,17 @@ use std::{
     future::{Future, poll_fn},
     pin::pin,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use http::Request;
-use store::{
-    Unavailable,
-    lease::{Demand, Denied},
-};
+use store::lease::{Demand, Denied};
 
 use super::{Inbound, Ledger, auth, entry::Entry, ledger::Grant, link::Link, route};
 use crate::error::Fault;
 
 /// A request that waits for units while its policies change asks again under the new ones, so often at the most.
 const ROUNDS: u32 = 3;
-/// What a client is told then.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// The link.
 #[derive(Debug)]
@@ -54,8 +49,7 @@ impl<L: Ledger, B: Inbound, S: Link<L, Request<B>>> Link<L, Request<B>> for Limi
                 Ok(false) if rounds < ROUNDS => rounds += 1,
                 Ok(false) => {
                     entry.refund();
-                    let reason = "the policies changed again and again while the request waited".to_owned();
-                    return Err(Fault::Unavailable(Unavailable { reason, retry_after: AGAIN }));
+                    return Err(Fault::Busy("the policies changed again and again while the request waited"));
                 }
                 Err(fault) => {
                     entry.refund();

@@ -31,7 +31,7 @@ pub(crate) fn body<L: Ledger>(fault: &Fault, entry: &Entry<L>) -> Bytes {
             let names: Vec<Value> = refusal.violated.iter().map(|name| name.as_str().into()).collect();
             problem.insert("violated-policies".into(), names.into());
         }
-        Fault::Unavailable(_) if entry.executed() => {
+        Fault::Unavailable(_) | Fault::Busy(_) if entry.executed() => {
             problem.insert("upstream_executed".into(), json!(true));
         }
         _ => {}

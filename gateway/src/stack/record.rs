@@ -63,7 +63,7 @@ impl<L: Ledger, S> Record<L, S> {
             Err(fault) => Err(fault),
         };
         let held = match answer {
-            Ok(response) => hold::hold(response).await,
+            Ok(response) => hold::hold(&entry, response).await,
             Err(fault) => Err(fault),
         };
         match held {
@@ -142,7 +142,7 @@ async fn refuse<L: Ledger, B: Inbound>(mut entry: Entry<L>, fault: Fault) -> Res
     if let Fault::Refused(refusal) = &fault {
         entry.violated.clone_from(&refusal.violated);
     }
-    if let (Fault::Unavailable(_), false) = (&fault, entry.executed()) {
+    if let (Fault::Unavailable(_) | Fault::Busy(_), false) = (&fault, entry.executed()) {
         return problem_response(&mut entry, &fault);
     }
     let body = problem::body(&fault, &entry);

@@ -10,9 +10,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Inbound, deadline::Deadline};
+use super::{Inbound, deadline::Deadline, headers};
 use crate::error::Fault;
 use bytes::Bytes;
+use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 
 const RUNNING: u8 = 0;
@@ -62,6 +63,7 @@ pub(crate) struct Upload<B> {
 struct Running<B> {
     inner: B,
     meter: Arc<Meter>,
+    key_headers: Arc<[HeaderName]>,
     timeout: Duration,
     /// Made when the client first keeps us waiting.
     deadline: Option<Deadline>,
@@ -74,12 +76,13 @@ struct Running<B> {
 pub(crate) struct UploadError;
 
 impl<B: Inbound> Upload<B> {
-    pub(crate) fn new(inner: B, limit: u64, timeout: Duration) -> Self {
+    pub(crate) fn new(inner: B, limit: u64, timeout: Duration, key_headers: &Arc<[HeaderName]>) -> Self {
         if inner.is_end_stream() {
             return Self { running: None };
         }
         let meter = Arc::new(Meter { bytes: AtomicU64::new(0), state: AtomicU8::new(RUNNING), limit });
-        Self { running: Some(Running { inner, meter, timeout, deadline: None, waiting: false }) }
+        let key_headers = key_headers.clone();
+        Self { running: Some(Running { inner, meter, key_headers, timeout, deadline: None, waiting: false }) }
     }
 
     /// A request without a body.
@@ -105,7 +108,10 @@ impl<B: Inbound> Running<B> {
         };
         self.waiting = false;
         match frame {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::trailers(trailers, &self.key_headers);
+                }
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
                 // What is too much goes nowhere and is not counted: a quota was reserved up to the limit, and no further.
                 if bytes > self.meter.limit - self.meter.bytes() {

@@ -16,11 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use health::Health;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
-use store::Unavailable;
-
-pub(crate) use health::Health;
 pub(crate) use pool::Pools;
 pub(crate) use reply::{Reply, ReplyError};
 
@@ -28,6 +26,7 @@ use self::pool::{Connection, Pool};
 use super::{
     Inbound, Ledger, Upload,
     entry::{Entry, micros},
+    headers,
     link::Link,
 };
 use crate::{
@@ -71,8 +70,11 @@ impl<L: Ledger, B: Inbound> Link<L, Request<Upload<B>>> for Upstream<B> {
             pool.budget.pay_in();
         }
         let mut target = pool.pick()?;
+        // A connection that was closed while it was idle costs no retry: once, or a request that crashes its server would crash
+        // one for each connection that is idle.
+        let mut may_be_stale = true;
         loop {
-            let (mut connection, fresh) = match pool.idle(target) {
+            let (mut connection, fresh) = match if may_be_stale { pool.idle(target) } else { None } {
                 Some(connection) => (connection, false),
                 None => match pool.connect(target).await {
                     Ok(connection) => {
@@ -96,7 +98,10 @@ impl<L: Ledger, B: Inbound> Link<L, Request<Upload<B>>> for Upstream<B> {
             let before = entry.called.replace(called);
             match send(&mut connection, request, entry, timeout).await {
                 // Another protocol, for which nobody asked.
-                Sent::Answered(response) if response.status() == SWITCHING_PROTOCOLS && entry.upgrade.is_none() => {
+                Sent::Answered(response)
+                    if response.status() == SWITCHING_PROTOCOLS
+                        && (entry.upgrade.is_none() || !headers::upgrades(response.headers())) =>
+                {
                     entry.upstream_us = micros(called);
                     return Err(Fault::UpstreamInvalid);
                 }
@@ -135,7 +140,7 @@ impl<L: Ledger, B: Inbound> Link<L, Request<Upload<B>>> for Upstream<B> {
                     }
                     match copy {
                         // It was closed under the request, which is nobody's failure.
-                        Some(again) if stale => request = again,
+                        Some(again) if stale => (request, may_be_stale) = (again, false),
                         Some(again) => {
                             pool.failed(target);
                             if !retries.take(&pool, &entry.shared.telemetry) {
@@ -156,10 +161,7 @@ impl<L: Ledger, B: Inbound> Link<L, Request<Upload<B>>> for Upstream<B> {
                 }
                 Sent::Lapsed => {
                     entry.upstream_us = micros(called);
-                    return Err(Fault::Unavailable(Unavailable {
-                        reason: "the node lost contact with the ledger while the request was under way".to_owned(),
-                        retry_after: Duration::from_secs(1),
-                    }));
+                    return Err(Fault::Busy(super::LAPSED));
                 }
                 Sent::TimedOut => {
                     entry.upstream_us = micros(called);

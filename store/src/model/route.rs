@@ -273,7 +273,7 @@ pub struct HealthCheck {
 #[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Outlier {
-    /// Failures in a row (5xx, no answer in time, a broken connection) after which a target is ejected.
+    /// Failures in a row (5xx, no answer in time, a broken connection or none to be had) after which a target is ejected.
     #[n(0)]
     pub failures: u16,
     /// How long it is ejected the first time; each further time in a row as much longer, up to ten times this.

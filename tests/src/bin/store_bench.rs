@@ -224,7 +224,7 @@ async fn open(dir: &Path, addr: &str, join: &[String]) -> Result<Store> {
         commit_deadline: Duration::from_secs(2),
         max_waiting_rows: 65_536,
         log_retention_days: 30,
-        bootstrap_token: None,
+        first_token: None,
     })
     .await?;
     let until = Instant::now() + Duration::from_secs(30);

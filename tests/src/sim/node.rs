@@ -40,7 +40,7 @@ pub(super) async fn main(shared: Rc<Shared>, at: usize) -> turmoil::Result {
         commit_deadline: Duration::from_secs(2),
         max_waiting_rows: 4_096,
         log_retention_days: 30,
-        bootstrap_token: None,
+        first_token: None,
     };
     let store = match Store::open_on(settings, Arc::new(disk.clone()), Arc::new(disk)).await {
         Ok(store) => store,

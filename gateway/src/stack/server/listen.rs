@@ -7,6 +7,8 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::stack::alive;
+
 /// Connections that wait to be accepted, a listener.
 const BACKLOG: i32 = 1_024;
 /// Ports that are tried where any will do.
@@ -42,6 +44,7 @@ fn socket(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
     if shared {
         socket.set_reuse_port(true)?;
     }
+    alive::ends_when_gone(&(&socket).into())?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
@@ -51,6 +54,18 @@ fn socket(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_inherit_that_gone_peers_are_asked_after() {
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).expect("a free port").remove(0);
+        let _client = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
+        listener.set_nonblocking(false).expect("waits");
+        let (stream, _) = listener.accept().expect("accepts");
+        let socket = socket2::SockRef::from(&stream);
+        assert!(socket.keepalive().expect("reads"));
+        assert_eq!(socket.tcp_keepalive_time().expect("reads").as_secs(), 60);
+        assert_eq!(socket.tcp_user_timeout().expect("reads").map(|timeout| timeout.as_secs()), Some(120));
+    }
 
     #[test]
     fn port_in_use_is_refused_although_ports_are_shared() {

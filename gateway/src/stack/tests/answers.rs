@@ -6,10 +6,11 @@ use store::{
     lease::{Denied, Policy},
     model::{AccountState, Completion, KeyState, Outcome, RequestId, Secret, SecretKind, Timestamp},
 };
+use tokio::io::AsyncWriteExt;
 
 use super::{
     double::{outcomes, unavailable},
-    harness::{Act, header, ok, problem, request, rig, rig_with, status},
+    harness::{Act, header, ok, problem, read_all, request, rig, rig_with, status, write},
 };
 
 #[tokio::test]
@@ -171,6 +172,8 @@ async fn without_a_quorum_it_is_503_before_the_upstream_and_never_401() {
         let problem = problem(&answer);
         assert_eq!(problem["code"], "temporary-reduced-capacity");
         assert_eq!(problem.get("upstream_executed"), None);
+        // Which nodes there are is nothing for clients.
+        assert!(!answer.contains("node-2") && !answer.contains("10.0.0.7"), "{answer}");
     }
     rig.ledger.0.no_quorum.store(false, Ordering::SeqCst);
     *rig.ledger.0.denied.lock().expect("no panic") = Some(Denied::Unavailable(unavailable()));
@@ -198,6 +201,21 @@ async fn request_whose_unit_of_concurrency_lapses_is_ended() {
     assert_eq!(problem(&answer)["upstream_executed"], true);
     let row = rig.ledger.row().await;
     assert_eq!((row.outcome, row.status, row.charges.len()), (Outcome::TemporaryReducedCapacity, 503, 2));
+}
+
+#[tokio::test]
+async fn unit_that_lapses_while_a_short_answer_comes_ends_it_too() {
+    let mut rig = rig(vec![write("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"), Act::Hold]).await;
+    let mut stream = rig.connect().await;
+    stream.write_all(request("GET", "/", &rig.key, "Connection: close\r\n", "").as_bytes()).await.expect("write");
+    rig.got().await;
+    // Its head and beginning are here by then, and it is read on.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    rig.ledger.0.lapsed.store(true, Ordering::SeqCst);
+    let answer = tokio::time::timeout(Duration::from_secs(10), read_all(&mut stream)).await.expect("it ends");
+    assert_eq!(status(&answer), 503, "{answer}");
+    let row = rig.ledger.row().await;
+    assert_eq!((row.outcome, row.status), (Outcome::TemporaryReducedCapacity, 503));
 }
 
 #[tokio::test]

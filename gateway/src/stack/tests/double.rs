@@ -50,7 +50,10 @@ pub(super) struct TestGrant {
 }
 
 pub(super) fn unavailable() -> Unavailable {
-    Unavailable { reason: "no quorum".to_owned(), retry_after: Duration::from_millis(1_500) }
+    Unavailable {
+        reason: "no quorum: node-2 (10.0.0.7:8082) does not answer".to_owned(),
+        retry_after: Duration::from_millis(1_500),
+    }
 }
 
 impl Double {

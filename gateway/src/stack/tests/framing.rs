@@ -59,6 +59,8 @@ async fn ambiguous_framing_is_400_and_goes_nowhere() {
         "GET /../admin HTTP/1.1\r\nHost: a\r\nKEY\r\n",
         "GET /\x01 HTTP/1.1\r\nHost: a\r\nKEY\r\n",
         "GET /two spaces HTTP/1.1\r\nHost: a\r\nKEY\r\n",
+        // Longer than any method is: rows keep it.
+        "AMETHODOFMORETHANTHIRTYTWOLETTERS / HTTP/1.1\r\nHost: a\r\nKEY\r\n",
     ];
     for case in cases {
         let request = case.replace("KEY", &key);

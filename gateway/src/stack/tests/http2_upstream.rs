@@ -6,14 +6,15 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::{body::Frame, body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use store::model::{Protocol, Target};
+use store::model::{Outlier, Protocol, Target};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::harness::{Rig, ok, rig_with, status};
@@ -41,7 +42,11 @@ async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, In
     let (te, authority) = (told("te"), request.uri().authority().map(ToString::to_string).unwrap_or_default());
     assert_eq!(request.version(), Version::HTTP_2);
     assert!(!request.headers().contains_key("connection") && !request.headers().contains_key("host"));
-    let body = request.into_body().collect().await.expect("a whole body").to_bytes();
+    let body = request.into_body().collect().await.expect("a whole body");
+    let mut names: Vec<_> =
+        body.trailers().map(|all| all.keys().map(ToString::to_string).collect()).unwrap_or_default();
+    names.sort_unstable();
+    let body = body.to_bytes();
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
     let frames = [Ok(Frame::data(body)), Ok(Frame::trailers(trailers))];
@@ -50,6 +55,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, In
         .header("content-type", "application/grpc")
         .header("x-te", te)
         .header("x-authority", authority)
+        .header("x-trailers", names.join(","))
         .body(BodyExt::boxed(body));
     Ok(response.expect("a response"))
 }
@@ -64,6 +70,63 @@ async fn rig(url: &str) -> Rig {
         },
     )
     .await
+}
+
+#[tokio::test]
+async fn a_requests_trailers_pass_but_for_what_only_its_head_may_say() {
+    let (url, _) = service().await;
+    let rig = rig(&url).await;
+    let stream = TcpStream::connect(rig.addr).await.expect("connect");
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("a handshake");
+    tokio::spawn(connection);
+    let mut trailers = HeaderMap::new();
+    for name in ["x-checksum", "x-tollgate-account", "x-api-key", "x-forwarded-for", "x-request-id"] {
+        trailers.insert(name, HeaderValue::from_static("victim"));
+    }
+    let body = BodyExt::with_trailers(Full::new(Bytes::from_static(b"hi")), async move { Some(Ok(trailers)) }).boxed();
+    let request = Request::post("http://api.test/v3/scan").header("x-api-key", &rig.key).body(body).expect("a request");
+    let response = sender.send_request(request).await.expect("an answer");
+    assert_eq!(
+        (response.status(), &response.headers()["x-trailers"]),
+        (StatusCode::OK, &HeaderValue::from_static("x-checksum"))
+    );
+}
+
+/// A listener whose queue is full: connections to it neither succeed nor fail.
+fn silent() -> (socket2::Socket, Vec<std::net::TcpStream>, String) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+    socket.listen(0).expect("listens");
+    let addr = socket.local_addr().expect("bound").as_socket().expect("an address");
+    let mut queue = Vec::new();
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(200)) {
+        queue.push(stream);
+    }
+    (socket, queue, format!("http://{addr}"))
+}
+
+#[tokio::test]
+async fn many_that_wait_for_one_connection_share_its_failure_and_it_counts_against_the_target() {
+    let (_socket, _queue, url) = silent();
+    let rig = rig_with(
+        ok("never"),
+        |_| {},
+        |_, upstream| {
+            upstream.protocol = Some(Protocol::Http2);
+            upstream.targets = vec![Target { url: url.clone(), weight: 1 }];
+            upstream.connect_timeout_ms = Some(1_000);
+            upstream.outlier = Some(Outlier { failures: 1, eject_ms: 60_000, max_percent: 100 });
+        },
+    )
+    .await;
+    let began = Instant::now();
+    let answers = futures_util::future::join_all((0..10).map(|_| rig.get("/", ""))).await;
+    assert!(answers.iter().all(|answer| status(answer) == 502), "{answers:?}");
+    // One after the other they would take ten times the timeout.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let answer = rig.get("/", "").await;
+    assert!(status(&answer) == 502 && answer.contains("no target of the upstream is healthy"), "{answer}");
 }
 
 #[tokio::test]

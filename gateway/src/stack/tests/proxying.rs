@@ -275,6 +275,17 @@ async fn another_protocol_that_nobody_asked_for_and_what_is_no_http_are_502() {
 }
 
 #[tokio::test]
+async fn an_answers_length_is_what_was_read_of_it() {
+    // RFC 9112 §6.3: of both, the chunks count. A client that believed the length would read the rest as its next answer.
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n";
+    let rig = rig(vec![write(answer)]).await;
+    let answer = rig.get("/", "").await;
+    assert_eq!((status(&answer), body(&answer)), (200, "abcde"));
+    assert_eq!(header(&answer, "content-length"), Some("5"), "{answer}");
+    assert_eq!(rig.ledger.row().await.bytes_out, 5);
+}
+
+#[tokio::test]
 async fn limits_of_the_upstream_are_not_the_clients() {
     let rig = rig(vec![write("HTTP/1.1 200 OK\r\nRateLimit: \"fake\";r=1\r\nContent-Length: 0\r\n\r\n")]).await;
     let answer = rig.get("/", "").await;

@@ -95,6 +95,50 @@ async fn requests_that_may_be_sent_twice_are_retried_elsewhere_and_others_are_no
     }
 }
 
+/// Answers `200` and keeps the connection; a request for `/crash` ends it, and is counted.
+async fn crashing() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let crashes = Arc::<AtomicUsize>::default();
+    let counted = crashes.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("accept");
+            let crashes = counted.clone();
+            tokio::spawn(async move {
+                loop {
+                    let mut head = Vec::new();
+                    while !head.ends_with(b"\r\n\r\n") {
+                        match stream.read_u8().await {
+                            Ok(byte) => head.push(byte),
+                            Err(_) => return,
+                        }
+                    }
+                    if head.starts_with(b"GET /crash ") {
+                        crashes.fetch_add(1, Ordering::SeqCst);
+                        return;
+                    }
+                    // So long that requests beside it need connections of their own.
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+                }
+            });
+        }
+    });
+    (url, crashes)
+}
+
+#[tokio::test]
+async fn a_request_is_sent_again_once_however_many_connections_are_idle() {
+    let (url, crashes) = crashing().await;
+    let rig = rig_with(ok("never"), |_| {}, |_, upstream| upstream.targets = vec![Target { url, weight: 1 }]).await;
+    let answers = futures_util::future::join_all((0..6).map(|_| rig.get("/", ""))).await;
+    assert!(answers.iter().all(|answer| status(answer) == 200), "{answers:?}");
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    let answer = rig.get("/crash", "").await;
+    assert_eq!((status(&answer), crashes.load(Ordering::SeqCst)), (502, 2), "{answer}");
+}
+
 #[tokio::test]
 async fn retries_end_with_the_budget() {
     let rig = rig_with(

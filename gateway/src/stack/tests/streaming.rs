@@ -134,6 +134,30 @@ async fn websocket_is_passed_through_and_settled_at_its_end() {
     assert!(rows[1].settles);
 }
 
+#[tokio::test]
+async fn no_other_protocol_gets_a_tunnel() {
+    let changes =
+        |to: &str| write(&format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {to}\r\n\r\n"));
+    for (asked, answered) in [
+        ("Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n", "h2c"),
+        ("Upgrade: h2c\r\n", "websocket"),
+        ("Upgrade: foo/2, websocket\r\n", "foo/2"),
+        ("Upgrade: websocket\r\nUpgrade: h2c\r\n", "h2c"),
+        // Asked for what is let through, and answered with another.
+        ("Upgrade: websocket\r\n", "h2c"),
+    ] {
+        let mut rig = rig(vec![changes(answered), Act::Echo]).await;
+        let headers = format!("Connection: Upgrade, HTTP2-Settings\r\n{asked}");
+        let answer = rig.send(&request("GET", "/", &rig.key, &format!("{headers}Connection: close\r\n"), "")).await;
+        assert_eq!(status(&answer), 502, "{asked:?}: {answer}");
+        let got = rig.got().await;
+        let asks = got.header("upgrade").or(got.header("http2-settings"));
+        assert_eq!(asks, (asked == "Upgrade: websocket\r\n").then_some("websocket"), "{asked:?}");
+        let row = rig.ledger.row().await;
+        assert_eq!((row.status, row.completion), (502, Completion::UpstreamAbort));
+    }
+}
+
 /// Bytes of one direction in the test below.
 const LARGE: usize = 100 * 1024 * 1024;
 

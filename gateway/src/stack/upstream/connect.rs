@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use super::sender::Sender;
 use crate::{
-    stack::Inbound,
+    stack::{Inbound, alive},
     tls::{Connector, Stream},
 };
 
@@ -72,6 +72,7 @@ impl Address {
             Err(_) => TcpStream::connect((self.host.as_str(), self.port)).await?,
         };
         stream.set_nodelay(true)?;
+        alive::ends_when_gone(&(&stream).into())?;
         let Some(name) = &self.secure else { return Ok(Stream::Plain(stream)) };
         let Some(tls) = tls else {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "no TLS to upstreams is set up"));

@@ -12,7 +12,6 @@ use std::{
 use http::{Request, StatusCode, Uri, header};
 use metrics::counter;
 use store::{
-    Unavailable,
     model::{Name, Protocol},
     view::UpstreamView,
 };
@@ -46,6 +45,8 @@ const MAX_IDLE_CONNECTIONS: usize = 256;
 const MAX_AGE: Duration = Duration::from_secs(60);
 /// An upstream that nobody has called for so many sweeps (seconds) is forgotten.
 const FORGOTTEN_AFTER: u32 = 600;
+/// Why there is no connection.
+const NOT_IN_TIME: &str = "the upstream could not be connected to in time";
 /// Turns of the round, at most: weights are scaled down to it.
 const MAX_TURNS: u64 = 1_024;
 
@@ -82,8 +83,8 @@ struct Target<B: Inbound> {
     idle: Mutex<VecDeque<Connection<B>>>,
     /// HTTP/2: the connection that all requests share, until it is closed or old.
     shared: Mutex<Option<(Sender<B>, Option<Instant>)>>,
-    /// HTTP/2: one makes it, the others wait.
-    connecting: tokio::sync::Mutex<()>,
+    /// HTTP/2: one makes it, the others wait, and share its failure: when that was, and why.
+    connecting: tokio::sync::Mutex<Option<(Instant, &'static str)>>,
     standing: Standing,
 }
 
@@ -188,10 +189,7 @@ impl<B: Inbound> Pool<B> {
         let waiting = tokio::time::timeout(self.connect_timeout(), self.slots.clone().acquire_owned());
         match waiting.await {
             Ok(Ok(slot)) => Ok(slot),
-            Ok(Err(_)) | Err(_) => Err(Fault::Unavailable(Unavailable {
-                reason: "the upstream has as many connections as it may have".to_owned(),
-                retry_after: Duration::from_secs(1),
-            })),
+            Ok(Err(_)) | Err(_) => Err(Fault::Busy("the upstream has as many connections as it may have")),
         }
     }
 
@@ -266,14 +264,24 @@ impl<B: Inbound> Pool<B> {
     pub(super) async fn connect(&self, target: usize) -> Result<Connection<B>, Fault> {
         let place = &self.targets[target];
         if !self.is_http2() {
-            return self.open(place).await.map(|sender| self.connection(sender, place.old_at()));
+            let sender = self.open(target).await.map_err(Fault::UpstreamUnreachable)?;
+            return Ok(self.connection(sender, place.old_at()));
         }
         // The others find the one that was made.
-        let _one = place.connecting.lock().await;
+        let asked = Instant::now();
+        let waiting = tokio::time::timeout(self.connect_timeout(), place.connecting.lock());
+        let mut failed = waiting.await.map_err(|_| Fault::UpstreamUnreachable(NOT_IN_TIME))?;
         if let Some(connection) = self.idle(target) {
             return Ok(connection);
         }
-        let (sender, old_at) = (self.open(place).await?, place.old_at());
+        if let Some((at, why)) = *failed
+            && at >= asked
+        {
+            return Err(Fault::UpstreamUnreachable(why));
+        }
+        let opened = self.open(target).await;
+        *failed = opened.as_ref().err().map(|why| (Instant::now(), *why));
+        let (sender, old_at) = (opened.map_err(Fault::UpstreamUnreachable)?, place.old_at());
         *lock(&place.shared) = sender.share().map(|sender| (sender, old_at));
         Ok(self.connection(sender, old_at))
     }
@@ -283,7 +291,9 @@ impl<B: Inbound> Pool<B> {
         Connection { sender, deadline, idle_since: Instant::now(), old_at }
     }
 
-    async fn open(&self, target: &Target<B>) -> Result<Sender<B>, Fault> {
+    /// A new connection; why there is none.
+    async fn open(&self, number: usize) -> Result<Sender<B>, &'static str> {
+        let target = &self.targets[number];
         let connecting = async {
             let stream = target.address.connect(self.tls.as_ref(), self.is_http2()).await?;
             connect::handshake(stream, self.is_http2()).await.map_err(std::io::Error::other)
@@ -300,10 +310,11 @@ impl<B: Inbound> Pool<B> {
                 std::io::ErrorKind::Other => "the upstream closed the connection",
                 _ => "the upstream could not be connected to",
             },
-            Err(_) => "the upstream could not be connected to in time",
+            Err(_) => NOT_IN_TIME,
         };
         target.standing.refused();
-        Err(Fault::UpstreamUnreachable(why))
+        self.failed(number);
+        Err(why)
     }
 
     fn is_http2(&self) -> bool {
