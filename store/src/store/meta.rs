@@ -374,7 +374,7 @@ mod tests {
             commit_deadline: Duration::from_secs(30),
             max_waiting_rows: 1_024,
             log_retention_days: 30,
-            bootstrap_token: None,
+            first_token: None,
         }
     }
 
