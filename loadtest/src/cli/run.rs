@@ -229,7 +229,7 @@ fn refuse_ignored(arguments: &RunArguments, scenario: &Scenario, urls: &[String]
     if let Some(why) = has_trace.then_some("trace").or((!scenario.requests.is_empty()).then_some("scenario")) {
         let is_bare = |url: &&String| matches!(path(url).as_str(), "" | "/");
         if let Some(url) = urls.iter().find(|url| !is_bare(url)) {
-            return Err(Usage::error(format!("{url}: its path would have no effect: the {why} has the paths")));
+            eprintln!("{url}: its path is not used: the {why} has the paths");
         }
     }
     for url in urls.iter().skip(1) {
