@@ -236,13 +236,16 @@ impl State {
     /// Newest first; the cursor is the number of rows that came before.
     fn page(&self, parameter: &dyn Fn(&str) -> Option<String>) -> Value {
         let account = parameter("account");
-        let (since, until) = (parameter("since").unwrap_or_default(), parameter("until").unwrap_or("9".into()));
+        // As times: their texts have no fixed number of digits, so they do not sort.
+        let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
+        let asked = |name: &str| parameter(name).and_then(|text| time(&text));
+        let (since, until) = (asked("since"), asked("until"));
         let from: usize = parameter("cursor").and_then(|cursor| cursor.parse().ok()).unwrap_or(0);
         let is_asked = |row: &&Value| {
-            let ts = row["ts"].as_str().unwrap_or_default();
+            let ts = row["ts"].as_str().and_then(time);
             account.as_deref().is_none_or(|account| row["account"] == account)
-                && ts >= since.as_str()
-                && ts < until.as_str()
+                && since.is_none_or(|since| ts >= Some(since))
+                && until.is_none_or(|until| ts < Some(until))
         };
         let mut rows: Vec<&Value> = self.rows.iter().rev().filter(is_asked).skip(from).take(PAGE + 1).collect();
         let next = (rows.len() > PAGE).then(|| (from + PAGE).to_string());
