@@ -56,7 +56,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use store::model::Name;
 use tower::{ServiceBuilder, layer::layer_fn};
 
@@ -84,6 +84,7 @@ pub(crate) struct Shared<L> {
     /// Copies of this core, so that rows share no reference count with another core's.
     pub(crate) node: Name,
     pub(crate) region: Name,
+    pub(crate) key_headers: Arc<[HeaderName]>,
     pub(crate) telemetry: Telemetry,
     pub(crate) ids: id::Ids,
     pub(crate) methods: entry::Methods,
@@ -125,6 +126,7 @@ impl<L: Ledger, B: Inbound> Stack<L, B> {
             ledger,
             node: settings.node.as_str().into(),
             region: settings.region.as_str().into(),
+            key_headers: settings.key_headers.iter().cloned().collect(),
             telemetry: Telemetry::new(),
             ids: id::Ids::new(),
             methods: entry::Methods::new(),

@@ -205,6 +205,12 @@ impl Store {
         self.0.node.made_cluster()
     }
 
+    /// Whether nothing was ever written. The first write is the first line of the audit log, whose lines end after a year; a
+    /// cluster that is that old has tokens.
+    fn is_unwritten(&self) -> Result<bool, ReadError> {
+        Ok(self.audit(None, 1)?.is_empty() && self.tokens()?.is_empty())
+    }
+
     /// Writes the first admin token, if the cluster has none and it is for this node to do.
     async fn write_first_token(self, FirstToken { hash, tell }: FirstToken) {
         const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -215,10 +221,12 @@ impl Store {
                 ready_since = None;
                 continue;
             }
-            // The first write is the first line of the audit log.
-            match self.audit(None, 1) {
-                Ok(lines) if lines.is_empty() => {}
-                _ => return,
+            match self.is_unwritten() {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    return tracing::error!(%error, "look whether the cluster has an admin token");
+                }
             }
             let waited = ready_since.get_or_insert_with(tokio::time::Instant::now).elapsed();
             if self.made_cluster() || waited >= MAKER_WRITES_WITHIN && self.0.node.meta().is_leader() {

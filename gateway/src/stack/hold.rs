@@ -76,13 +76,13 @@ pub(crate) async fn hold<L: Ledger, B: Inbound>(
             if let Poll::Ready(frame) = Pin::new(&mut reply).poll_frame(cx) {
                 return Poll::Ready(Next::Frame(frame));
             }
-            let every = entry.look_within(entry.shared.settings.timeouts.recheck);
-            let recheck = recheck.get_or_insert_with(|| Deadline::after(every));
+            let wait = || entry.look_within(entry.shared.settings.timeouts.recheck);
+            let recheck = recheck.get_or_insert_with(|| Deadline::after(wait()));
             while recheck.poll(cx).is_ready() {
                 if entry.has_lapsed() {
                     return Poll::Ready(Next::Lapsed);
                 }
-                recheck.set(every);
+                recheck.set(wait());
             }
             match &mut patience {
                 Some(sleep) => sleep.as_mut().poll(cx).map(|()| Next::Late),

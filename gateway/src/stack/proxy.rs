@@ -24,7 +24,7 @@ impl<L: Ledger, B: Inbound, S: Link<L, Request<Upload<B>>>> Link<L, Request<B>> 
     async fn call(&self, entry: &mut Entry<L>, request: Request<B>) -> Result<S::Response, Fault> {
         let (mut parts, body) = request.into_parts();
         let timeout = entry.shared.settings.timeouts.body_read;
-        let body = Upload::new(body, entry.max_body_bytes, timeout, &entry.shared.settings.key_headers);
+        let body = Upload::new(body, entry.max_body_bytes, timeout, &entry.shared.key_headers);
         entry.upload = body.meter();
         entry.upgrade = parts.extensions.remove::<OnUpgrade>();
         let upgrade = entry.upgrade.is_some() && headers::upgrades(&parts.headers);

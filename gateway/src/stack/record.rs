@@ -195,6 +195,10 @@ fn problem_response<L: Ledger, B: Inbound>(entry: &mut Entry<L>, fault: &Fault) 
         Fault::BadRequest(_) => telemetry.bad_request(entry.counted(fault.status().as_u16())),
         _ => telemetry.answered(fault.outcome(), entry.counted(fault.status().as_u16())),
     }
+    if let Fault::Unavailable(unavailable) = fault {
+        // Clients are not told; operators may ask.
+        tracing::debug!(reason = unavailable.reason, "a request could not be decided or recorded");
+    }
     tell(entry, fault.code(), fault.status().as_u16());
     let mut response = problem::response(fault, problem::body(fault, entry));
     stamp(response.headers_mut(), entry, Some(fault));

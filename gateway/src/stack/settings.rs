@@ -31,7 +31,7 @@ pub struct Settings {
     /// Client connections at once.
     pub max_connections: usize,
     /// Headers that may carry the key, the first present decides. `authorization` as `Bearer <key>`, others bare.
-    pub key_headers: Arc<[HeaderName]>,
+    pub key_headers: Vec<HeaderName>,
     /// Which compatibility headers to send.
     pub compat_headers: CompatHeaders,
     /// Networks of proxies in front: what they say of whom they serve is believed.
@@ -58,7 +58,7 @@ impl Default for Settings {
             node: Name::from("node"),
             region: Name::default(),
             max_connections: DEFAULT_MAX_CONNECTIONS,
-            key_headers: [HeaderName::from_static("x-api-key"), header::AUTHORIZATION].into(),
+            key_headers: vec![HeaderName::from_static("x-api-key"), header::AUTHORIZATION],
             compat_headers: CompatHeaders::default(),
             trusted_proxies: Vec::new(),
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,

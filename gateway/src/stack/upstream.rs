@@ -16,9 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use health::Health;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
+
+pub(crate) use health::Health;
 pub(crate) use pool::Pools;
 pub(crate) use reply::{Reply, ReplyError};
 
@@ -74,7 +75,8 @@ impl<L: Ledger, B: Inbound> Link<L, Request<Upload<B>>> for Upstream<B> {
         // one for each connection that is idle.
         let mut may_be_stale = true;
         loop {
-            let (mut connection, fresh) = match if may_be_stale { pool.idle(target) } else { None } {
+            let idle = if may_be_stale { pool.idle(target) } else { None };
+            let (mut connection, fresh) = match idle {
                 Some(connection) => (connection, false),
                 None => match pool.connect(target).await {
                     Ok(connection) => {

@@ -3,7 +3,6 @@
 //! Messages are CBOR with numbered fields: a build skips those that it does not know and takes defaults for those that are
 //! absent, so a new field is no new version. A new version means that something old is said no more, or in another way. A
 //! build speaks a range of them; two nodes go on with the newest that both speak, or refuse each other by name.
-
 //!
 //! What replicas would apply differently is not proposed before every member speaks the version that brought it
 //! ([`Node::all_speak`]).
