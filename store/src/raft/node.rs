@@ -149,16 +149,7 @@ impl Node {
         let (failed, _) = watch::channel(None);
         let fail: Fail = {
             let failed = failed.clone();
-            Arc::new(move |reason: String| {
-                failed.send_if_modified(|first| {
-                    let new = first.is_none();
-                    if new {
-                        tracing::error!(%reason, "this node stops serving");
-                        *first = Some(reason.clone());
-                    }
-                    new
-                });
-            })
+            Arc::new(move |reason| fail_with(&failed, reason))
         };
         let wal_dir = settings.data_dir.join("wal");
         let queue_bytes = 4 * usize::try_from(QUEUE_BYTES).unwrap_or(usize::MAX);
@@ -374,6 +365,11 @@ impl Node {
         self.failed.borrow().clone()
     }
 
+    /// Stops this node; the first reason is told.
+    pub(super) fn fail(&self, reason: String) {
+        fail_with(&self.failed, reason);
+    }
+
     /// Whether a failure has stopped this node; cheap.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.borrow().is_some()
@@ -440,4 +436,15 @@ async fn watch_disk(node: Arc<Node>, fail: Fail) {
             }
         }
     }
+}
+
+fn fail_with(failed: &watch::Sender<Option<String>>, reason: String) {
+    failed.send_if_modified(|first| {
+        let is_new = first.is_none();
+        if is_new {
+            tracing::error!(%reason, "this node stops serving");
+            *first = Some(reason);
+        }
+        is_new
+    });
 }

@@ -18,6 +18,7 @@ use super::{
     index::{BlockIndex, BlockKey, FileKey},
     layer::Layer,
     replica::stored_layer,
+    settled,
     storage::{Storage, storage_error},
     tables::Table,
     usage::Record,
@@ -102,18 +103,19 @@ fn write_down(
                 .map_err(|what| error(what.into()))?;
             }
         }
-        write_small(txn, storage, &flat, &garbage, &vars.encode(newest))
+        write_small(txn, storage, &flat, &garbage, vars, newest)
     })?;
     Ok(flat.drops)
 }
 
-/// The main file's usage, garbage and vars.
+/// The main file's usage, garbage, what it knows of files of settling records, and vars.
 fn write_small(
     txn: &redb::WriteTransaction,
     storage: &Storage,
     flat: &Flat,
     garbage: &[BlockKey],
-    vars: &[u8],
+    vars: &Vars,
+    newest: u64,
 ) -> Result<(), StateError> {
     let path = storage.main_path();
     if !flat.usage.is_empty() {
@@ -140,9 +142,21 @@ fn write_small(
             table.remove(&key.to_bytes()[..]).map_err(|what| error(what.into()))?;
         }
     }
+    let error = |what: redb::Error| storage_error(Table::SettledFiles.name(), &path)(what);
+    for (file, rows) in &flat.rows {
+        if let Some((id, _)) = rows.settled.last_key_value() {
+            settled::note_file(txn, *file, *id, error)?;
+        }
+    }
+    if flat.drops {
+        let mut files = txn.open_table(Table::SettledFiles.definition()).map_err(|what| error(what.into()))?;
+        let is_kept =
+            |day: &[u8], id: &[u8]| settled::stored_file(day, id).is_none_or(|(file, _)| !vars.is_dropped(file));
+        files.retain(is_kept).map_err(|what| error(what.into()))?;
+    }
     let error = |what: redb::Error| storage_error(Table::Vars.name(), &path)(what);
     let mut table = txn.open_table(Table::Vars.definition()).map_err(|what| error(what.into()))?;
-    table.insert(vars::KEY, vars).map_err(|what| error(what.into()))?;
+    table.insert(vars::KEY, &vars.encode(newest)[..]).map_err(|what| error(what.into()))?;
     Ok(())
 }
 

@@ -16,15 +16,16 @@ use redb::{Durability, ReadableTable};
 use super::{
     OpenError, Options, State, StateError,
     disk::sync_dir,
-    index::{BlockIndex, BlockKey, BlockMeta},
+    index::{BlockIndex, BlockKey, BlockMeta, FileKey},
     layer::Live,
     replica::Replica,
-    storage::Storage,
+    settled,
+    storage::{Known, Storage},
     tables::Table,
     vars::{self, Vars},
 };
 use crate::{
-    model::{GroupId, audit_link},
+    model::{GroupId, RequestId, audit_link},
     platform,
 };
 
@@ -165,8 +166,13 @@ pub(super) fn open_generation(path: &Path, group: GroupId, options: &Options) ->
     }
     drop(main);
     let live = load(&storage).map_err(|error| damaged(&main_path, &error))?;
-    for (file, (newest, blocks)) in live.index.files() {
-        storage.check_rows(file, newest, blocks)?;
+    for (file, (newest, count)) in live.index.files() {
+        storage.check_rows(file, &Known::Blocks { newest, count })?;
+    }
+    for (file, settled) in settled_files(&storage).map_err(|error| damaged(&main_path, &error))? {
+        if !live.vars.is_dropped(file) {
+            storage.check_rows(file, &Known::Settled(settled))?;
+        }
     }
     let is_left_over =
         |file: (i32, u16)| live.vars.is_dropped(file) && !live.index.iter().any(|(key, _)| key.file() == file);
@@ -220,6 +226,18 @@ fn load(storage: &Storage) -> Result<Live, StateError> {
         index.insert(key, Arc::new(meta));
     }
     Ok(Live::new(vars, index, layer))
+}
+
+/// Files of settling records, each with one that it has; none of those that only builds wrote that did not say.
+fn settled_files(storage: &Storage) -> Result<Vec<(FileKey, RequestId)>, StateError> {
+    let main = storage.read_main()?;
+    let mut files = Vec::new();
+    for row in main.table(Table::SettledFiles)?.range::<&[u8]>(..).map_err(main.error(Table::SettledFiles))? {
+        let (key, value) = row.map_err(main.error(Table::SettledFiles))?;
+        let file = settled::stored_file(key.value(), value.value());
+        files.push(file.ok_or("a key or value of another length").map_err(main.error(Table::SettledFiles))?);
+    }
+    Ok(files)
 }
 
 /// Reads a row of the table of blocks.

@@ -1,7 +1,9 @@
 //! Settling records by request: the second half of a streamed answer, found without looking for its block.
 
 use minicbor::{Decode, Encode};
+use redb::WriteTransaction;
 
+use super::{StateError, index::FileKey, ledger::SETTLED_CLASS, tables::Table};
 use crate::model::{Charge, Completion, Name, RequestId, Row, Timestamp};
 
 /// What a settling record replaces in its row.
@@ -41,6 +43,25 @@ pub(super) fn day_of(id: RequestId, ts: Timestamp) -> i32 {
     let is_v7 = id.0 >> 76 & 0xf == 7;
     let seconds = if is_v7 { (id.unix_ms() / 1_000) as i64 } else { ts.unix_seconds() };
     day(seconds)
+}
+
+/// Says in the main file that a day's file of settling records has this request's: proof, at the next start, that the file
+/// is the one that was written.
+pub(super) fn note_file(
+    txn: &WriteTransaction,
+    (day, _): FileKey,
+    id: RequestId,
+    error: impl Fn(redb::Error) -> StateError,
+) -> Result<(), StateError> {
+    let mut files = txn.open_table(Table::SettledFiles.definition()).map_err(|what| error(what.into()))?;
+    let noted = files.insert(&day.to_be_bytes()[..], &id.0.to_be_bytes()[..]);
+    noted.map(drop).map_err(|what| error(what.into()))
+}
+
+/// Reads back what [`note_file`] wrote.
+pub(super) fn stored_file(key: &[u8], value: &[u8]) -> Option<(FileKey, RequestId)> {
+    let day = i32::from_be_bytes(key.try_into().ok()?);
+    Some(((day, SETTLED_CLASS), RequestId(u128::from_be_bytes(value.try_into().ok()?))))
 }
 
 /// The day of a time in seconds.

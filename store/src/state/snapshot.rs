@@ -140,7 +140,7 @@ impl Frozen {
             sum.merge(&more);
             cells.insert(key, Some(Bytes::from(sum.encode())));
         }
-        for table in Table::ALL.into_iter().filter(|table| !matches!(table, Table::Vars | Table::Garbage)) {
+        for table in Table::ALL.into_iter().filter(|table| !table.is_local()) {
             let overlay = puts.remove(&table).unwrap_or_default();
             view::walk(&self.main, table, &Range::all(), overlay, false, &mut |key, value| {
                 f(Piece::Row(table, key, value)).map(|()| true)

@@ -33,6 +33,15 @@ const PAGE_HEAD: usize = 64;
 /// Bytes of a transaction on a file of rows before it is committed without a sync, while a snapshot is taken in.
 pub(super) const IMPORT_BYTES: usize = 16 << 20;
 
+/// What the main file knows to be in a file of rows.
+#[derive(Debug)]
+pub(super) enum Known {
+    /// So many blocks, the newest of this entry.
+    Blocks { newest: u64, count: usize },
+    /// The settling record of this request, of the last that were written.
+    Settled(RequestId),
+}
+
 /// Open files of one generation (a directory that an import replaces as a whole).
 #[derive(Debug)]
 pub(super) struct Storage {
@@ -102,12 +111,17 @@ impl Storage {
         Ok(Some(Rows { txn, path }))
     }
 
-    /// Proves that a file of rows is there, opens, and holds the newest block that the main file knows to be in it: what was
+    /// Proves that a file of rows is there, opens, and holds the newest of what the main file knows to be in it: what was
     /// lost, cut short or put back from another day is found when the node starts, not when somebody asks for its rows.
-    pub(super) fn check_rows(&self, key: FileKey, newest: u64, blocks: usize) -> Result<(), OpenError> {
+    pub(super) fn check_rows(&self, key: FileKey, known: &Known) -> Result<(), OpenError> {
         let path = self.row_path(key);
         if !self.files.exists(&path) {
-            let what = format!("it is missing, and main.redb knows of {blocks} blocks of rows in it");
+            let what = match known {
+                Known::Blocks { count, .. } => {
+                    format!("it is missing, and main.redb knows of {count} blocks of rows in it")
+                }
+                Known::Settled(_) => "it is missing, and main.redb knows of settling records in it".into(),
+            };
             return Err(OpenError::Damaged { path, what });
         }
         let read_only = opened(&path, || self.files.open_to_read(&path))?;
@@ -120,10 +134,20 @@ impl Storage {
                 txn
             }
         };
-        let what = match (Rows { txn, path: path.clone() }).block(newest) {
-            Ok(Some(_)) => return Ok(()),
-            Ok(None) => format!("it lacks the rows of entry {newest}, which main.redb knows to be in it"),
-            Err(error) => error.to_string(),
+        let rows = Rows { txn, path: path.clone() };
+        let found = match known {
+            Known::Blocks { newest, .. } => rows.block(*newest).map(|block| block.is_some()),
+            Known::Settled(id) => rows.settled(*id).map(|settled| settled.is_some()),
+        };
+        let what = match (found, known) {
+            (Ok(true), _) => return Ok(()),
+            (Ok(false), Known::Blocks { newest, .. }) => {
+                format!("it lacks the rows of entry {newest}, which main.redb knows to be in it")
+            }
+            (Ok(false), Known::Settled(id)) => {
+                format!("it lacks the settling record of request {id}, which main.redb knows to be in it")
+            }
+            (Err(error), _) => error.to_string(),
         };
         Err(OpenError::Damaged { path, what })
     }

@@ -48,13 +48,15 @@ pub(super) enum Table {
     Overages = 26,
     /// lower-case name, 0, account, stage -> nothing.
     ProfileNames = 27,
+    /// day -> a request whose settling record the day's file of them has. Of the replica's own files: in no snapshot.
+    SettledFiles = 28,
 }
 
 /// How the main file's tables are opened.
 pub(super) type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 impl Table {
-    pub(super) const ALL: [Self; 21] = [
+    pub(super) const ALL: [Self; 22] = [
         Self::Vars,
         Self::Accounts,
         Self::Keys,
@@ -76,6 +78,7 @@ impl Table {
         Self::Alerts,
         Self::Overages,
         Self::ProfileNames,
+        Self::SettledFiles,
     ];
 
     pub(super) fn from_u8(number: u8) -> Option<Self> {
@@ -105,7 +108,13 @@ impl Table {
             Self::Alerts => "alerts",
             Self::Overages => "overages",
             Self::ProfileNames => "profile_names",
+            Self::SettledFiles => "settled_files",
         }
+    }
+
+    /// Whether it tells of the replica's own files: replicas do not agree on it, and no snapshot has it.
+    pub(super) fn is_local(self) -> bool {
+        matches!(self, Self::Vars | Self::Garbage | Self::SettledFiles)
     }
 
     pub(super) fn definition(self) -> Definition {

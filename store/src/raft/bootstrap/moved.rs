@@ -19,7 +19,8 @@ use crate::{
 /// Pause before members are told again.
 const TELL_AGAIN: Duration = Duration::from_millis(500);
 
-/// Ends when the leader has taken note (one of an older build takes none), or this node is no member any more.
+/// Ends when the leader has taken note (one of an older build takes none), this node is no member any more, or another
+/// process answers as this node: two that vote as one would break every promise, so the one that came later stops.
 pub(super) async fn tell(node: &Node) {
     let mut told = false;
     loop {
@@ -27,6 +28,13 @@ pub(super) async fn tell(node: &Node) {
         let Some((known, _)) = members.get(&node.me().0) else { return };
         if known == node.info() {
             return;
+        }
+        if let Some(owner) = answers_as(node, node.me(), node.info(), known).await {
+            return node.fail(format!(
+                "{owner} answers as this node does, {}: this data directory is a copy of its. Start this one with an empty \
+                 directory and a --node-name of its own; to try a copy, start it where it does not reach the owner",
+                node.me()
+            ));
         }
         if !std::mem::replace(&mut told, true) {
             tracing::info!(now = ?node.info(), before = ?known, "this node tells its cluster where and what it is now");
@@ -73,15 +81,20 @@ async fn find(node: &Node) {
     }
 }
 
+/// Who else answers as `id` where the membership has it. An old address may lead to the process that is at the new one.
+async fn answers_as(node: &Node, id: NodeId, now: &NodeInfo, known: &NodeInfo) -> Option<NodeInfo> {
+    let there = node.peers().anyone(&known.peer_addr).call(Kind::Status, wire::cbor(&()), CALL_DEADLINE).await;
+    let there = wire::from_cbor::<Status>(&there.ok()?).ok()?;
+    (there.id == id && there.info != *now).then_some(there.info)
+}
+
 impl Node {
     /// A member says that it is not what the membership has. Noted wherever it says so.
     pub(super) async fn note_move(&self, known: &NodeInfo, join: &Join) -> Result<(), Fault> {
         if known.peer_addr == join.info.peer_addr {
             return Ok(());
         }
-        let there = self.peers().anyone(&known.peer_addr).call(Kind::Status, wire::cbor(&()), CALL_DEADLINE).await;
-        let there = there.ok().and_then(|body| wire::from_cbor::<Status>(&body).ok());
-        if there.is_some_and(|status| status.id == join.id) {
+        if answers_as(self, join.id, &join.info, known).await.is_some() {
             return Err(Fault::Failed(format!(
                 "{known} answers as well, with the same data directory: one of the two is a copy; stop it, and start it with \
                  an empty directory and a --node-name of its own"

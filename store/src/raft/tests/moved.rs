@@ -120,8 +120,34 @@ async fn a_copy_of_a_members_directory_is_refused_while_the_member_is_there() {
     let member = start(dir.path(), "a", &addrs[0], &[]).await;
     serving(std::slice::from_ref(&member)).await;
     let copy = start(&copied, "a", &addrs[1], &[]).await;
-    until("the reason", || copy.not_ready().is_some_and(|reason| reason.contains("one of the two is a copy"))).await;
+    until("the reason", || copy.failure().is_some_and(|reason| reason.contains("is a copy of its"))).await;
     copy.shutdown().await;
+    assert_eq!(member.not_ready(), None);
+    member.shutdown().await;
+}
+
+/// As behind a listener on all addresses, or a forwarded port.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_old_address_leads_to_it_still_is_no_copy() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let addrs = free_addrs(2);
+    let member = start(dir.path(), "a", &addrs[0], &[]).await;
+    serving(std::slice::from_ref(&member)).await;
+    stop(member).await;
+    let old = tokio::net::TcpListener::bind(&addrs[0]).await.expect("binds");
+    let now = addrs[1].clone();
+    let forward = tokio::spawn(async move {
+        while let Ok((mut from, _)) = old.accept().await {
+            if let Ok(mut to) = tokio::net::TcpStream::connect(&now).await {
+                tokio::spawn(async move { tokio::io::copy_bidirectional(&mut from, &mut to).await });
+            }
+        }
+    });
+    let member = start(dir.path(), "a", &addrs[1], &[]).await;
+    serving(std::slice::from_ref(&member)).await;
+    known(std::slice::from_ref(&member), &member).await;
+    assert_eq!(member.failure(), None);
+    forward.abort();
     member.shutdown().await;
 }
 

@@ -1,6 +1,6 @@
 //! The receiving side: a new generation is made whole beside the old one, and then takes its place by one rename.
 
-use std::{collections::BTreeSet, io::Read};
+use std::{collections::BTreeMap, io::Read};
 
 use redb::Durability;
 
@@ -13,7 +13,7 @@ use crate::{
         index::{BlockKey, FileKey},
         ledger::SETTLED_CLASS,
         open::{generation_number, generation_path, make_generation, open_generation},
-        settled::Settled,
+        settled::{self, Settled},
         storage::{IMPORT_BYTES, Storage, storage_error},
         tables::Table,
         vars::{self, Vars},
@@ -68,7 +68,7 @@ impl State {
         let (kind, head) = read_frame(source)?;
         let vars = self.head(kind, &head)?;
         let mut counts = [0u64; 3];
-        let mut touched: BTreeSet<FileKey> = BTreeSet::new();
+        let mut touched: BTreeMap<FileKey, Option<RequestId>> = BTreeMap::new();
         let mut unsynced = 0;
         loop {
             let (kind, raw) = read_frame(source)?;
@@ -93,11 +93,16 @@ impl State {
                 kind => return Err(StateError::Snapshot(format!("damaged: a frame of kind {kind}"))),
             }
         }
-        for file in touched {
-            storage.write_rows(file, Durability::Immediate, |_| Ok(()))?;
+        for file in touched.keys() {
+            storage.write_rows(*file, Durability::Immediate, |_| Ok(()))?;
         }
         storage.write_main(Durability::Immediate, |txn| {
             let error = |what: redb::Error| storage_error("write", &storage.main_path())(what);
+            for (file, settled) in &touched {
+                if let Some(id) = settled {
+                    settled::note_file(txn, *file, *id, error)?;
+                }
+            }
             let mut table = txn.open_table(Table::Vars.definition()).map_err(|what| error(what.into()))?;
             table.insert(vars::KEY, &vars.encode(0)[..]).map(drop).map_err(|what| error(what.into()))
         })
@@ -156,7 +161,7 @@ impl<'a> Pieces<'a> {
         &self,
         storage: &Storage,
         durability: Durability,
-        touched: &mut BTreeSet<FileKey>,
+        touched: &mut BTreeMap<FileKey, Option<RequestId>>,
     ) -> Result<(), StateError> {
         storage.write_main(durability, |txn| {
             for rows in self.rows.chunk_by(|(a, ..), (b, ..)| a == b) {
@@ -173,7 +178,9 @@ impl<'a> Pieces<'a> {
         files.sort_unstable();
         files.dedup();
         for file in files {
-            touched.insert(file);
+            let settled = self.settled.iter().rfind(|(of, ..)| *of == file).map(|(_, id, _)| *id);
+            let newest = touched.entry(file).or_default();
+            *newest = settled.or(*newest);
             storage.write_rows(file, durability, |writer| {
                 for (key, block) in self.blocks.iter().filter(|(key, _)| key.file() == file) {
                     writer.put(*key, block)?;

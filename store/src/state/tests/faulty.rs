@@ -92,6 +92,10 @@ impl Faulty {
         });
     }
 
+    fn handle(&self, path: &Path) -> Handle {
+        Handle { power: self.clone(), path: path.to_owned(), life: self.power(|power| power.life) }
+    }
+
     fn power<T>(&self, f: impl FnOnce(&mut Power) -> T) -> T {
         f(&mut self.0.lock().expect("no panic while locked"))
     }
@@ -150,12 +154,18 @@ impl StorageBackend for Handle {
 
 impl Files for Faulty {
     fn open(&self, path: &Path, cache_bytes: usize) -> Result<Database, DatabaseError> {
-        let life = self.power(|power| {
-            power.files.entry(path.to_owned()).or_default();
-            power.life
-        });
-        let handle = Handle { power: self.clone(), path: path.to_owned(), life };
-        Builder::new().set_cache_size(cache_bytes).create_with_backend(handle)
+        if !self.exists(path) {
+            // A file gets its name when it is whole, as on a real disk.
+            let unfinished = path.with_extension("new");
+            self.power(|power| power.files.insert(unfinished.clone(), Content::default()));
+            let made = Builder::new().create_with_backend(self.handle(&unfinished)).map(drop);
+            let content = self.power(|power| power.files.remove(&unfinished)).expect("put there above");
+            made?;
+            let Content { now, .. } = content;
+            let whole = Content { durable: now.clone(), now, pending: Vec::new() };
+            self.power(|power| power.files.insert(path.to_owned(), whole));
+        }
+        Builder::new().set_cache_size(cache_bytes).create_with_backend(self.handle(path))
     }
 
     fn exists(&self, path: &Path) -> bool {

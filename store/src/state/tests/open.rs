@@ -137,6 +137,44 @@ fn a_file_of_rows_that_is_missing_cut_or_older_is_refused_by_name() {
     assert_eq!(state.rows(&all()).expect("a page").rows.len(), 2);
 }
 
+/// Streamed requests looked unfinished for ever where a day's settling records were lost, and nothing said so.
+#[test]
+fn a_file_of_settling_records_that_is_missing_or_older_is_refused_by_name() {
+    let settles = |number| Row { settles: true, ..row(number, at(0)) };
+    let open = |number| Row { completion: Completion::Open, ..row(number, at(0)) };
+    let mut rig = Rig::new(GroupId::LEDGER);
+    rig.rows(1, &[open(1), open(2)]);
+    rig.rows(2, &[settles(1)]);
+    rig.checkpoint();
+    rig.state = None;
+    let name = format!("rows_{DAY}_{}.redb", u16::MAX);
+    let path = rig.dir.path().join("state_1").join(&name);
+    let older = fs::read(&path).expect("read");
+    rig.restart();
+    rig.rows(3, &[settles(2)]);
+    rig.checkpoint();
+    let mut stream = Vec::new();
+    rig.state().export(&mut stream).expect("exported");
+    rig.state = None;
+    let refused_at = |dir: &Path, path: &Path, what: &str| {
+        let error = refused(dir, 1);
+        assert!(matches!(&error, OpenError::Damaged { path: told, .. } if told == path), "{error}");
+        assert!(error.to_string().contains(what), "{error}");
+    };
+    fs::write(&path, older).expect("written");
+    refused_at(rig.dir.path(), &path, "lacks the settling record");
+    fs::remove_file(&path).expect("removed");
+    refused_at(rig.dir.path(), &path, "is missing, and main.redb knows of settling records");
+    // What a snapshot brought is known as well.
+    let taken = tempfile::tempdir().expect("a directory");
+    let state = State::open(taken.path(), GroupId::LEDGER, Options::default()).expect("opens");
+    state.import(&mut &stream[..]).expect("taken in");
+    drop(state);
+    let path = taken.path().join("state_2").join(&name);
+    fs::remove_file(&path).expect("there, and removed");
+    refused_at(taken.path(), &path, "is missing, and main.redb knows of settling records");
+}
+
 #[test]
 fn damage_that_a_read_meets_names_the_file() {
     let dir = closed();
