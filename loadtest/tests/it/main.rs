@@ -1,6 +1,8 @@
 //! The binary from outside: real processes, real sockets.
 
+mod audited;
 mod cluster;
+mod refused;
 mod run;
 mod selftest;
 mod server;
