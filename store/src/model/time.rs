@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use jiff::fmt::temporal::Pieces;
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -57,8 +58,17 @@ impl fmt::Display for Timestamp {
 impl FromStr for Timestamp {
     type Err = jiff::Error;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse::<jiff::Timestamp>().map(|t| Self(t.as_microsecond()))
+        let time = text.parse::<jiff::Timestamp>();
+        let time = time.or_else(|error| if is_of_the_last_day(text) { Ok(jiff::Timestamp::MAX) } else { Err(error) });
+        time.map(|time| Self(time.as_microsecond()))
     }
+}
+
+/// Whether a time is behind the calendar's last one, 9999-12-30T22:00:00.999999Z (so that each zone can show it), and still of
+/// its last year: `9999-12-31T23:59:59Z` is what other systems write for never.
+fn is_of_the_last_day(text: &str) -> bool {
+    let Ok(pieces) = Pieces::parse(text) else { return false };
+    pieces.date() >= jiff::civil::date(9999, 12, 30) && pieces.time().is_some() && pieces.offset().is_some()
 }
 
 impl Serialize for Timestamp {
@@ -70,5 +80,22 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_calendars_last_hours_are_its_last_time() {
+        let last: Timestamp = "9999-12-30T22:00:00.999999Z".parse().expect("a time");
+        for text in ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999999999+00:00", "9999-12-30T23:00:00Z"] {
+            assert_eq!(text.parse::<Timestamp>().ok(), Some(last), "{text}");
+        }
+        assert_eq!(last.to_string().parse::<Timestamp>().ok(), Some(last), "what is shown can be given back");
+        for bad in ["10000-01-01T00:00:00Z", "9999-12-31", "9999-12-31T23:59:59", "9999-12-32T00:00:00Z", "never"] {
+            assert!(bad.parse::<Timestamp>().is_err(), "{bad}");
+        }
     }
 }
