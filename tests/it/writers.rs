@@ -8,7 +8,7 @@ use tests::{Cluster, client, send};
 /// Who count together, each once.
 const COUNTERS: usize = 32;
 /// Who patch a field of their own.
-const PATCHERS: usize = 8;
+const PATCHERS: usize = 32;
 /// Patches of each.
 const PATCHES: usize = 3;
 
@@ -44,8 +44,8 @@ fn no_update_of_an_account_is_lost_when_many_write_it_through_all_nodes() {
             loop {
                 let url = &at[(n + patch) % at.len()];
                 let answer = send(&agent, "PATCH", url, &headers, body.as_bytes()).expect("an answer");
-                // Refused after many tries in vain, and told so.
-                if answer.status == 409 || answer.status == 503 {
+                // However many others there are: who named no revision is never told that others were faster.
+                if answer.status == 503 {
                     continue;
                 }
                 assert_eq!(answer.status, 200, "{}", answer.text);

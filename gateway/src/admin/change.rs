@@ -1,7 +1,10 @@
 //! Carries a draft out: one atomic replicated write, made anew when others were faster, done once under an
 //! `Idempotency-Key`.
 
+use std::time::{Duration, Instant};
+
 use axum::response::Response;
+use backon::{BackoffBuilder, ExponentialBuilder};
 use http::StatusCode;
 use serde_json::Value;
 use store::{
@@ -21,8 +24,14 @@ use super::{
     tokens,
 };
 
-/// Tries of a change whose objects others have changed meanwhile, when the caller named no revision.
+/// A change whose objects others have changed meanwhile is made anew, when the caller named no revision: this often at
+/// least, however long one try takes,
 const ATTEMPTS: usize = 8;
+/// and for this long, however many others there are. Of those that try at once one passes each time.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between tries, twice as long each time and by chance up to twice that, so that those that met do not meet again.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
 /// What a change came to.
 #[derive(Debug)]
@@ -92,7 +101,10 @@ pub(crate) async fn run(
     {
         return Ok(replay(&admin.store, held, &happened).await?);
     }
-    for _ in 0..ATTEMPTS {
+    let began = Instant::now();
+    let mut pauses = pauses();
+    let mut attempts = 0..;
+    while attempts.next().is_some_and(|attempt| attempt < ATTEMPTS || began.elapsed() < PATIENCE) {
         let mut draft = Draft::new(&admin.store, writer.caller());
         let mut effects = match plan(&mut draft) {
             Err(refusal) if refusal.problem.is_behind() => {
@@ -116,12 +128,20 @@ pub(crate) async fn run(
                 let held = held.as_ref().expect("only a write with a key can have happened before");
                 return Ok(replay(&admin.store, held, &happened).await?);
             }
-            Err(refusal) if refusal.again => admin.store.barrier().await.map_err(Problem::from)?,
+            Err(refusal) if refusal.again => {
+                tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+                admin.store.barrier().await.map_err(Problem::from)?;
+            }
             Err(refusal) => return Err(refusal),
         }
     }
     Err(Problem::new(Code::NotPossible, "what is to be changed is being changed by others all the time: try again")
         .into())
+}
+
+fn pauses() -> impl Iterator<Item = Duration> {
+    let doubling = ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_max_delay(LONGEST_PAUSE);
+    doubling.without_max_times().with_jitter().build()
 }
 
 enum Written {
