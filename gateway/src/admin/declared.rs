@@ -5,6 +5,7 @@
 //! with `prune`, what a list does not name is removed. Secrets are never in it: a key is declared by its SHA-256, so an
 //! environment can be built anew and its clients' keys go on working.
 
+mod deleted;
 mod differences;
 mod document;
 mod export;
@@ -81,7 +82,7 @@ fn effect(kind: super::draft::Kind, id: &str, change: Option<Value>) -> Effect {
 /// A document that was made of an older state than there is now.
 fn overtaken(since: u64, errors: Vec<super::problem::FieldError>) -> Problem {
     let detail = format!(
-        "{} of what the document would change were changed after its revision {since}: export or diff again, then repeat",
+        "{} of what the document would change were changed or deleted after its revision {since}: export or diff again, then repeat",
         errors.len()
     );
     Problem::new(super::problem::Code::PreconditionFailed, detail).with_places(errors)

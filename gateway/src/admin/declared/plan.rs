@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use store::model::{Account, AccountId, Expect, Key, KeyState, MetaOp, Revision};
 
 use super::{
+    deleted::{self, Made},
     differences::{between, removal},
     document::{self, Declared, DeclaredKey, Document},
     effect, overtaken, references,
@@ -31,22 +32,24 @@ pub(super) struct Plan<'p, 'd> {
     effects: Vec<Effect>,
     /// What was changed after the document's revision.
     overtaken: Vec<FieldError>,
+    /// What the document would make, of which nobody knows yet whether it was there and is deleted.
+    made: Vec<Made>,
     pub(super) wrong: Vec<FieldError>,
 }
 
 pub(super) fn lay(draft: &mut Draft<'_>, value: Value, prune: bool) -> Result<Vec<Effect>> {
     let document = document::read(value, draft)?;
     let since = document.revision;
-    let mut plan = Plan { draft, since, prune, effects: Vec::new(), overtaken: Vec::new(), wrong: Vec::new() };
+    let mut plan =
+        Plan { draft, since, prune, effects: Vec::new(), overtaken: Vec::new(), made: Vec::new(), wrong: Vec::new() };
     plan.document(document)?;
-    let Plan { effects, overtaken: moved, wrong, .. } = plan;
+    let Plan { draft, effects, overtaken: mut moved, made, wrong, .. } = plan;
     if !wrong.is_empty() {
         return Err(Problem::invalid(Code::InvalidBody, wrong));
     }
-    match since {
-        Some(since) if !moved.is_empty() => Err(overtaken(since, moved)),
-        _ => Ok(effects),
-    }
+    let Some(since) = since else { return Ok(effects) };
+    moved.extend(deleted::after(draft.store, since, made)?);
+    if moved.is_empty() { Ok(effects) } else { Err(overtaken(since, moved)) }
 }
 
 macro_rules! named {
@@ -137,12 +140,14 @@ impl Plan<'_, '_> {
     named!(put_routes, routes_gone, Route, route, set_route, routes, "routes");
     named!(put_upstreams, upstreams_gone, Upstream, upstream, set_upstream, upstreams, "upstreams");
 
-    /// Remembers an object that was changed after the document was made.
+    /// Remembers an object that was changed after the document was made, or may have been deleted.
     fn note_revision(&mut self, pointer: String, current: Option<Revision>, change: &Value) {
-        if let (Some(since), Some(current)) = (self.since, current)
-            && current > since
-        {
-            let of = |name: &str| change[name].as_str().unwrap_or_default().to_owned();
+        let Some(since) = self.since else { return };
+        let of = |name: &str| change[name].as_str().unwrap_or_default().to_owned();
+        let Some(current) = current else {
+            return self.made.push(Made { pointer, kind: of("kind"), id: of("id") });
+        };
+        if current > since {
             let fields: Vec<String> = change["fields"]
                 .as_array()
                 .into_iter()
@@ -227,7 +232,15 @@ impl Plan<'_, '_> {
         let change = between("key", &key.id, before.as_ref(), &keys::audited(key.clone()));
         let id = key.id.to_string();
         if let Some(change) = &change {
-            self.note_revision(pointer.to_owned(), found.as_ref().map(|key| key.revision), change);
+            match &found {
+                Some(key) => self.note_revision(pointer.to_owned(), Some(key.revision), change),
+                // Keys go with their account only.
+                None => self.made.push(Made {
+                    pointer: pointer.to_owned(),
+                    kind: Kind::Account.noun().to_owned(),
+                    id: account.to_owned(),
+                }),
+            }
             let expect = found.map_or(Expect::Absent, |key| Expect::Revision(key.revision));
             self.draft.op(Condition::None, MetaOp::PutKey { key, expect });
         }

@@ -118,3 +118,35 @@ async fn an_export_builds_the_same_elsewhere_and_an_older_one_is_refused_with_th
     assert_eq!((schema.status, &schema.body["properties"]["tiers"]["type"]), (200, &json!(["array", "null"])));
     rig.node.drain(Duration::from_secs(1)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_document_brings_nothing_back_that_was_deleted_since() {
+    let rig = Rig::start().await;
+    let secret = Secret::generate(SecretKind::Live);
+    let hash = format!("sha256:{}", secret.hash().0.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    assert_eq!(rig.apply("", &document(&hash)).await.status, 200);
+    let export = rig.call(Method::GET, "/v1/export", None).await.body;
+    // A customer leaves: its key, which may have leaked, is revoked, its account deleted.
+    let keys = rig.call(Method::GET, "/v1/accounts/acme/keys", None).await.body;
+    let key = format!("/v1/keys/{}", keys["data"][0]["id"].as_str().expect("an id"));
+    assert_eq!(rig.call(Method::DELETE, &key, None).await.status, 204);
+    assert_eq!(rig.call(Method::DELETE, "/v1/accounts/acme", None).await.status, 204);
+    for query in ["", "?dry_run=true"] {
+        let refused = rig.apply(query, &export).await;
+        assert_eq!((refused.status, &refused.body["code"]), (412, &json!("precondition-failed")), "{}", refused.body);
+        let errors = refused.body["errors"].as_array().expect("errors");
+        let pointers: Vec<&str> = errors.iter().filter_map(|error| error["pointer"].as_str()).collect();
+        assert_eq!(pointers, ["/accounts/0", "/accounts/0/keys/0"]);
+        assert!(errors[0]["detail"].as_str().is_some_and(|text| text.contains("\"acme\" was deleted at revision")));
+    }
+    assert!(rig.node.store.directory().key(&secret.hash()).is_none(), "the key stays revoked");
+    // What was not there when the document was made is made, and what stayed is compared as ever.
+    let mut newer = rig.call(Method::GET, "/v1/export", None).await.body;
+    newer["accounts"].as_array_mut().expect("accounts").push(json!({ "id": "acme", "tier": "gold" }));
+    assert_eq!(told(&rig.apply("", &newer).await), ["create account acme"]);
+    // Without a revision it is what its author says, now.
+    let mut wanted = export;
+    wanted.as_object_mut().expect("an object").shift_remove("revision");
+    assert_eq!(rig.apply("", &wanted).await.status, 200);
+    rig.node.drain(Duration::from_secs(1)).await;
+}
