@@ -63,17 +63,15 @@ impl Condition {
         match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
             (None, None) => Ok(Self::None),
             (None, Some(tag)) if tag == "*" => Ok(Self::Absent),
-            (Some(tag), None) => Self::of_if_match(&tag).map_err(|()| {
-                Problem::new(Code::MalformedHeader, "If-Match: expected one ETag as it was given, like \"17\", or *")
-            }),
+            (Some(tag), None) => Self::of_if_match(&tag)
+                .map_err(|()| Problem::of_header("If-Match", "expected one ETag as it was given, like \"17\", or *")),
             (Some(_), Some(none)) if none == "*" => Err(Problem::new(
                 Code::PreconditionFailed,
                 "If-Match and If-None-Match: * never hold at the same time: send one of them",
             )),
-            (_, Some(_)) => Err(Problem::new(
-                Code::MalformedHeader,
-                "If-None-Match: only * is understood (the object must not exist)",
-            )),
+            (_, Some(_)) => {
+                Err(Problem::of_header("If-None-Match", "only * is understood (the object must not exist)"))
+            }
         }
     }
 

@@ -32,7 +32,8 @@ pub(crate) fn parse(body: &[u8]) -> Result<Value> {
 /// Parses a body's bytes; an empty body is refused: it may have got lost on the way.
 pub(crate) fn required(body: &[u8]) -> Result<Value> {
     if body.trim_ascii().is_empty() {
-        return Err(Problem::new(Code::MalformedBody, "a body is required"));
+        let told = FieldError { pointer: String::new(), detail: "is required".into() };
+        return Err(Problem::invalid(Code::MalformedBody, vec![told]));
     }
     parse(body)
 }

@@ -16,7 +16,7 @@ use store::model::{Happened, Once};
 
 use super::{
     draft::{Effect, Kind},
-    problem::{Code, FieldError, Problem, Result},
+    problem::{Code, Problem, Result},
 };
 use crate::operator::Caller;
 
@@ -62,13 +62,8 @@ impl Asked {
         let key = value.as_bytes();
         let fits = (1..=MAX_KEY_BYTES).contains(&key.len()) && key.iter().all(|byte| (0x21..0x7f).contains(byte));
         if !fits || values.next().is_some() {
-            return Err(Problem::invalid(
-                Code::MalformedHeader,
-                vec![FieldError {
-                    pointer: "Idempotency-Key".into(),
-                    detail: format!("expected once, 1 to {MAX_KEY_BYTES} ASCII characters that can be seen"),
-                }],
-            ));
+            let detail = format!("expected once, 1 to {MAX_KEY_BYTES} ASCII characters that can be seen");
+            return Err(Problem::of_header("Idempotency-Key", &detail));
         }
         let target = uri.path_and_query().map_or_else(|| uri.path().to_owned(), ToString::to_string);
         Ok(Some(Self { key: key.to_vec(), target }))

@@ -42,8 +42,10 @@ pub(crate) struct Page {
 impl Params {
     /// A request's.
     pub(super) fn of(method: &Method, uri: &Uri) -> Result<Self> {
-        let Query(pairs) = Query::try_from_uri(uri)
-            .map_err(|error| Problem::new(Code::MalformedQuery, format!("the query cannot be read: {error}")))?;
+        let Query(pairs) = Query::try_from_uri(uri).map_err(|error| {
+            let told = FieldError { pointer: "?".into(), detail: format!("the query cannot be read: {error}") };
+            Problem::invalid(Code::MalformedQuery, vec![told])
+        })?;
         let reads = method == Method::GET || method == Method::HEAD;
         Ok(Self { pairs, asked: Vec::new(), errors: Vec::new(), meaningless: Vec::new(), reads })
     }

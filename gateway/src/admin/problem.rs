@@ -19,7 +19,7 @@ use store::{
 /// One thing that is wrong with the input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct FieldError {
-    /// JSON pointer (RFC 6901) into the body; `?name` for a query parameter.
+    /// JSON pointer (RFC 6901) into the body; `?name` for a query parameter, a header by its name.
     pub(crate) pointer: String,
     /// What is wrong, and what was expected.
     pub(crate) detail: String,
@@ -53,6 +53,11 @@ impl Problem {
             more => format!("{} things are wrong, see errors; nothing was changed", more.len()),
         };
         Self { errors, ..Self::new(code, detail) }
+    }
+
+    /// A request's header that cannot be understood; the pointer is its name.
+    pub(crate) fn of_header(name: &str, detail: &str) -> Self {
+        Self::invalid(Code::MalformedHeader, vec![FieldError { pointer: name.into(), detail: detail.into() }])
     }
 
     /// The node cannot take more of this now.

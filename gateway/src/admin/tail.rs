@@ -28,7 +28,7 @@ use super::{
     access::Visitor,
     accounts,
     params::Params,
-    problem::{Code, Problem, Result},
+    problem::{Problem, Result},
     requests,
 };
 
@@ -91,7 +91,7 @@ pub(crate) async fn get(
     let next = match last {
         None => admin.store.next_record(),
         Some(Some(last)) => last,
-        Some(None) => return Err(Problem::new(Code::MalformedHeader, "Last-Event-ID: expected an id of an event")),
+        Some(None) => return Err(Problem::of_header("Last-Event-ID", "expected an id of an event")),
     };
     let place = admin.followers.join()?;
     let store = admin.store.clone();

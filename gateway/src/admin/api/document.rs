@@ -259,7 +259,13 @@ fn answered(answer: Answer, method: &Method) -> Value {
 
 fn problem() -> Value {
     let error = object(vec![
-        ("pointer", about(text(), "JSON pointer (RFC 6901) into the body; `?name` for a query parameter.")),
+        (
+            "pointer",
+            about(
+                text(),
+                "JSON pointer (RFC 6901) into the body; `?name` for a query parameter, a header by its name.",
+            ),
+        ),
         ("detail", text()),
     ]);
     let mut problem = object(vec![

@@ -1,19 +1,26 @@
 //! JSON into values, within bounds that are kept while it is read.
 //!
 //! A value takes some fifty times the memory of its shortest text, so a body is not read whole before somebody counts. A name
-//! that an object has twice is refused: readers differ in which of the two they take (RFC 8259 §4).
+//! that an object has twice is refused: readers differ in which of the two they take (RFC 8259 §4). Where reading ended is told
+//! by line and column and by a pointer, which is put together on the way out of what was being read: a good body costs nothing.
 
-use std::{cell::Cell, fmt};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::admin::problem::{Code, Problem, Result};
+use super::escaped;
+use crate::admin::problem::{Code, FieldError, Problem, Result};
 
 /// Items of one list: as many accounts as a document can have.
 const MAX_ITEMS: usize = 100_000;
 /// Objects and lists in all: some 200 MB at most.
 const MAX_NESTED: usize = 250_000;
+/// Characters that are told of one name.
+const MAX_NAME_CHARS: usize = 60;
 
 /// Reads a body.
 ///
@@ -24,15 +31,18 @@ pub(super) fn parse(body: &[u8]) -> Result<Value> {
 }
 
 fn bounded(body: &[u8], items: usize, nested: usize) -> Result<Value> {
-    let bounds = Bounds { items, nested: Cell::new(nested), breached: Cell::new(false) };
+    let bounds = Bounds { items, nested: Cell::new(nested), breached: Cell::new(false), within: RefCell::default() };
     let mut reader = serde_json::Deserializer::from_slice(body);
     let read = Seed(&bounds).deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
     read.map_err(|error| {
-        if bounds.breached.get() {
-            Problem::new(Code::BodyTooLarge, format!("the body has too much in it: {error}"))
+        let (code, what) = if bounds.breached.get() {
+            (Code::BodyTooLarge, "the body has too much in it")
         } else {
-            Problem::new(Code::MalformedBody, format!("the body is not JSON: {error}"))
-        }
+            (Code::MalformedBody, "the body is not JSON")
+        };
+        let pointer = bounds.within.borrow().iter().rev().map(|part| format!("/{part}")).collect();
+        let told = FieldError { pointer, detail: error.to_string() };
+        Problem::new(code, format!("{what}: {error}")).with_places(vec![told])
     })
 }
 
@@ -40,6 +50,8 @@ struct Bounds {
     items: usize,
     nested: Cell<usize>,
     breached: Cell<bool>,
+    /// What was being read when it ended, the innermost first.
+    within: RefCell<Vec<String>>,
 }
 
 impl Bounds {
@@ -51,6 +63,11 @@ impl Bounds {
             }
             None => Err(self.breach(format_args!("more than {MAX_NESTED} objects and lists"))),
         }
+    }
+
+    /// Notes on the way out where it was.
+    fn was_in(&self, part: &str) {
+        self.within.borrow_mut().push(escaped(&start_of(part)));
     }
 
     fn breach<E: Error>(&self, what: fmt::Arguments<'_>) -> E {
@@ -107,7 +124,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<Value, A::Error> {
         self.0.take::<A::Error>()?;
         let mut list = Vec::new();
-        while let Some(item) = items.next_element_seed(self)? {
+        while let Some(item) = items.next_element_seed(self).inspect_err(|_| self.0.was_in(&list.len().to_string()))? {
             if list.len() >= self.0.items {
                 return Err(self.0.breach(format_args!("more than {MAX_ITEMS} items in one list")));
             }
@@ -121,13 +138,18 @@ impl<'de> Visitor<'de> for Seed<'_> {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             if map.contains_key(&key) {
-                let key: String = key.chars().take(60).collect();
-                return Err(A::Error::custom(format_args!("an object has {key:?} twice")));
+                self.0.was_in(&key);
+                return Err(A::Error::custom(format_args!("an object has {:?} twice", start_of(&key))));
             }
-            map.insert(key, entries.next_value_seed(self)?);
+            let value = entries.next_value_seed(self).inspect_err(|_| self.0.was_in(&key))?;
+            map.insert(key, value);
         }
         Ok(map.into())
     }
+}
+
+fn start_of(name: &str) -> String {
+    name.chars().take(MAX_NAME_CHARS).collect()
 }
 
 #[cfg(test)]
@@ -160,6 +182,19 @@ mod tests {
         assert_eq!(problem.code(), Code::MalformedBody);
         let told = format!("{problem:?}");
         assert!(told.contains("\\\"x\\\" twice") && told.contains("line 2"), "{told}");
+    }
+
+    #[test]
+    fn where_reading_ended_is_pointed_to() {
+        let pointer = |text: &str| {
+            let problem = parse(text.as_bytes()).expect_err("refused");
+            problem.errors().iter().map(|error| error.pointer.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(pointer(r#"{"tier": "a", "a/b": [1, {"x": 1, "x": 2}]}"#), ["/a~1b/1/x"]);
+        assert_eq!(pointer(r#"{"tier": "a", "tier": "b"}"#), ["/tier"]);
+        assert_eq!(pointer(r#"{"operations": [{}, {"body": {"id": tru"#), ["/operations/1/body/id"]);
+        assert_eq!(pointer("nonsense"), [""]);
+        assert_eq!(pointer(&format!("{{{:?}: x}}", "n".repeat(1_000))), [format!("/{}", "n".repeat(60))]);
     }
 
     #[test]
