@@ -41,6 +41,12 @@ fn what_the_api_takes_can_be_exported_compared_and_applied() {
     answer.assert_problem(422, "invalid-body");
     assert_eq!(pointers(&answer), [format!("/metadata{}", "/a".repeat(16))]);
     admin.write("POST", "/v1/accounts", &account(16));
+    let (code, _, said) = cli(&cluster, &["tier", "create", "free", "--concurrency", "3"]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("exists already: change it with `tollgate tier set`"), "{said}");
+    let (code, _, said) = cli(&cluster, &["account", "create", "other"]);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("--tier"), "{said}");
     let (code, text, said) = cli(&cluster, &["export"]);
     assert_eq!(code, 0, "{said}");
     let address = format!("$schema=http://{}/schema.json", cluster.nodes[0].admin_addr);
@@ -133,6 +139,14 @@ fn bodies_are_read_within_bounds_and_everything_wrong_is_told() {
     let twice = admin.send("POST", "/v1/accounts", &[JSON], b"{\"id\": \"a\", \"tier\": \"free\", \"tier\": \"gold\"}");
     twice.assert_problem(400, "malformed-body");
     assert!(twice.text.contains("twice"), "{}", twice.text);
+    assert_eq!(pointers(&twice), ["/tier"], "{}", twice.text);
+    let torn = admin.send("POST", "/v1/batch", &[JSON], b"{\"operations\": [{}, {\"path\": \"/v1");
+    torn.assert_problem(400, "malformed-body");
+    assert_eq!(pointers(&torn), ["/operations/1/path"], "{}", torn.text);
+    let headers = [JSON, ("if-match", "W/\"17\"")];
+    let weak = admin.send("PUT", "/v1/tiers/free", &headers, b"{}");
+    weak.assert_problem(400, "malformed-header");
+    assert_eq!(pointers(&weak), ["If-Match"], "{}", weak.text);
 
     let answer = admin.call(
         "POST",

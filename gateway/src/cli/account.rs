@@ -9,7 +9,7 @@ use super::{
     client::{query, segment},
     document,
     failure::{Failure, Result},
-    named::{Listing, set},
+    named::{Listing, required, set},
     output::Column,
     remote::Remote,
 };
@@ -112,6 +112,7 @@ impl Arguments {
             Verb::Create { id, form } => {
                 let mut body = form.body()?;
                 set(&mut body, "id", id);
+                required(&body, &[("tier", "--tier")])?;
                 format.object(&client.post("/v1/accounts", &body)?.body)
             }
             Verb::List { id_prefix, name_prefix, tier, state, listing } => {

@@ -76,6 +76,13 @@ impl Listing {
     }
 }
 
+/// Refuses a new object that lacks a field, by the name of its flag: whoever types the command knows no field.
+pub(crate) fn required(body: &Value, fields: &[(&str, &str)]) -> Result<()> {
+    let missing = fields.iter().filter(|(field, _)| body.get(field).is_none_or(Value::is_null));
+    let told: Vec<String> = missing.map(|(field, flag)| format!("{flag} (or {field} in the file)")).collect();
+    if told.is_empty() { Ok(()) } else { Err(Failure::Usage(format!("required: {}", told.join(", ")))) }
+}
+
 /// A kind of them.
 #[derive(Debug)]
 pub(crate) struct Kind {
@@ -89,6 +96,9 @@ pub(crate) struct Kind {
 
 /// The flags of a kind.
 pub(crate) trait Form: Args {
+    /// Fields that a new one must have, and the flags that say them.
+    const REQUIRED: &'static [(&'static str, &'static str)] = &[];
+
     /// Lays what the flags say over an object.
     fn lay(&self, over: &mut Value) -> Result<()>;
 }
@@ -99,9 +109,11 @@ impl Kind {
             Verb::Create(change) => {
                 let mut body = change.file.as_deref().map_or(Ok(json!({})), document::read)?;
                 change.form.lay(&mut body)?;
+                required(&body, F::REQUIRED)?;
                 let answer =
                     client.put(&self.of(&change.name), &body, &OnlyIf::Absent).map_err(|failure| match failure {
-                        Failure::Failed(reason) if reason.contains("precondition-failed") => Failure::Failed(format!(
+                        // The only condition was that it is not there.
+                        Failure::Overtaken(_) => Failure::Failed(format!(
                             "the {} {} exists already: change it with `tollgate {} set`",
                             self.noun, change.name, self.noun
                         )),
@@ -144,5 +156,19 @@ impl Kind {
 pub(crate) fn set(over: &mut Value, key: &str, value: Option<impl Into<Value>>) {
     if let (Some(value), Some(map)) = (value, over.as_object_mut()) {
         map.insert(key.to_owned(), value.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_new_object_lacks_is_told_by_its_flag() {
+        let fields = [("upstream", "--upstream"), ("name", "--name")];
+        assert_eq!(required(&json!({ "upstream": "up", "name": "" }), &fields), Ok(()));
+        let told = required(&json!({ "upstream": null }), &fields).expect_err("refused");
+        assert_eq!(told.to_string(), "required: --upstream (or upstream in the file), --name (or name in the file)");
+        assert_eq!(told.code(), 2);
     }
 }

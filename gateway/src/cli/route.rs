@@ -105,6 +105,8 @@ fn cost_header(text: &str) -> std::result::Result<Value, String> {
 }
 
 impl Form for Flags {
+    const REQUIRED: &'static [(&'static str, &'static str)] = &[("upstream", "--upstream")];
+
     fn lay(&self, over: &mut Value) -> Result<()> {
         let mut matches = over.get("match").cloned().unwrap_or_else(|| json!({}));
         if let Some(map) = matches.as_object_mut() {

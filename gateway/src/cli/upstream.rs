@@ -67,6 +67,8 @@ impl Arguments {
 }
 
 impl Form for Flags {
+    const REQUIRED: &'static [(&'static str, &'static str)] = &[("targets", "--target")];
+
     fn lay(&self, over: &mut Value) -> Result<()> {
         if !self.target.is_empty() {
             let targets: Value = self.target.iter().map(|url| json!({ "url": url })).collect();
