@@ -27,6 +27,7 @@ mod input;
 mod keys;
 mod limits;
 mod log_level;
+mod named;
 mod once;
 mod params;
 mod preview;

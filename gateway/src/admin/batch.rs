@@ -4,7 +4,7 @@ use axum::{body::Bytes, extract::State, response::Response};
 use http::Method;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
-use store::model::Role;
+use store::model::{Role, Route, Tier, Upstream};
 
 use super::{
     Shared,
@@ -14,10 +14,10 @@ use super::{
     draft::{Draft, Effect},
     etag::Condition,
     input::{self, Field},
-    keys, limits, once,
+    keys, limits, named, once,
     params::Params,
     problem::{Code, FieldError, Problem, Result},
-    routes, tiers, tokens, upstreams,
+    tokens,
 };
 
 /// Operations of a batch.
@@ -146,12 +146,12 @@ fn perform(draft: &mut Draft<'_>, operation: &Operation) -> Result<Effect> {
         ["keys", id] if is(Method::PATCH) => keys::draft_patch(draft, id, condition, body),
         ["keys", id] if is(Method::DELETE) => keys::draft_revoke(draft, id, condition),
         ["keys", id, "rotate"] if is(Method::POST) => keys::draft_rotate(draft, id, condition, body),
-        ["tiers", name] if is(Method::PUT) => tiers::draft_put(draft, name, condition, body),
-        ["tiers", name] if is(Method::DELETE) => tiers::draft_delete(draft, name, condition),
-        ["routes", name] if is(Method::PUT) => routes::draft_put(draft, name, condition, body),
-        ["routes", name] if is(Method::DELETE) => routes::draft_delete(draft, name, condition),
-        ["upstreams", name] if is(Method::PUT) => upstreams::draft_put(draft, name, condition, body),
-        ["upstreams", name] if is(Method::DELETE) => upstreams::draft_delete(draft, name, condition),
+        ["tiers", name] if is(Method::PUT) => named::draft_put::<Tier>(draft, name, condition, body),
+        ["tiers", name] if is(Method::DELETE) => named::draft_delete::<Tier>(draft, name, condition),
+        ["routes", name] if is(Method::PUT) => named::draft_put::<Route>(draft, name, condition, body),
+        ["routes", name] if is(Method::DELETE) => named::draft_delete::<Route>(draft, name, condition),
+        ["upstreams", name] if is(Method::PUT) => named::draft_put::<Upstream>(draft, name, condition, body),
+        ["upstreams", name] if is(Method::DELETE) => named::draft_delete::<Upstream>(draft, name, condition),
         ["tokens"] if is(Method::POST) => tokens::draft_create(draft, body),
         ["tokens", id, "rotate"] if is(Method::POST) => tokens::draft_rotate(draft, id, condition, body),
         ["tokens", id] if is(Method::DELETE) => tokens::draft_delete(draft, id, condition),

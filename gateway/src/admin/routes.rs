@@ -3,23 +3,14 @@
 mod cors;
 mod edits;
 
-use axum::{
-    body::Bytes,
-    extract::{Path, State},
-    response::Response,
-};
-use http::StatusCode;
 use serde_json::{Value, json};
-use store::model::{CostHeader, MetaOp, Role, Route, RouteMatch};
+use store::model::{CostHeader, Route, RouteMatch};
 
 use super::{
-    Shared,
-    access::Visitor,
-    answer, change,
-    draft::{Draft, Effect, Kind},
-    etag::Condition,
+    draft::{Draft, Kind},
     forms,
     input::{self, Field, Object},
+    named::Named,
     params::Params,
     problem::{Code, Problem, Result},
 };
@@ -35,74 +26,34 @@ const MAX_COST: u64 = 1_000_000_000;
 /// An hour.
 const MAX_TIMEOUT_MS: u64 = 3_600_000;
 
-/// `GET /v1/routes`
-pub(crate) async fn list(visitor: Visitor, State(admin): Shared, mut params: Params) -> Result<Response> {
-    visitor.require_staff()?;
-    let page = params.page();
-    let name_prefix = params.name("name_prefix").unwrap_or_default();
-    let upstream = params.name("upstream");
-    params.finish()?;
-    let all = admin.store.routes()?.into_iter();
-    let all = all
-        .filter(|route| route.name.starts_with(name_prefix.as_str()))
-        .filter(|route| upstream.as_ref().is_none_or(|upstream| *route.upstream == **upstream))
-        .collect();
-    let (some, next) = page.of(all, |route: &Route| route.name.clone());
-    Ok(answer::list(some, next))
-}
+impl Named for Route {
+    fn checked(draft: &mut Draft<'_>, name: &str, body: Value) -> Result<Self> {
+        input::read(body, |object| {
+            let route = read(object, name)?;
+            if draft.upstream(&route.upstream).is_ok_and(|slot| slot.value.is_none()) {
+                Draft::tell_missing(object, "upstream", Kind::Upstream, &route.upstream);
+            }
+            // One that was a rival already may be changed in all else.
+            let is_as_before = draft
+                .route(name)
+                .is_ok_and(|slot| slot.value.as_ref().is_some_and(|before| before.matches == route.matches));
+            if let (false, Some(rival)) = (is_as_before, draft.rival(&route)) {
+                object.tell("match", rival_of(&rival));
+            }
+            Some(route)
+        })
+    }
 
-/// `GET /v1/routes/{name}`
-pub(crate) async fn get(
-    visitor: Visitor,
-    State(admin): Shared,
-    Path(name): Path<String>,
-    params: Params,
-) -> Result<Response> {
-    visitor.require_staff()?;
-    params.finish()?;
-    let route = admin.store.route(&name)?.ok_or_else(|| Problem::not_found("route", &name))?;
-    Ok(answer::object(StatusCode::OK, route.revision, &route))
-}
+    fn wanted(params: &mut Params) -> impl Fn(&Self) -> bool + use<> {
+        let upstream = params.name("upstream");
+        move |route: &Self| upstream.as_ref().is_none_or(|upstream| *route.upstream == **upstream)
+    }
 
-/// `PUT /v1/routes/{name}`: makes or replaces it; in force everywhere when this answers.
-pub(crate) async fn put(
-    visitor: Visitor,
-    State(admin): Shared,
-    Path(name): Path<String>,
-    condition: Condition,
-    params: Params,
-    body: Bytes,
-) -> Result<Response> {
-    let writer = visitor.require(Role::Admin)?;
-    params.finish()?;
-    // An empty body is not as good as `{}` here: one that got lost on the way would empty the route.
-    let value = input::required(&body)?;
-    change::one(&admin, &writer, &body, |draft| draft_put(draft, &name, condition, value.clone())).await
-}
-
-/// A route, new or in the place of the one of its name.
-pub(crate) fn draft_put(draft: &mut Draft<'_>, name: &str, condition: Condition, body: Value) -> Result<Effect> {
-    draft.require_everywhere(Role::Admin)?;
-    let route = input::read(body, |object| {
-        let route = read(object, name)?;
-        if draft.upstream(&route.upstream).is_ok_and(|slot| slot.value.is_none()) {
-            Draft::tell_missing(object, "upstream", Kind::Upstream, &route.upstream);
-        }
-        // One that was a rival already may be changed in all else.
-        let is_as_before = draft
-            .route(name)
-            .is_ok_and(|slot| slot.value.as_ref().is_some_and(|before| before.matches == route.matches));
-        if let (false, Some(rival)) = (is_as_before, draft.rival(&route)) {
-            object.tell("match", rival_of(&rival));
-        }
-        Some(route)
-    })?;
-    let slot = draft.route(name)?;
-    let (expect, is_new) = (slot.put(condition)?, slot.value.is_none());
-    draft.op(condition, MetaOp::PutRoute { route: route.clone(), expect });
-    let view = json!(route);
-    draft.set_route(name, Some(route));
-    Ok(if is_new { Effect::created(Kind::Route, name, view) } else { Effect::changed(Kind::Route, name, view) })
+    fn may_go(draft: &Draft<'_>, name: &str) -> Result<()> {
+        let Some(tier) = draft.tier_naming(name)? else { return Ok(()) };
+        let detail = format!("route {name:?} is in use by the tier {tier:?}: take it out of the tier's routes first");
+        Err(Problem::new(Code::InUse, detail))
+    }
 }
 
 /// What is said of a route's match when another route takes the same requests.
@@ -110,32 +61,6 @@ pub(crate) fn rival_of(other: &str) -> String {
     format!(
         "takes the same requests as the route {other:?}, and neither is the more specific: let host, path or methods differ"
     )
-}
-
-/// `DELETE /v1/routes/{name}`: refused while a tier names it.
-pub(crate) async fn delete(
-    visitor: Visitor,
-    State(admin): Shared,
-    Path(name): Path<String>,
-    condition: Condition,
-    params: Params,
-) -> Result<Response> {
-    let writer = visitor.require(Role::Admin)?;
-    params.finish()?;
-    change::one(&admin, &writer, &[], |draft| draft_delete(draft, &name, condition)).await
-}
-
-/// A route that goes.
-pub(crate) fn draft_delete(draft: &mut Draft<'_>, name: &str, condition: Condition) -> Result<Effect> {
-    draft.require_everywhere(Role::Admin)?;
-    let expect = draft.route(name)?.remove(Kind::Route, name, condition)?;
-    if let Some(tier) = draft.tier_naming(name)? {
-        let detail = format!("route {name:?} is in use by the tier {tier:?}: take it out of the tier's routes first");
-        return Err(Problem::new(Code::InUse, detail));
-    }
-    draft.op(condition, MetaOp::DeleteRoute { name: name.into(), expect });
-    draft.set_route(name, None);
-    Ok(Effect::gone(Kind::Route, name))
 }
 
 /// A route from a body; the name is the path's.

@@ -1,111 +1,32 @@
 //! `/v1/tiers`.
 
-use axum::{
-    body::Bytes,
-    extract::{Path, State},
-    response::Response,
-};
-use http::StatusCode;
 use serde_json::{Value, json};
-use store::model::{MetaOp, Role, Tier};
+use store::model::Tier;
 
 use super::{
-    Shared,
-    access::Visitor,
-    answer, change,
-    draft::{Draft, Effect, Kind},
-    etag::Condition,
+    draft::{Draft, Kind},
     forms::{self, Expiry},
     input::{self, Object},
-    params::Params,
-    problem::{Problem, Result},
+    named::Named,
+    problem::Result,
 };
 
-/// `GET /v1/tiers`
-pub(crate) async fn list(visitor: Visitor, State(admin): Shared, mut params: Params) -> Result<Response> {
-    visitor.require_staff()?;
-    let page = params.page();
-    let name_prefix = params.name("name_prefix").unwrap_or_default();
-    params.finish()?;
-    let all = admin.store.tiers()?.into_iter();
-    let all = all.filter(|tier| tier.name.starts_with(name_prefix.as_str())).collect();
-    let (some, next) = page.of(all, |tier: &Tier| tier.name.clone());
-    Ok(answer::list(some, next))
-}
-
-/// `GET /v1/tiers/{name}`
-pub(crate) async fn get(
-    visitor: Visitor,
-    State(admin): Shared,
-    Path(name): Path<String>,
-    params: Params,
-) -> Result<Response> {
-    visitor.require_staff()?;
-    params.finish()?;
-    let tier = admin.store.tier(&name)?.ok_or_else(|| Problem::not_found("tier", &name))?;
-    Ok(answer::object(StatusCode::OK, tier.revision, &tier))
-}
-
-/// `PUT /v1/tiers/{name}`: makes or replaces it; in force everywhere when this answers.
-pub(crate) async fn put(
-    visitor: Visitor,
-    State(admin): Shared,
-    Path(name): Path<String>,
-    condition: Condition,
-    params: Params,
-    body: Bytes,
-) -> Result<Response> {
-    let writer = visitor.require(Role::Admin)?;
-    params.finish()?;
-    // An empty body is not as good as `{}` here: one that got lost on the way would empty the tier.
-    let value = input::required(&body)?;
-    change::one(&admin, &writer, &body, |draft| draft_put(draft, &name, condition, value.clone())).await
-}
-
-/// A tier, new or in the place of the one of its name.
-pub(crate) fn draft_put(draft: &mut Draft<'_>, name: &str, condition: Condition, body: Value) -> Result<Effect> {
-    draft.require_everywhere(Role::Admin)?;
-    let given = body["routes"].clone();
-    let tier = input::read(body, |object| {
-        let tier = read(object, name)?;
-        // What it names already may be of a time when that was not looked at.
-        let before = draft.tier(name).ok().and_then(|slot| slot.value.as_ref()?.routes.clone()).unwrap_or_default();
-        for route in tier.routes.iter().flatten().filter(|route| !before.contains(route)) {
-            if draft.route(route).is_ok_and(|slot| slot.value.is_none()) {
-                let place = given.as_array().and_then(|all| all.iter().position(|one| *one == **route));
-                object.tell_item("routes", place.unwrap_or_default(), Draft::missing(Kind::Route, route));
+impl Named for Tier {
+    fn checked(draft: &mut Draft<'_>, name: &str, body: Value) -> Result<Self> {
+        let given = body["routes"].clone();
+        input::read(body, |object| {
+            let tier = read(object, name)?;
+            // What it names already may be of a time when that was not looked at.
+            let before = draft.tier(name).ok().and_then(|slot| slot.value.as_ref()?.routes.clone()).unwrap_or_default();
+            for route in tier.routes.iter().flatten().filter(|route| !before.contains(route)) {
+                if draft.route(route).is_ok_and(|slot| slot.value.is_none()) {
+                    let place = given.as_array().and_then(|all| all.iter().position(|one| *one == **route));
+                    object.tell_item("routes", place.unwrap_or_default(), Draft::missing(Kind::Route, route));
+                }
             }
-        }
-        Some(tier)
-    })?;
-    let slot = draft.tier(name)?;
-    let (expect, is_new) = (slot.put(condition)?, slot.value.is_none());
-    draft.op(condition, MetaOp::PutTier { tier: tier.clone(), expect });
-    let view = json!(tier);
-    draft.set_tier(name, Some(tier));
-    Ok(if is_new { Effect::created(Kind::Tier, name, view) } else { Effect::changed(Kind::Tier, name, view) })
-}
-
-/// `DELETE /v1/tiers/{name}`: refused while an account uses it.
-pub(crate) async fn delete(
-    visitor: Visitor,
-    State(admin): Shared,
-    Path(name): Path<String>,
-    condition: Condition,
-    params: Params,
-) -> Result<Response> {
-    let writer = visitor.require(Role::Admin)?;
-    params.finish()?;
-    change::one(&admin, &writer, &[], |draft| draft_delete(draft, &name, condition)).await
-}
-
-/// A tier that goes.
-pub(crate) fn draft_delete(draft: &mut Draft<'_>, name: &str, condition: Condition) -> Result<Effect> {
-    draft.require_everywhere(Role::Admin)?;
-    let expect = draft.tier(name)?.remove(Kind::Tier, name, condition)?;
-    draft.op(condition, MetaOp::DeleteTier { name: name.into(), expect });
-    draft.set_tier(name, None);
-    Ok(Effect::gone(Kind::Tier, name))
+            Some(tier)
+        })
+    }
 }
 
 /// A tier from a body; the name is the path's.

@@ -1,24 +1,15 @@
 //! `/v1/upstreams`.
 
-use axum::{
-    body::Bytes,
-    extract::{Path, State},
-    response::Response,
-};
-use http::{StatusCode, Uri, uri::Scheme};
+use http::{Uri, uri::Scheme};
 use serde_json::{Value, json};
-use store::model::{HealthCheck, MetaOp, Outlier, Protocol, Role, Target, Upstream};
+use store::model::{HealthCheck, Outlier, Protocol, Target, Upstream};
 
 use super::{
-    Shared,
-    access::Visitor,
-    answer, change,
-    draft::{Draft, Effect, Kind},
-    etag::Condition,
+    draft::Draft,
     forms,
     input::{self, Field, Object},
-    params::Params,
-    problem::{Problem, Result},
+    named::Named,
+    problem::Result,
 };
 
 /// Targets of an upstream.
@@ -26,79 +17,10 @@ const MAX_TARGETS: usize = 64;
 /// An hour.
 const MAX_TIMEOUT_MS: u64 = 3_600_000;
 
-/// `GET /v1/upstreams`
-pub(crate) async fn list(visitor: Visitor, State(admin): Shared, mut params: Params) -> Result<Response> {
-    visitor.require_staff()?;
-    let page = params.page();
-    let name_prefix = params.name("name_prefix").unwrap_or_default();
-    params.finish()?;
-    let all = admin.store.upstreams()?.into_iter();
-    let all = all.filter(|upstream| upstream.name.starts_with(name_prefix.as_str())).collect();
-    let (some, next) = page.of(all, |upstream: &Upstream| upstream.name.clone());
-    Ok(answer::list(some, next))
-}
-
-/// `GET /v1/upstreams/{name}`
-pub(crate) async fn get(
-    visitor: Visitor,
-    State(admin): Shared,
-    Path(name): Path<String>,
-    params: Params,
-) -> Result<Response> {
-    visitor.require_staff()?;
-    params.finish()?;
-    let upstream = admin.store.upstream(&name)?.ok_or_else(|| Problem::not_found("upstream", &name))?;
-    Ok(answer::object(StatusCode::OK, upstream.revision, &upstream))
-}
-
-/// `PUT /v1/upstreams/{name}`: makes or replaces it; in force everywhere when this answers.
-pub(crate) async fn put(
-    visitor: Visitor,
-    State(admin): Shared,
-    Path(name): Path<String>,
-    condition: Condition,
-    params: Params,
-    body: Bytes,
-) -> Result<Response> {
-    let writer = visitor.require(Role::Admin)?;
-    params.finish()?;
-    // An empty body is not as good as `{}` here: one that got lost on the way would empty the upstream.
-    let value = input::required(&body)?;
-    change::one(&admin, &writer, &body, |draft| draft_put(draft, &name, condition, value.clone())).await
-}
-
-/// An upstream, new or in the place of the one of its name.
-pub(crate) fn draft_put(draft: &mut Draft<'_>, name: &str, condition: Condition, body: Value) -> Result<Effect> {
-    draft.require_everywhere(Role::Admin)?;
-    let upstream = input::read(body, |object| read(object, name))?;
-    let slot = draft.upstream(name)?;
-    let (expect, is_new) = (slot.put(condition)?, slot.value.is_none());
-    draft.op(condition, MetaOp::PutUpstream { upstream: upstream.clone(), expect });
-    let view = json!(upstream);
-    draft.set_upstream(name, Some(upstream));
-    Ok(if is_new { Effect::created(Kind::Upstream, name, view) } else { Effect::changed(Kind::Upstream, name, view) })
-}
-
-/// `DELETE /v1/upstreams/{name}`: refused while a route uses it.
-pub(crate) async fn delete(
-    visitor: Visitor,
-    State(admin): Shared,
-    Path(name): Path<String>,
-    condition: Condition,
-    params: Params,
-) -> Result<Response> {
-    let writer = visitor.require(Role::Admin)?;
-    params.finish()?;
-    change::one(&admin, &writer, &[], |draft| draft_delete(draft, &name, condition)).await
-}
-
-/// An upstream that goes.
-pub(crate) fn draft_delete(draft: &mut Draft<'_>, name: &str, condition: Condition) -> Result<Effect> {
-    draft.require_everywhere(Role::Admin)?;
-    let expect = draft.upstream(name)?.remove(Kind::Upstream, name, condition)?;
-    draft.op(condition, MetaOp::DeleteUpstream { name: name.into(), expect });
-    draft.set_upstream(name, None);
-    Ok(Effect::gone(Kind::Upstream, name))
+impl Named for Upstream {
+    fn checked(_: &mut Draft<'_>, name: &str, body: Value) -> Result<Self> {
+        input::read(body, |object| read(object, name))
+    }
 }
 
 /// An upstream from a body; the name is the path's.

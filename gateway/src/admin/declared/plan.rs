@@ -16,9 +16,10 @@ use super::{
 };
 use crate::admin::{
     accounts,
-    draft::{Draft, Effect, Kind},
+    draft::{Draft, Effect, Kind, Revised},
     etag::Condition,
     keys,
+    named::Shelved,
     problem::{Code, FieldError, Problem, Result},
 };
 
@@ -52,70 +53,13 @@ pub(super) fn lay(draft: &mut Draft<'_>, value: Value, prune: bool) -> Result<Ve
     if moved.is_empty() { Ok(effects) } else { Err(overtaken(since, moved)) }
 }
 
-macro_rules! named {
-    ($put:ident, $gone:ident, $kind:ident, $get:ident, $set:ident, $all:ident, $list:literal) => {
-        fn $put(&mut self, wanted: &[store::model::$kind]) -> Result<()> {
-            for (n, new) in wanted.iter().enumerate() {
-                let slot = self.draft.$get(&new.name)?.clone();
-                let before = slot.value.as_ref().map(|old| json!(old));
-                let change = between(Kind::$kind.noun(), &new.name, before.as_ref(), &json!(new));
-                if let Some(change) = &change {
-                    self.note_revision(format!("/{}/{n}", $list), slot.value.as_ref().map(|old| old.revision), change);
-                    let expect = slot.value.as_ref().map_or(Expect::Absent, |old| Expect::Revision(old.revision));
-                    self.draft.op(Condition::None, paste_put!($kind, new.clone(), expect));
-                    self.draft.$set(&new.name, Some(new.clone()));
-                }
-                self.effects.push(effect(Kind::$kind, &new.name, change));
-            }
-            Ok(())
-        }
-
-        fn $gone(&mut self, wanted: &[store::model::$kind]) -> Result<()> {
-            let names: HashSet<&str> = wanted.iter().map(|object| object.name.as_str()).collect();
-            for old in self.draft.store.$all()?.into_iter().filter(|old| !names.contains(old.name.as_str())) {
-                let change = removal("delete", Kind::$kind.noun(), &old.name);
-                self.note_revision(format!("/{}", $list), Some(old.revision), &change);
-                let expect = Expect::Revision(old.revision);
-                self.draft.op(Condition::None, paste_delete!($kind, old.name.clone(), expect));
-                self.draft.$set(&old.name, None);
-                self.effects.push(effect(Kind::$kind, &old.name, Some(change)));
-            }
-            Ok(())
-        }
-    };
-}
-
-macro_rules! paste_put {
-    (Tier, $object:expr, $expect:expr) => {
-        MetaOp::PutTier { tier: $object, expect: $expect }
-    };
-    (Route, $object:expr, $expect:expr) => {
-        MetaOp::PutRoute { route: $object, expect: $expect }
-    };
-    (Upstream, $object:expr, $expect:expr) => {
-        MetaOp::PutUpstream { upstream: $object, expect: $expect }
-    };
-}
-
-macro_rules! paste_delete {
-    (Tier, $name:expr, $expect:expr) => {
-        MetaOp::DeleteTier { name: $name, expect: $expect }
-    };
-    (Route, $name:expr, $expect:expr) => {
-        MetaOp::DeleteRoute { name: $name, expect: $expect }
-    };
-    (Upstream, $name:expr, $expect:expr) => {
-        MetaOp::DeleteUpstream { name: $name, expect: $expect }
-    };
-}
-
 impl Plan<'_, '_> {
     fn document(&mut self, document: Document) -> Result<()> {
         let Document { upstreams, tiers, routes, accounts, .. } = document;
         references::check(self, tiers.as_deref(), routes.as_deref())?;
-        self.put_upstreams(upstreams.as_deref().unwrap_or_default())?;
-        self.put_tiers(tiers.as_deref().unwrap_or_default())?;
-        self.put_routes(routes.as_deref().unwrap_or_default())?;
+        self.put_all(upstreams.as_deref())?;
+        self.put_all(tiers.as_deref())?;
+        self.put_all(routes.as_deref())?;
         let ids: Option<HashSet<String>> =
             accounts.as_ref().map(|accounts| accounts.iter().map(|account| account.id.clone()).collect());
         for (n, account) in accounts.into_iter().flatten().enumerate() {
@@ -127,18 +71,41 @@ impl Plan<'_, '_> {
         if let Some(ids) = ids {
             self.accounts_gone(&ids)?;
         }
-        if let Some(routes) = routes {
-            self.routes_gone(&routes)?;
-        }
-        if let Some(tiers) = tiers {
-            self.tiers_gone(&tiers)?;
-        }
-        upstreams.map_or(Ok(()), |upstreams| self.upstreams_gone(&upstreams))
+        self.all_gone_but(routes.as_deref())?;
+        self.all_gone_but(tiers.as_deref())?;
+        self.all_gone_but(upstreams.as_deref())
     }
 
-    named!(put_tiers, tiers_gone, Tier, tier, set_tier, tiers, "tiers");
-    named!(put_routes, routes_gone, Route, route, set_route, routes, "routes");
-    named!(put_upstreams, upstreams_gone, Upstream, upstream, set_upstream, upstreams, "upstreams");
+    fn put_all<T: Shelved>(&mut self, wanted: Option<&[T]>) -> Result<()> {
+        for (n, new) in wanted.into_iter().flatten().enumerate() {
+            let slot = T::slot(self.draft, new.name())?.clone();
+            let change =
+                between(T::KIND.noun(), new.name(), slot.value.as_ref().map(|old| json!(old)).as_ref(), &json!(new));
+            if let Some(change) = &change {
+                let current = slot.value.as_ref().map(Revised::revision);
+                self.note_revision(format!("/{}s/{n}", T::KIND.noun()), current, change);
+                let expect = current.map_or(Expect::Absent, Expect::Revision);
+                self.draft.op(Condition::None, new.clone().put_op(expect));
+                T::set(self.draft, new.name(), Some(new.clone()));
+            }
+            self.effects.push(effect(T::KIND, new.name(), change));
+        }
+        Ok(())
+    }
+
+    /// Removes those that a document's list does not name, if it has such a list.
+    fn all_gone_but<T: Shelved>(&mut self, wanted: Option<&[T]>) -> Result<()> {
+        let Some(wanted) = wanted else { return Ok(()) };
+        let names: HashSet<&str> = wanted.iter().map(|object| object.name().as_str()).collect();
+        for old in T::all(self.draft.store)?.into_iter().filter(|old| !names.contains(old.name().as_str())) {
+            let change = removal("delete", T::KIND.noun(), old.name());
+            self.note_revision(format!("/{}s", T::KIND.noun()), Some(old.revision()), &change);
+            self.draft.op(Condition::None, T::delete_op(old.name().clone(), Expect::Revision(old.revision())));
+            T::set(self.draft, old.name(), None);
+            self.effects.push(effect(T::KIND, old.name(), Some(change)));
+        }
+        Ok(())
+    }
 
     /// Remembers an object that was changed after the document was made, or may have been deleted.
     fn note_revision(&mut self, pointer: String, current: Option<Revision>, change: &Value) {

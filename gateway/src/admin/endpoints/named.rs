@@ -1,11 +1,12 @@
 //! Calls of tiers, routes and upstreams.
 
 use http::Method;
+use store::model::{Route, Tier, Upstream};
 
 use super::{DONE, IF, call};
 use crate::admin::{
     api::{Answer, Api, Takes, Text, View, inputs},
-    preview, routes, tiers, upstreams,
+    named, preview,
 };
 
 const NAME: Takes = Takes::Query("name_prefix", Text::Name, "Whose name begins so");
@@ -16,19 +17,19 @@ pub(super) fn tiers_routes_and_upstreams(api: Api, get: &Method, put: &Method, d
     api.call(
         get,
         "/tiers",
-        tiers::list,
+        named::list::<Tier>,
         call("listTiers", "viewer", "Tiers, by name", NAMES, None, &[(200, Answer::List(View::Tier))]),
     )
     .call(
         get,
         "/tiers/{name}",
-        tiers::get,
+        named::get::<Tier>,
         call("getTier", "viewer", "A tier", &[], None, &[(200, Answer::Revised(View::Tier))]),
     )
     .call(
         put,
         "/tiers/{name}",
-        tiers::put,
+        named::put::<Tier>,
         call(
             "putTier",
             "admin",
@@ -41,7 +42,7 @@ pub(super) fn tiers_routes_and_upstreams(api: Api, get: &Method, put: &Method, d
     .call(
         delete,
         "/tiers/{name}",
-        tiers::delete,
+        named::delete::<Tier>,
         call("deleteTier", "admin", "Deletes a tier that no account uses", IF, None, DONE),
     )
     .call(
@@ -73,7 +74,7 @@ pub(super) fn tiers_routes_and_upstreams(api: Api, get: &Method, put: &Method, d
     .call(
         get,
         "/routes",
-        routes::list,
+        named::list::<Route>,
         call(
             "listRoutes",
             "viewer",
@@ -86,13 +87,13 @@ pub(super) fn tiers_routes_and_upstreams(api: Api, get: &Method, put: &Method, d
     .call(
         get,
         "/routes/{name}",
-        routes::get,
+        named::get::<Route>,
         call("getRoute", "viewer", "A route", &[], None, &[(200, Answer::Revised(View::Route))]),
     )
     .call(
         put,
         "/routes/{name}",
-        routes::put,
+        named::put::<Route>,
         call(
             "putRoute",
             "admin",
@@ -105,25 +106,25 @@ pub(super) fn tiers_routes_and_upstreams(api: Api, get: &Method, put: &Method, d
     .call(
         delete,
         "/routes/{name}",
-        routes::delete,
+        named::delete::<Route>,
         call("deleteRoute", "admin", "Deletes a route that no tier names", IF, None, DONE),
     )
     .call(
         get,
         "/upstreams",
-        upstreams::list,
+        named::list::<Upstream>,
         call("listUpstreams", "viewer", "Upstreams, by name", NAMES, None, &[(200, Answer::List(View::Upstream))]),
     )
     .call(
         get,
         "/upstreams/{name}",
-        upstreams::get,
+        named::get::<Upstream>,
         call("getUpstream", "viewer", "An upstream", &[], None, &[(200, Answer::Revised(View::Upstream))]),
     )
     .call(
         put,
         "/upstreams/{name}",
-        upstreams::put,
+        named::put::<Upstream>,
         call(
             "putUpstream",
             "admin",
@@ -136,7 +137,7 @@ pub(super) fn tiers_routes_and_upstreams(api: Api, get: &Method, put: &Method, d
     .call(
         delete,
         "/upstreams/{name}",
-        upstreams::delete,
+        named::delete::<Upstream>,
         call("deleteUpstream", "admin", "Deletes an upstream that no route uses", IF, None, DONE),
     )
 }
