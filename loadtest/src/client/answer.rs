@@ -24,6 +24,8 @@ pub(crate) struct Answer {
     pub(crate) hung_up: bool,
     /// Nothing of it was sent: the target did not take the connection.
     pub(crate) refused: bool,
+    /// It was not sent, or the target has said that it did nothing of it: sending it again does it once.
+    pub(crate) unprocessed: bool,
 }
 
 impl Answer {

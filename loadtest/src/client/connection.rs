@@ -4,8 +4,10 @@
 //! polled at all; that its peer has closed it is seen at the next use, before anything is sent.
 
 use std::{
+    error::Error as _,
     future::poll_fn,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -29,6 +31,10 @@ use super::{
 };
 use crate::secure::{Stream, Tls};
 
+/// Requests that share a connection; one more opens another. Fewer than what servers commonly allow (RFC 9113 §6.5.2 asks for
+/// 100 at least), so that none waits inside a connection that may be about to end.
+const MAX_STREAMS: usize = 100;
+
 type Driver = http1::Connection<TokioIo<Throttle>, Full<Bytes>>;
 
 /// An open connection.
@@ -39,8 +45,8 @@ pub(crate) enum Connection {
         /// Dropped as soon as it is over: what still waits in it then comes back as not sent, and nobody waits for it for ever.
         driver: Option<Pin<Box<Driver>>>,
     },
-    /// HTTP/2, and the scheme and authority that its requests name.
-    Shared { sender: http2::SendRequest<Full<Bytes>>, origin: (uri::Scheme, uri::Authority) },
+    /// HTTP/2, the scheme and authority that its requests name, and who uses it.
+    Shared { sender: http2::SendRequest<Full<Bytes>>, origin: (uri::Scheme, uri::Authority), users: Rc<()> },
 }
 
 /// Tasks of one thread, where connections live as well.
@@ -57,6 +63,9 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Here {
 pub(crate) enum Failure {
     /// Nothing was sent; here is the request again.
     NotSent(Box<Request<Full<Bytes>>>),
+    /// The peer has said that it did nothing of it (RFC 9113 §6.8, §8.7): a stream above the last one of its GOAWAY, or one
+    /// that it refused.
+    Unprocessed,
     /// It was sent, or a part of it.
     Broken(&'static str),
 }
@@ -91,7 +100,7 @@ impl Connection {
                 // Its end shows at the requests on it.
                 let _ = driver.await;
             });
-            return Ok(Self::Shared { sender, origin: (scheme, authority) });
+            return Ok(Self::Shared { sender, origin: (scheme, authority), users: Rc::default() });
         }
         let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| "connect-failed")?;
         Ok(Self::Alone { sender, driver: Some(Box::pin(driver)) })
@@ -101,15 +110,22 @@ impl Connection {
     pub(crate) fn share(&self) -> Option<Self> {
         match self {
             Self::Alone { .. } => None,
-            Self::Shared { sender, origin } => Some(Self::Shared { sender: sender.clone(), origin: origin.clone() }),
+            Self::Shared { sender, origin, users } => {
+                Some(Self::Shared { sender: sender.clone(), origin: origin.clone(), users: users.clone() })
+            }
         }
+    }
+
+    /// Whether as many requests share it as may, the pool's own hold on it left out.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Shared { users, .. } if Rc::strong_count(users) > MAX_STREAMS)
     }
 
     /// Sends a request and reads its answer's head.
     pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
         let (sender, driver) = match self {
             Self::Alone { sender, driver } => (sender, driver),
-            Self::Shared { sender, origin } => return send_shared(sender, origin, request).await,
+            Self::Shared { sender, origin, .. } => return send_shared(sender, origin, request).await,
         };
         if drive(driver, sender.ready()).await.is_err() {
             return Err(Failure::NotSent(Box::new(request)));
@@ -169,8 +185,16 @@ async fn send_shared(
     }
     sender.try_send_request(request).await.map_err(|mut error| match error.take_message() {
         Some(request) => Failure::NotSent(Box::new(request)),
+        None if is_unprocessed(error.error()) => Failure::Unprocessed,
         None => Failure::Broken("connection-broken"),
     })
+}
+
+/// Whether the peer has said that it did nothing of a request. `h2` gives the error of a GOAWAY to the streams above its last
+/// one; the others go on, and break with the connection when they do.
+fn is_unprocessed(error: &hyper::Error) -> bool {
+    let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else { return false };
+    error.is_remote() && (error.is_go_away() || error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
 /// Waits for something while the connection works.

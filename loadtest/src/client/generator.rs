@@ -32,6 +32,8 @@ use crate::{
 const SENDS_IN_A_ROW: u32 = 16;
 /// How long a drain or a pause may go unseen.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Sends of one request that its targets have not processed; then its client gives up.
+const MAX_RESENDS: u32 = 10;
 /// The handicap of the self-test comes before every so many sends.
 const HANDICAP_EVERY: u64 = 64;
 
@@ -212,10 +214,18 @@ impl Clients {
             number => number.flatten(),
         };
         let mut others = if self.of.settings.eject.is_zero() { 0 } else { self.of.settings.targets.len() - 1 };
+        let mut resends = 0;
         let answer = loop {
             let request = self.request(arrival, target, number, behaviour);
             let exchange = tokio::time::timeout(self.of.settings.timeout, self.exchange(request, target, behaviour));
             let answer = exchange.await.unwrap_or_else(|_| Answer::none("timeout"));
+            if answer.unprocessed && resends < MAX_RESENDS {
+                // As every client of HTTP/2 does (RFC 9113 §6.8): the target goes, or closed an idle connection.
+                resends += 1;
+                self.of.recorder().resent(due);
+                target = self.pool.borrow_mut().choose(Instant::now());
+                continue;
+            }
             if !answer.refused {
                 break answer;
             }
@@ -290,8 +300,16 @@ impl Clients {
         let slow = (behaviour == Behaviour::SlowReader).then_some(SLOW_BYTES_PER_SECOND);
         let keeps = behaviour == Behaviour::KeepAlive;
         let settings = &self.of.settings;
+        let unprocessed = || Answer { unprocessed: true, ..Answer::none("connection-broken") };
         loop {
-            let pooled = if keeps { self.pool.borrow_mut().take(target) } else { None };
+            let mut pooled = if keeps { self.pool.borrow_mut().take(target) } else { None };
+            // One opens what all share; the others wait for it.
+            let mut turn = None;
+            if pooled.is_none() && keeps && settings.http2 {
+                let opening = self.pool.borrow().opening(target);
+                turn = Some(opening.lock_owned().await);
+                pooled = self.pool.borrow_mut().take(target);
+            }
             let is_fresh = pooled.is_none();
             let mut connection = match pooled {
                 Some(connection) => connection,
@@ -301,7 +319,7 @@ impl Clients {
                     match opened {
                         Ok(connection) => {
                             if let (Some(shared), true) = (connection.share(), keeps) {
-                                self.pool.borrow_mut().give(target, shared);
+                                self.pool.borrow_mut().share(target, shared);
                             }
                             connection
                         }
@@ -309,6 +327,7 @@ impl Clients {
                     }
                 }
             };
+            drop(turn);
             if behaviour == Behaviour::HangUp {
                 let within = HANG_UP_WITHIN.mul_f64(self.random.borrow_mut().f64());
                 return match tokio::time::timeout(within, connection.send(request)).await {
@@ -325,7 +344,7 @@ impl Clients {
                     request = *again;
                     continue;
                 }
-                Err(Failure::NotSent(_)) => return Answer::none("connection-broken"),
+                Err(Failure::NotSent(_) | Failure::Unprocessed) => return unprocessed(),
                 Err(Failure::Broken(why)) => return Answer::none(why),
             };
             return match connection.read(response).await {
@@ -336,7 +355,7 @@ impl Clients {
                     answer
                 }
                 Err(Failure::Broken(why)) => Answer::none(why),
-                Err(Failure::NotSent(_)) => Answer::none("connection-broken"),
+                Err(Failure::NotSent(_) | Failure::Unprocessed) => Answer::none("connection-broken"),
             };
         }
     }

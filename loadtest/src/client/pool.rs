@@ -1,6 +1,12 @@
-//! A thread's idle connections, a stack for each target: the one used last is used next, so that few stay warm.
+//! A thread's idle connections, a stack for each target: the one used last is used next, so that few stay warm. Those that are
+//! shared stay in it.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Mutex;
 
 use super::connection::Connection;
 
@@ -14,6 +20,7 @@ pub(crate) struct Pool {
 #[derive(Default)]
 struct Place {
     idle: Vec<Connection>,
+    opening: Arc<Mutex<()>>,
     out_until: Option<Instant>,
 }
 
@@ -43,22 +50,26 @@ impl Pool {
     /// An idle connection, if there is one that is open as far as is known.
     pub(crate) fn take(&mut self, target: usize) -> Option<Connection> {
         let idle = &mut self.targets[target].idle;
-        while let Some(connection) = idle.pop() {
-            if connection.is_open() {
-                idle.extend(connection.share());
-                return Some(connection);
-            }
-        }
-        None
+        idle.retain(Connection::is_open);
+        let place = idle.iter().rposition(|connection| !connection.is_full())?;
+        idle[place].share().or_else(|| Some(idle.remove(place)))
     }
 
-    /// Gives one back.
+    /// Gives one back; one that is shared is there already.
     pub(crate) fn give(&mut self, target: usize, connection: Connection) {
-        let idle = &mut self.targets[target].idle;
-        // One that is shared is there already.
-        if connection.is_open() && (connection.share().is_none() || idle.is_empty()) {
-            idle.push(connection);
+        if connection.is_open() && connection.share().is_none() {
+            self.targets[target].idle.push(connection);
         }
+    }
+
+    /// A new one for all.
+    pub(crate) fn share(&mut self, target: usize, connection: Connection) {
+        self.targets[target].idle.push(connection);
+    }
+
+    /// Whose turn it is to open a connection that is to be shared.
+    pub(crate) fn opening(&self, target: usize) -> Arc<Mutex<()>> {
+        self.targets[target].opening.clone()
     }
 
     /// The target refused a connection.

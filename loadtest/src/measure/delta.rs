@@ -32,6 +32,8 @@ pub(crate) struct Second {
     pub(crate) unsent_full: u64,
     /// Sent again by a retry profile.
     pub(crate) retries: u64,
+    /// Sent again within a try: the target had said that it did nothing of it, or it had not left.
+    pub(crate) resent: u64,
     /// From the intended send to the end of the answer, by class.
     pub(crate) corrected: BTreeMap<Class, Hdr>,
     /// From the actual send.
@@ -56,6 +58,7 @@ impl Second {
         self.unsent_late += other.unsent_late;
         self.unsent_full += other.unsent_full;
         self.retries += other.retries;
+        self.resent += other.resent;
         for (of, to) in [(&other.corrected, &mut self.corrected), (&other.service, &mut self.service)] {
             for (class, hdr) in of {
                 hdr::add(to.entry(*class).or_insert_with(hdr::empty), hdr);
@@ -105,6 +108,8 @@ struct Wire {
     unsent_late: u64,
     unsent_full: u64,
     retries: u64,
+    #[serde(default)]
+    resent: u64,
     corrected: BTreeMap<Class, String>,
     service: BTreeMap<Class, String>,
     lag: Option<String>,
@@ -135,6 +140,7 @@ impl Delta {
             unsent_late: second.unsent_late,
             unsent_full: second.unsent_full,
             retries: second.retries,
+            resent: second.resent,
             corrected: second.corrected.iter().map(|(class, hdr)| (*class, encode(hdr))).collect(),
             service: second.service.iter().map(|(class, hdr)| (*class, encode(hdr))).collect(),
             lag: second.lag.as_ref().map(encode),
@@ -163,6 +169,7 @@ impl Delta {
                 unsent_late: wire.unsent_late,
                 unsent_full: wire.unsent_full,
                 retries: wire.retries,
+                resent: wire.resent,
                 corrected: histograms(wire.corrected)?,
                 service: histograms(wire.service)?,
                 lag: wire.lag.as_deref().map(decode).transpose()?,

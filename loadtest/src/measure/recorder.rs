@@ -56,6 +56,11 @@ impl Recorder {
         second.retries += u64::from(again);
     }
 
+    /// It was sent again, because nothing of it had been done.
+    pub(crate) fn resent(&mut self, due: Duration) {
+        self.second(due).resent += 1;
+    }
+
     /// It ended.
     pub(crate) fn finished(&mut self, of: &Finished) {
         let second = self.second(of.due);

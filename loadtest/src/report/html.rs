@@ -82,8 +82,8 @@ fn figures(result: &RunResult, out: &mut String) {
     let counts = &result.counts;
     let _ = write!(
         out,
-        "<h2>Figures</h2><table><tr><th>planned<th>settled<th>settled/s<th>sent<th>errors<th>429<th>retries<th>unsent</tr>\
-         <tr><td>{}<td>{}<td>{:.1}<td>{}<td>{:.3} %<td>{:.2} %<td>{}<td>{}</tr></table>",
+        "<h2>Figures</h2><table><tr><th>planned<th>settled<th>settled/s<th>sent<th>errors<th>429<th>retries<th>resent<th>unsent</tr>\
+         <tr><td>{}<td>{}<td>{:.1}<td>{}<td>{:.3} %<td>{:.2} %<td>{}<td>{}<td>{}</tr></table>",
         counts.planned,
         counts.settled,
         result.rate,
@@ -91,6 +91,7 @@ fn figures(result: &RunResult, out: &mut String) {
         result.error_rate * 100.0,
         result.rejected_rate * 100.0,
         counts.retries,
+        counts.resent,
         counts.unsent
     );
     out.push_str("<table><tr><th>ms<th>p50<th>p90<th>p95<th>p99<th>p99.9<th>max</tr>");

@@ -83,6 +83,9 @@ pub(crate) struct Counts {
     pub(crate) settled: u64,
     /// Sent again.
     pub(crate) retries: u64,
+    /// Sent again within a try, because nothing of it had been done.
+    #[serde(default)]
+    pub(crate) resent: u64,
     /// Came due and were not sent.
     pub(crate) unsent: u64,
     /// Of these, because the generator was late.
@@ -200,6 +203,7 @@ fn counts(second: &Second) -> Counts {
         finished: second.finished(),
         settled: second.settled(),
         retries: second.retries,
+        resent: second.resent,
         unsent: second.unsent_late + second.unsent_full,
         unsent_late: second.unsent_late,
         unsent_full: second.unsent_full,

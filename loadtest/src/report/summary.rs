@@ -45,6 +45,9 @@ pub(crate) fn summary(result: &RunResult) -> String {
         let share = of.count as f64 / counts.finished.max(1) as f64 * 100.0;
         let _ = writeln!(out, "  {:<tier_width$}  {:<40} {:>10} {:>7.2}%", of.tier, of.outcome, of.count, share);
     }
+    if counts.resent > 0 {
+        let _ = writeln!(out, "  {} sent again: not processed (GOAWAY, REFUSED_STREAM) or not sent", counts.resent);
+    }
     if counts.retries > 0 {
         let finals = result.finally.iter().map(|of| format!("{} {} ({})", of.count, of.outcome, of.tier));
         let _ = writeln!(out, "  finally, of {} planned: {}", counts.planned, finals.collect::<Vec<_>>().join(", "));

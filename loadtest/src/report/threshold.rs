@@ -41,6 +41,7 @@ const METRICS: &[(&str, Unit, Read)] = &[
     ("finished", Unit::Count, |r| r.counts.finished as f64),
     ("settled", Unit::Count, |r| r.counts.settled as f64),
     ("retries", Unit::Count, |r| r.counts.retries as f64),
+    ("resent", Unit::Count, |r| r.counts.resent as f64),
     ("unsent", Unit::Count, |r| r.counts.unsent as f64),
     ("audit.lost", Unit::Count, |r| of_audit(r, |a| a.lost)),
     ("audit.doubled", Unit::Count, |r| of_audit(r, |a| a.doubled)),

@@ -2,6 +2,7 @@
 
 mod audited;
 mod cluster;
+mod http2;
 mod refused;
 mod run;
 mod selftest;
