@@ -164,7 +164,7 @@ impl Node {
         self.admin.drain();
         tracing::info!(delay_seconds = delay.as_secs(), "not ready any more, serving on");
         self.store.drain().await;
-        self.data_plane.leave();
+        self.data_plane.leave(delay);
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
             _ = self.store.failed() => {}

@@ -106,10 +106,11 @@ fn rolling(http2: bool) {
     let text = fs::read_to_string(&out).unwrap_or_else(|error| panic!("no result: {error}: {said}"));
     let result: Value = serde_json::from_str(&text).expect("JSON");
     println!(
-        "{}: {} requests at {rate}/s, {} retries, outcomes {}, audit {}, p99 {}",
+        "{}: {} requests at {rate}/s, {} retries, {} sent again unprocessed, outcomes {}, audit {}, p99 {}",
         if http2 { "HTTP/2" } else { "HTTP/1.1" },
         result["counts"]["finished"],
         result["counts"]["retries"],
+        result["counts"]["resent"],
         result["outcomes"],
         result["audit"],
         result["corrected"]["p99"]

@@ -26,8 +26,8 @@ use super::{Ledger, Rejections, Settings, Stack, upstream::health};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Serving,
-    /// Serves on, and tells each client with its next answer to connect elsewhere.
-    Leaving,
+    /// Serves on, and tells clients with their answers to connect elsewhere, all of them by then.
+    Leaving(Instant),
     /// No new connections; those that are open end when what is in flight ends, at the latest then.
     Draining(Instant),
 }
@@ -128,9 +128,11 @@ impl Handle {
     }
 
     /// Serves on, and asks clients to go: HTTP/1 answers say `Connection: close`, HTTP/2 connections that carry a request get
-    /// a GOAWAY. So a connection ends after an answer, never under a request that is on its way here.
-    pub fn leave(&self) {
-        let _ = self.phase.send(Phase::Leaving);
+    /// a GOAWAY. So a connection ends after an answer, never under a request that is on its way here. Each at a moment of its
+    /// own within this time: who has not heard yet that this node goes comes back at once, and handshakes of all clients
+    /// with each of their answers would be more work than the requests.
+    pub fn leave(&self, within: Duration) {
+        let _ = self.phase.send(Phase::Leaving(Instant::now() + within));
     }
 
     /// Stops accepting, lets what is in flight end, at most `deadline`, and returns when all threads have ended. Blocks.

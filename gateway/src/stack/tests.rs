@@ -1,6 +1,7 @@
 //! The data plane over real sockets, with a double of the ledger and an upstream that does as it is told.
 
 mod answers;
+mod connecting;
 mod double;
 mod edges;
 mod ends;

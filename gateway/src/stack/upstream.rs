@@ -78,10 +78,10 @@ impl<L: Ledger, B: Inbound> Link<L, Request<Upload<B>>> for Upstream<B> {
             let idle = if may_be_stale { pool.idle(target) } else { None };
             let (mut connection, fresh) = match idle {
                 Some(connection) => (connection, false),
-                None => match pool.connect(target).await {
-                    Ok(connection) => {
-                        entry.shared.telemetry.upstream_connects.increment(1);
-                        (connection, true)
+                None => match pool.connect(target, may_be_stale).await {
+                    Ok((connection, fresh)) => {
+                        entry.shared.telemetry.upstream_connects.increment(u64::from(fresh));
+                        (connection, fresh)
                     }
                     Err(fault) => {
                         if !retries.take(&pool, &entry.shared.telemetry) {

@@ -87,7 +87,7 @@ impl<L: Ledger> Core<L> {
                 }
                 _ = self.draining.changed() => match *self.draining.borrow() {
                     Phase::Draining(until) => break until,
-                    Phase::Leaving => registry.leave(),
+                    Phase::Leaving(until) => registry.leave(until),
                     Phase::Serving => {}
                 },
             }

@@ -6,16 +6,18 @@ use std::{
     future::poll_fn,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     task::{Poll, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
 
 use crate::stack::Timeouts;
 
+/// A time that does not come.
+const NEVER: u64 = u64::MAX;
 /// The connection serves on.
 const OPEN: u8 = 0;
 /// It ends when what is in flight ends.
@@ -39,6 +41,8 @@ pub(super) struct State {
     /// Its end was sent; 0 while it lasts.
     lingers_since: AtomicU32,
     http2: AtomicBool,
+    /// When its client is told to go, in milliseconds of the registry's clock; 0 before it was chosen.
+    leaves_at_ms: AtomicU64,
 }
 
 /// The connections.
@@ -48,7 +52,9 @@ pub(super) struct Registry {
     /// Seconds since the start, from 1: 0 is "never".
     now: AtomicU32,
     timeouts: Timeouts,
-    leaving: AtomicBool,
+    started: Instant,
+    /// When all clients have been told to go, in milliseconds after `started`; [`NEVER`] while nobody is.
+    left_at_ms: AtomicU64,
     draining: AtomicBool,
     changed: Notify,
 }
@@ -59,7 +65,8 @@ impl Registry {
             connections: Mutex::default(),
             now: AtomicU32::new(1),
             timeouts,
-            leaving: AtomicBool::new(false),
+            started: Instant::now(),
+            left_at_ms: AtomicU64::new(NEVER),
             draining: AtomicBool::new(false),
             changed: Notify::new(),
         }
@@ -84,15 +91,20 @@ impl Registry {
         }
     }
 
-    /// From now on connections end with their next answer.
-    pub(super) fn leave(&self) {
-        self.leaving.store(true, Ordering::Release);
+    /// Connections end with an answer, each at a moment of its own until then.
+    pub(super) fn leave(&self, until: Instant) {
+        let until = until.saturating_duration_since(self.started).as_millis();
+        self.left_at_ms.store(u64::try_from(until).unwrap_or(NEVER), Ordering::Release);
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(NEVER)
     }
 
     /// No new ones come. Those of HTTP/2 hear it at once, by a GOAWAY that leaves no request in doubt. HTTP/1 has no such word
     /// before an answer: a request may be on its way, so these serve on until [`Registry::drain`], and end with an answer.
     pub(super) fn say_goodbye(&self) {
-        self.leave();
+        self.leave(self.started);
         for state in lock(&self.connections).iter().filter(|state| state.http2.load(Ordering::Acquire)) {
             state.order(DRAIN);
         }
@@ -190,7 +202,19 @@ impl Member {
 
     /// Whether the connection shall end with the answer that is given now.
     pub(super) fn is_leaving(&self) -> bool {
-        self.registry.leaving.load(Ordering::Acquire)
+        let left_at = self.registry.left_at_ms.load(Ordering::Acquire);
+        if left_at == NEVER {
+            return false;
+        }
+        let now = self.registry.now_ms();
+        let Some(left) = left_at.checked_sub(now).filter(|left| *left > 0) else { return true };
+        // Connections that clients make instead while they can still find this node choose among what is left.
+        let mut at = self.state.leaves_at_ms.load(Ordering::Relaxed);
+        if at == 0 {
+            at = now + 1 + u64::from(getrandom::u32().unwrap_or_default()) % left;
+            self.state.leaves_at_ms.store(at, Ordering::Relaxed);
+        }
+        now >= at
     }
 
     /// What is in flight is the last of this connection.

@@ -85,7 +85,7 @@ async fn a_server_that_leaves_ends_connections_after_an_answer_and_takes_new_one
     let mut kept = rig.connect().await;
     kept.write_all(request("GET", "/", &rig.key, "", "").as_bytes()).await.expect("write");
     read_until(&mut kept, "hi").await;
-    rig.handle.as_ref().expect("running").leave();
+    rig.handle.as_ref().expect("running").leave(Duration::ZERO);
     // Its cores hear of it a moment later; until then a connection serves on as before.
     let last_answer = async |stream: &mut tokio::net::TcpStream| {
         let told = async {
@@ -106,6 +106,44 @@ async fn a_server_that_leaves_ends_connections_after_an_answer_and_takes_new_one
     last_answer(&mut rig.connect().await).await;
 }
 
+/// All at once, 2,000 answers a second each asked for a new connection, and the handshakes took what the requests needed.
+#[tokio::test]
+async fn a_server_that_leaves_lets_its_connections_go_one_by_one() {
+    let rig = rig(ok("hi")).await;
+    let mut kept = Vec::new();
+    for _ in 0..20 {
+        kept.push(rig.connect().await);
+    }
+    rig.handle.as_ref().expect("running").leave(Duration::from_secs(30 * 86_400));
+    let mut told = 0;
+    // Its cores hear of it a moment later, so some answers each.
+    while let Some(mut stream) = kept.pop() {
+        for _ in 0..20 {
+            stream.write_all(request("GET", "/", &rig.key, "", "").as_bytes()).await.expect("write");
+            let answer = read_until(&mut stream, "hi").await;
+            assert_eq!(status(&answer), 200, "{answer}");
+            if header(&answer, "connection") == Some("close") {
+                told += 1;
+                break;
+            }
+        }
+    }
+    // Of a month, this was a second or a minute.
+    assert!(told <= 1, "{told} of 20");
+    // And all are told in the end.
+    rig.handle.as_ref().expect("running").leave(Duration::from_millis(50));
+    let mut last = rig.connect().await;
+    let gone = async {
+        loop {
+            last.write_all(request("GET", "/", &rig.key, "", "").as_bytes()).await.expect("write");
+            if header(&read_until(&mut last, "hi").await, "connection") == Some("close") {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), gone).await.expect("it is told to go");
+}
+
 #[tokio::test]
 async fn an_http2_connection_of_a_server_that_leaves_ends_without_a_failed_request() {
     let rig = rig(ok("found")).await;
@@ -113,7 +151,7 @@ async fn an_http2_connection_of_a_server_that_leaves_ends_without_a_failed_reque
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("h2");
     let connection = tokio::spawn(connection);
-    rig.handle.as_ref().expect("running").leave();
+    rig.handle.as_ref().expect("running").leave(Duration::ZERO);
     let until_it_ends = async {
         while sender.ready().await.is_ok() {
             let call = Request::get("http://api.test/").header("x-api-key", &rig.key);

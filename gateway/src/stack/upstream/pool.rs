@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, AtomicUsize, Ordering},
@@ -33,6 +34,12 @@ use crate::{
 
 /// Time to connect where the upstream does not say.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_000);
+/// A connection that takes longer to make is not waited for alone: one that another request gives back serves as well. (A
+/// packet that is lost on the way, as all are that a full listen queue drops, is sent again only after a second.) Not at once,
+/// or a pool that is too small would begin handshakes and break them off.
+const SLOW_CONNECT: Duration = Duration::from_millis(100);
+/// How often one is looked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Silence in the middle of an answer where the upstream does not say.
 const IDLE_TIMEOUT: Duration = Duration::from_millis(60_000);
 /// Connections a node where the upstream does not say.
@@ -261,18 +268,31 @@ impl<B: Inbound> Pool<B> {
         None
     }
 
-    pub(super) async fn connect(&self, target: usize) -> Result<Connection<B>, Fault> {
+    /// A connection, and whether it is a new one. `takes_idle`: one that another request gives back meanwhile will do.
+    pub(super) async fn connect(&self, target: usize, takes_idle: bool) -> Result<(Connection<B>, bool), Fault> {
         let place = &self.targets[target];
         if !self.is_http2() {
-            let sender = self.open(target).await.map_err(Fault::UpstreamUnreachable)?;
-            return Ok(self.connection(sender, place.old_at()));
+            let mut opening = pin!(self.open(target));
+            let mut patience = SLOW_CONNECT;
+            loop {
+                match tokio::time::timeout(patience, &mut opening).await {
+                    Ok(opened) => {
+                        let sender = opened.map_err(Fault::UpstreamUnreachable)?;
+                        return Ok((self.connection(sender, place.old_at()), true));
+                    }
+                    Err(_) => patience = LOOK_AGAIN,
+                }
+                if let Some(connection) = if takes_idle { self.idle(target) } else { None } {
+                    return Ok((connection, false));
+                }
+            }
         }
         // The others find the one that was made.
         let asked = Instant::now();
         let waiting = tokio::time::timeout(self.connect_timeout(), place.connecting.lock());
         let mut failed = waiting.await.map_err(|_| Fault::UpstreamUnreachable(NOT_IN_TIME))?;
         if let Some(connection) = self.idle(target) {
-            return Ok(connection);
+            return Ok((connection, true));
         }
         if let Some((at, why)) = *failed
             && at >= asked
@@ -283,7 +303,7 @@ impl<B: Inbound> Pool<B> {
         *failed = opened.as_ref().err().map(|why| (Instant::now(), *why));
         let (sender, old_at) = (opened.map_err(Fault::UpstreamUnreachable)?, place.old_at());
         *lock(&place.shared) = sender.share().map(|sender| (sender, old_at));
-        Ok(self.connection(sender, old_at))
+        Ok((self.connection(sender, old_at), true))
     }
 
     fn connection(&self, sender: Sender<B>, old_at: Option<Instant>) -> Connection<B> {
