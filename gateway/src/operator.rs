@@ -4,16 +4,28 @@
 //! administrator's here whether or not the cluster knows it, so that nobody is locked out of a node they can configure.
 
 pub mod sign_in;
+mod throttle;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    net::IpAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use metrics::{Counter, counter};
 use store::{
     FirstToken, Store, Unavailable,
     model::{AccountId, KeyHash, Name, Role, Secret, SecretKind, Timestamp, Token},
 };
 
+use self::throttle::Throttle;
+use crate::telemetry::ADMIN_REFUSED;
+
 /// How many unknown tokens may ask the quorum at once whether they are new; more wait.
 const UNKNOWN_AT_ONCE: usize = 4;
+/// Tokens that are not known, from an address (IPv6: a /64) in a minute; with more, only one that is known is looked at.
+const WRONG_A_MINUTE: u32 = 60;
 
 /// The first admin token of a node.
 #[derive(Debug)]
@@ -102,6 +114,9 @@ pub enum Unknown {
     /// Its time is over.
     #[error("the admin token has expired")]
     Expired,
+    /// Not known, as too many were from this address.
+    #[error("too many tokens that are not known came from this address: wait, and look which client has a wrong one")]
+    TooMany(Duration),
     /// This node cannot say.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -112,6 +127,8 @@ pub enum Unknown {
 pub struct Operator {
     configured: Option<KeyHash>,
     unknown: tokio::sync::Semaphore,
+    wrong: Throttle,
+    refused: Refused,
     sign_in: Option<sign_in::SignIn>,
 }
 
@@ -119,7 +136,13 @@ impl Operator {
     /// Knows the cluster's tokens, and the one that this node was configured with.
     pub fn new(bootstrap: &Bootstrap) -> Self {
         let configured = bootstrap.minted.is_none().then_some(bootstrap.hash);
-        Self { configured, unknown: tokio::sync::Semaphore::new(UNKNOWN_AT_ONCE), sign_in: None }
+        Self {
+            configured,
+            unknown: tokio::sync::Semaphore::new(UNKNOWN_AT_ONCE),
+            wrong: Throttle::new(WRONG_A_MINUTE),
+            refused: Refused::new(),
+            sign_in: None,
+        }
     }
 
     /// Also lets people in whom an identity provider vouches for.
@@ -133,22 +156,76 @@ impl Operator {
         self.sign_in.as_ref()
     }
 
-    /// Who sends this `Authorization` header.
+    /// Who sends this `Authorization` header, from where. A token that is known is let in however many wrong ones came from
+    /// the same address: behind a proxy that is everybody's.
     ///
     /// # Errors
     /// [`Unknown`]. A node that has lost its quorum says [`Unknown::Unavailable`], never that the token is unknown.
-    pub async fn identify(&self, store: &Store, authorization: Option<&str>) -> Result<Caller, Unknown> {
-        let hash = presented(authorization)?;
+    pub async fn identify(
+        &self,
+        store: &Store,
+        authorization: Option<&str>,
+        from: Option<IpAddr>,
+    ) -> Result<Caller, Unknown> {
+        let found = self.look(store, authorization, from).await;
+        if let Err(why) = &found {
+            self.refused.count(why);
+        }
+        found
+    }
+
+    async fn look(&self, store: &Store, authorization: Option<&str>, from: Option<IpAddr>) -> Result<Caller, Unknown> {
+        let tried = || from.map_or(Ok(()), |from| self.wrong.count(from, Instant::now()).map_err(Unknown::TooMany));
+        let hash = match presented(authorization) {
+            Err(Unknown::Malformed) => return tried().and(Err(Unknown::Malformed)),
+            presented => presented?,
+        };
         if self.configured.is_some_and(|configured| same(&configured, &hash)) {
             return Ok(Caller { actor: "bootstrap".into(), role: Role::Admin, ..Caller::default() });
         }
         if let Some(found) = find(store, &hash) {
             return found;
         }
+        tried()?;
         // It may have been made on another node just now.
         let _turn = self.unknown.acquire().await.expect("the semaphore is never closed");
         store.barrier().await?;
         find(store, &hash).unwrap_or(Err(Unknown::Unknown))
+    }
+}
+
+/// How many callers were refused, by reason.
+#[derive(Debug)]
+struct Refused {
+    missing: Counter,
+    malformed: Counter,
+    unknown: Counter,
+    expired: Counter,
+    throttled: Counter,
+}
+
+impl Refused {
+    fn new() -> Self {
+        let of = |reason: &'static str| counter!(ADMIN_REFUSED, "reason" => reason);
+        Self {
+            missing: of("missing-token"),
+            malformed: of("malformed-token"),
+            unknown: of("unknown-token"),
+            expired: of("expired-token"),
+            throttled: of("too-many-wrong-tokens"),
+        }
+    }
+
+    fn count(&self, why: &Unknown) {
+        match why {
+            Unknown::Missing => self.missing.increment(1),
+            Unknown::Malformed => self.malformed.increment(1),
+            Unknown::Unknown => self.unknown.increment(1),
+            Unknown::Expired => self.expired.increment(1),
+            Unknown::TooMany(_) => self.throttled.increment(1),
+            // Not the caller's doing.
+            Unknown::Unavailable(_) => {}
+        }
     }
 }
 

@@ -87,6 +87,8 @@ metrics! {
     TLS_HANDSHAKE_FAILURES =
         "tollgate_tls_handshake_failures_total", Counter, Count, ["listener"], "TLS handshakes that failed.";
     ACCEPT_ERRORS = "tollgate_accept_errors_total", Counter, Count, [], "Failures to accept a connection.";
+    ADMIN_REFUSED =
+        "tollgate_admin_unauthenticated_total", Counter, Count, ["reason"], "Requests of the admin API without a token that is known.";
     LEASE_WAIT =
         "tollgate_lease_wait_seconds", Histogram, Seconds, [], "From asking for units that memory does not have to the decision.";
     OTLP_SPANS = "tollgate_otlp_spans_total", Counter, Count, [], "Spans that the collector has taken.";

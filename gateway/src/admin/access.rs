@@ -25,7 +25,8 @@ use crate::operator::{Caller, Unknown};
 pub(crate) async fn layer(State(admin): State<Arc<Admin>>, mut request: Request, next: Next) -> Result<Response> {
     let authorization = request.headers_mut().remove(header::AUTHORIZATION);
     let text = authorization.as_ref().and_then(|value| value.to_str().ok());
-    let caller = admin.operator.identify(&admin.store, text).await?;
+    let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let caller = admin.operator.identify(&admin.store, text, from).await?;
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }
@@ -184,6 +185,9 @@ impl From<Unknown> for Problem {
             Unknown::Malformed => Code::MalformedToken,
             Unknown::Unknown => Code::UnknownToken,
             Unknown::Expired => Code::ExpiredToken,
+            Unknown::TooMany(after) => {
+                return Self::new(Code::TooManyWrongTokens, unknown.to_string()).after(after);
+            }
             Unknown::Unavailable(unavailable) => return unavailable.into(),
         };
         Self::new(code, unknown.to_string())

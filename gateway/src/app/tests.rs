@@ -32,6 +32,7 @@ struct Said {
     status: u16,
     etag: Option<String>,
     replayed: bool,
+    retry_after: Option<u64>,
     body: Value,
 }
 
@@ -87,7 +88,9 @@ impl Rig {
             let mut response = answered.expect("an answer");
             assert!(response.headers().contains_key("x-request-id"));
             let text = response.body_mut().read_to_string().expect("a body");
+            let retry_after = response.headers().get(header::RETRY_AFTER);
             Said {
+                retry_after: retry_after.and_then(|value| value.to_str().ok()?.parse().ok()),
                 status: response.status().as_u16(),
                 replayed: response.headers().contains_key("idempotency-replayed"),
                 etag: response.headers().get(header::ETAG).map(|tag| tag.to_str().expect("text").to_owned()),

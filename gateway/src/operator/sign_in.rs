@@ -4,8 +4,6 @@
 //! What must be remembered between the two visits (state, nonce, verifier) is in a cookie of the browser, so any node can
 //! finish what another began. The provider is asked at each sign-in; nothing of it is kept.
 
-mod throttle;
-
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
@@ -27,7 +25,7 @@ use openidconnect::{
 use serde::{Deserialize, Serialize};
 use store::model::{Name, Role};
 
-use self::throttle::Throttle;
+use super::throttle::Throttle;
 use crate::tls::{self, ClientFiles};
 
 /// How long the provider may take for one answer.

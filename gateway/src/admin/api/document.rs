@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Refusals that every call can meet, and the words for them.
-const REFUSALS: [(u16, &str); 10] = [
+const REFUSALS: [(u16, &str); 11] = [
     (400, "Malformed: the query, a header, or a body that is not JSON"),
     (401, "No token, or one that is not known or has expired"),
     (403, "The token's role is too low, or it is limited to other accounts"),
@@ -21,6 +21,7 @@ const REFUSALS: [(u16, &str); 10] = [
     (412, "The object is not as If-Match or If-None-Match says"),
     (413, "The body is larger than admin_body_bytes"),
     (422, "The body does not fit; `errors` has every place"),
+    (429, "Too many tokens that are not known came from this address: try again after Retry-After"),
     (500, "The ledger could not be read"),
     (503, "No quorum, or at a bound: try again after Retry-After"),
 ];

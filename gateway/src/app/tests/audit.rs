@@ -117,3 +117,27 @@ async fn a_rotated_token_works_for_its_grace_and_no_longer() {
     assert_eq!(rig.call_as(&text(&last.body), Method::GET, "/v1/accounts", None, &[]).await.status, 200);
     rig.node.drain(Duration::from_secs(1)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_with_too_many_wrong_tokens_waits_and_tokens_that_are_known_are_let_in() {
+    let rig = Rig::start().await;
+    let wrong = ["tga_mistyped".to_owned(), Secret::generate(SecretKind::Admin).expose().to_owned()];
+    let mut refused = 0;
+    let last = loop {
+        let said = rig.call_as(&wrong[refused % 2], Method::GET, "/v1/accounts", None, &[]).await;
+        if said.status != 401 {
+            break said;
+        }
+        refused += 1;
+        assert!(refused < 2_000, "it may go on for ever");
+    };
+    assert!(refused >= 60, "{refused}");
+    assert_eq!((last.status, &last.body["code"]), (429, &json!("too-many-wrong-tokens")), "{}", last.body);
+    assert!(last.retry_after >= Some(1), "{:?}", last.retry_after);
+    assert_eq!(rig.call(Method::GET, "/v1/accounts", None).await.status, 200);
+    // One that the cluster knows, not this node's own.
+    let made = rig.call(Method::POST, "/v1/tokens", Some(json!({ "name": "ci", "role": "viewer" }))).await.body;
+    let secret = made["secret"].as_str().expect("a secret");
+    assert_eq!(rig.call_as(secret, Method::GET, "/v1/accounts", None, &[]).await.status, 200);
+    rig.node.drain(Duration::from_secs(1)).await;
+}

@@ -1,4 +1,4 @@
-//! How often an address may visit the sign-in: each visit makes this node ask the provider.
+//! How often an address may try: to sign in, where each visit makes this node ask the provider, or with tokens that are not known.
 
 use std::{
     collections::HashMap,
@@ -13,9 +13,9 @@ const MAX_ADDRESSES: usize = 4_096;
 /// GCRA an address: so many a minute, all of them at once if need be.
 #[derive(Debug)]
 pub(super) struct Throttle {
-    /// Between two visits.
+    /// Between two tries.
     every: Duration,
-    /// Until when each address has used up its visits.
+    /// Until when each address has used up its tries.
     until: Mutex<HashMap<IpAddr, Instant>>,
 }
 
@@ -24,7 +24,7 @@ impl Throttle {
         Self { every: Duration::from_secs(60) / per_minute.max(1), until: Mutex::default() }
     }
 
-    /// Counts a visit.
+    /// Counts a try.
     ///
     /// # Errors
     /// How long until the next one.
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_its_visits_a_minute_and_another_its_own() {
+    fn an_address_has_its_tries_a_minute_and_another_its_own() {
         let throttle = Throttle::new(3);
         let (from, other) = ("10.0.0.1".parse().expect("reads"), "10.0.0.2".parse().expect("reads"));
         let now = Instant::now();
