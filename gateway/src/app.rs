@@ -11,7 +11,7 @@ mod listen;
 mod logging;
 mod serve;
 
-use std::{io::Write, sync::Arc, time::Duration};
+use std::{io::Write, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use store::{
@@ -75,15 +75,13 @@ impl Node {
         let data_addr = listen::probe("data_addr", settings.data_addr)?;
         let peer_addr = listen::probe("peer_addr", settings.peer_addr)?;
         let tls = certificates::read(settings)?;
+        let peers_see =
+            if settings.peer_addr.port() == 0 { peer_addr.to_string() } else { settings.peer_advertise.clone() };
         let info = NodeInfo {
             name: settings.node_name.as_str().into(),
-            peer_addr: if settings.peer_addr.port() == 0 {
-                peer_addr.to_string()
-            } else {
-                settings.peer_advertise.clone()
-            },
-            admin_addr: admin_addr.to_string(),
-            data_addr: data_addr.to_string(),
+            admin_addr: reachable(admin_addr, &peers_see),
+            data_addr: reachable(data_addr, &peers_see),
+            peer_addr: peers_see,
             region: settings.region.as_str().into(),
         };
         let sign_in = sign_in(settings)?;
@@ -195,6 +193,15 @@ impl Node {
         self.admin.drain();
         let data_plane = self.data_plane;
         let _ = tokio::task::spawn_blocking(move || data_plane.drain(grace)).await;
+    }
+}
+
+/// Where others find a listener of this node: at its own address, or, when it listens on all that the machine has, at the host
+/// by which peers know the node.
+fn reachable(listener: SocketAddr, peers_see: &str) -> String {
+    match peers_see.rsplit_once(':') {
+        Some((host, _)) if listener.ip().is_unspecified() => format!("{host}:{}", listener.port()),
+        _ => listener.to_string(),
     }
 }
 

@@ -177,3 +177,13 @@ async fn lists_are_filtered_and_pages_keep_their_place_under_writes() {
     assert_eq!(ids("state=suspended").await, [""; 0]);
     rig.node.drain(Duration::from_secs(1)).await;
 }
+
+/// A pod listens on 0.0.0.0, where nobody finds it: `tollgate doctor` asked itself for every member.
+#[test]
+fn a_listener_on_all_addresses_is_found_by_the_name_that_peers_know() {
+    let found = |listener: &str, peers_see| crate::app::reachable(listener.parse().expect("an address"), peers_see);
+    assert_eq!(found("0.0.0.0:8081", "t-0.peers:8082"), "t-0.peers:8081");
+    assert_eq!(found("[::]:8081", "[2001:db8::1]:8082"), "[2001:db8::1]:8081");
+    assert_eq!(found("10.0.0.7:8081", "t-0.peers:8082"), "10.0.0.7:8081");
+    assert_eq!(found("127.0.0.1:8081", "127.0.0.1:8082"), "127.0.0.1:8081");
+}
