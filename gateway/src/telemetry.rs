@@ -70,6 +70,8 @@ metrics! {
     COALESCED = "tollgate_coalesced_rejections_total", Counter, Count, [], "Rejections that share a row with others.";
     CONNECTIONS_REFUSED =
         "tollgate_client_connections_refused_total", Counter, Count, [], "Connections refused at the node's bound.";
+    HEADS_REFUSED =
+        "tollgate_client_heads_refused_total", Counter, Count, [], "Heads of HTTP/1 that cannot be read: answered 400, 414 or 431 before there is a request, and the connection closed.";
     PREFLIGHTS = "tollgate_preflights_total", Counter, Count, [], "Preflights of pages of allowed origins.";
     UPSTREAM_RETRIES =
         "tollgate_upstream_retries_total", Counter, Count, [], "Requests that were sent to an upstream once more.";
@@ -117,6 +119,7 @@ pub struct Telemetry {
     pub unknown_keys: Counter,
     pub coalesced: Counter,
     pub connections_refused: Counter,
+    pub heads_refused: Counter,
     pub preflights: Counter,
     pub upstream_retries: Counter,
     pub retry_budget_spent: Counter,
@@ -141,6 +144,7 @@ impl Telemetry {
             upstream_connects: counter!(UPSTREAM_CONNECTS),
             unknown_keys: counter!(UNKNOWN_KEYS),
             coalesced: counter!(COALESCED),
+            heads_refused: counter!(HEADS_REFUSED),
             connections_refused: counter!(CONNECTIONS_REFUSED),
             preflights: counter!(PREFLIGHTS),
             upstream_retries: counter!(UPSTREAM_RETRIES),

@@ -29,9 +29,10 @@ fn levels_change_while_a_node_runs_and_a_request_is_one_event_when_asked_for() {
     assert_eq!((event["status"].as_u64(), event["account"].as_str()), (Some(200), Some("acme")));
     assert_eq!((event["path"].as_str(), event["outcome"].as_str()), (Some("/echo"), Some("admitted")));
     assert!(!event.to_string().contains("secret") && !event.to_string().contains(&key), "{event}");
-    assert_eq!(get(&client(), &node.url("/"), "tg_live_nonsense").expect("an answer").status, 401);
+    assert_eq!(get(&client(), &node.url("/a?secret=2"), "tg_live_nonsense").expect("an answer").status, 401);
     let refused = until("the refusal's event", || events().into_iter().nth(1));
     assert_eq!((refused["status"].as_u64(), refused["outcome"].as_str()), (Some(401), Some("malformed-key")));
+    assert_eq!((refused["method"].as_str(), refused["path"].as_str()), (Some("GET"), Some("/a")), "{refused}");
 
     admin.write("PUT", "/v1/log-level", &json!({ "level": "warn" }));
     request();

@@ -1,9 +1,13 @@
 //! `/metrics` as Prometheus reads it: what on-call asks for is told apart, and nobody's name is in it.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::TcpStream,
+};
 
 use serde_json::json;
-use tests::{Cluster, Upstream, client, get, post, until};
+use tests::{Admin, Cluster, Upstream, client, get, post, until};
 
 /// Series and their values.
 fn scrape(cluster: &Cluster) -> BTreeMap<String, f64> {
@@ -63,4 +67,23 @@ fn durations_are_told_by_route_method_status_and_upstream_and_by_no_account() {
     }
     let names = series.keys().map(String::as_str).collect::<Vec<_>>().join("\n");
     assert!(!names.contains("acme") && !names.contains(&key) && !names.contains("\"key_"), "{names}");
+}
+
+#[test]
+fn what_is_refused_before_there_is_a_request_or_a_caller_is_counted() {
+    let cluster = Cluster::start(1);
+    let node = &cluster.nodes[0];
+    let mut stream = TcpStream::connect(&node.data_addr).expect("connects");
+    stream.write_all(b"no HTTP at all\r\n\r\n").expect("write");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("read");
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    Admin::new(&node.admin_addr, "tga_mistyped")
+        .call("GET", "/v1/accounts", None)
+        .assert_problem(401, "malformed-token");
+    until("both are counted", || {
+        let series = scrape(&cluster);
+        let wrong = of(&series, "tollgate_admin_unauthenticated_total", &["reason=\"malformed-token\""]);
+        (of(&series, "tollgate_client_heads_refused_total", &[]) == 1.0 && wrong == 1.0).then_some(())
+    });
 }

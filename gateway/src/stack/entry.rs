@@ -86,6 +86,8 @@ pub(crate) struct Entry<L: Ledger> {
     pub(crate) view: View,
     /// What is known once the key is.
     pub(crate) known: Option<Known>,
+    /// The path, where access events are on: also a request whose key is not known has one.
+    pub(crate) told_path: Option<Box<str>>,
     pub(crate) route: Option<Arc<RouteView>>,
     /// The page that asks may read the answer.
     pub(crate) cors: Option<Allowed>,
@@ -156,6 +158,7 @@ impl<L: Ledger> Entry<L> {
             method: "_OTHER",
             view: shared.ledger.view(),
             known: None,
+            told_path: None,
             route: None,
             cors: None,
             max_body_bytes: 0,
@@ -420,6 +423,6 @@ fn client_request_id(headers: &HeaderMap) -> Option<Box<str>> {
     valid.then(|| std::str::from_utf8(value).ok().map(Box::from)).flatten()
 }
 
-pub(super) fn cut(path: &str) -> &str {
+pub(crate) fn cut(path: &str) -> &str {
     &path[..path.floor_char_boundary(MAX_ROW_PATH_BYTES)]
 }

@@ -9,7 +9,7 @@ use super::{
     Inbound, Ledger, Permit, Shared,
     body::{Download, Whole},
     cors::Allowed,
-    entry::{Client, End, Entry, Known, micros},
+    entry::{Client, End, Entry, Known, cut, micros},
     forwarded,
     headers::{self, X_REQUEST_ID},
     hold::{self, Held},
@@ -49,6 +49,9 @@ impl<L: Ledger, S> Record<L, S> {
         let mut entry = Entry::new(self.shared.clone(), client);
         entry.method = method_of(request.method());
         entry.trace(&request);
+        if tells() {
+            entry.told_path = Some(cut(request.uri().path()).into());
+        }
         if request.headers().contains_key(header::ORIGIN) {
             entry.cors = Allowed::find(&*self.shared.ledger, &request);
             if let Some(mut answer) = entry.cors.as_ref().and_then(|allowed| allowed.preflight(&request)) {
@@ -77,10 +80,15 @@ impl<L: Ledger, S> Record<L, S> {
 /// An access event's target; off unless the log's level says `access=info`.
 const ACCESS: &str = "access";
 
+/// Whether access events are on: one look at a flag.
+fn tells() -> bool {
+    tracing::enabled!(target: ACCESS, tracing::Level::INFO)
+}
+
 /// One event a request whose answer is released, apart from its row. Where it is off it costs one look at a flag.
 fn tell<L: Ledger>(entry: &mut Entry<L>, outcome: &'static str, status: u16) {
     entry.answered(outcome, status);
-    if !tracing::enabled!(target: ACCESS, tracing::Level::INFO) {
+    if !tells() {
         return;
     }
     let known = entry.known.as_ref();
@@ -89,8 +97,8 @@ fn tell<L: Ledger>(entry: &mut Entry<L>, outcome: &'static str, status: u16) {
         request_id = entry.id_value.to_str().unwrap_or_default(),
         account = known.map(|known| known.key.account.id.as_str()),
         route = entry.route.as_ref().map(|route| route.route.name.as_str()),
-        method = known.map(Known::method),
-        path = known.map(Known::path),
+        method = known.map_or(entry.method, Known::method),
+        path = known.map(Known::path).or(entry.told_path.as_deref()),
         status,
         outcome,
         client_ip = %entry.client.ip,

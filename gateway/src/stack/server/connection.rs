@@ -22,7 +22,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use metrics::Gauge;
+use metrics::{Counter, Gauge};
 use tokio::net::TcpStream;
 
 use super::{
@@ -75,6 +75,7 @@ pub(super) fn spawn<L: Ledger>(
             () = watch.member.told_to_end() => return,
         };
         let io = TokioIo::new(Watched::new(stream, watch.clone()));
+        let heads_refused = stack.telemetry().heads_refused.clone();
         let service = {
             let (watch, client) = (watch.clone(), Client::new(peer.ip()).secure(secure));
             service_fn(move |request| serve(stack.clone(), watch.clone(), client.clone(), request))
@@ -91,7 +92,7 @@ pub(super) fn spawn<L: Ledger>(
                 .keep_alive_interval(PING_EVERY)
                 .keep_alive_timeout(PING_WITHIN)
                 .serve_connection(io, service);
-            drive(connection, &watch, http2::Connection::graceful_shutdown).await;
+            drive(connection, &watch, &heads_refused, http2::Connection::graceful_shutdown).await;
         } else {
             let connection = http1::Builder::new()
                 .max_header_size(MAX_HEAD_BYTES)
@@ -101,7 +102,7 @@ pub(super) fn spawn<L: Ledger>(
                 .header_read_timeout(None)
                 .serve_connection(io, service)
                 .with_upgrades();
-            drive(connection, &watch, http1::UpgradeableConnection::graceful_shutdown).await;
+            drive(connection, &watch, &heads_refused, http1::UpgradeableConnection::graceful_shutdown).await;
         }
     });
 }
@@ -135,7 +136,12 @@ async fn speaks_http2(stream: &TcpStream) -> std::io::Result<bool> {
 }
 
 /// Polls a connection to its end, or to the order to close it.
-async fn drive<C: Future>(connection: C, watch: &Watch, shut_down: fn(Pin<&mut C>)) {
+async fn drive<C: Future<Output = hyper::Result<()>>>(
+    connection: C,
+    watch: &Watch,
+    heads_refused: &Counter,
+    shut_down: fn(Pin<&mut C>),
+) {
     let mut connection = pin!(connection);
     let (mut registered, mut draining) = (false, false);
     poll_fn(|cx| {
@@ -145,11 +151,20 @@ async fn drive<C: Future>(connection: C, watch: &Watch, shut_down: fn(Pin<&mut C
             registered = true;
         }
         let order = watch.member.ordered();
+        // Its errors are the client's: it went away, or sent what is not HTTP and was told so, which no request counts.
+        let end = |ended: hyper::Result<()>| {
+            if ended.is_err_and(|error| error.is_parse()) {
+                heads_refused.increment(1);
+            }
+        };
         if order == Order::Close {
+            // One that only waits for its client's end is over: hyper says how.
+            if watch.member.is_lingering() {
+                let _ = connection.as_mut().poll(cx).map(end);
+            }
             return Poll::Ready(());
         }
-        // Its errors are the client's: it went away, or sent what is not HTTP and was told so.
-        let polled = connection.as_mut().poll(cx).map(drop);
+        let polled = connection.as_mut().poll(cx).map(end);
         // hyper closes a connection that is asked to end before its next head is complete, whatever it has read of it. So
         // first all is read that has come, and what has begun to come may come: the registry looks after slow heads.
         if polled.is_ready() || order != Order::Drain || draining || watch.member.is_reading() {
@@ -157,7 +172,7 @@ async fn drive<C: Future>(connection: C, watch: &Watch, shut_down: fn(Pin<&mut C
         }
         draining = true;
         shut_down(connection.as_mut());
-        connection.as_mut().poll(cx).map(drop)
+        connection.as_mut().poll(cx).map(end)
     })
     .await;
 }

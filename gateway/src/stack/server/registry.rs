@@ -232,6 +232,11 @@ impl Member {
         self.state.in_flight.load(Ordering::Acquire) == 0 && self.state.head_since.load(Ordering::Acquire) > 0
     }
 
+    /// Whether nothing more is sent, and the client has yet to close.
+    pub(super) fn is_lingering(&self) -> bool {
+        self.state.lingers_since.load(Ordering::Acquire) > 0
+    }
+
     /// Nothing more is sent; the client has yet to close.
     pub(super) fn lingers(&self) {
         self.state.lingers_since.store(self.registry.now(), Ordering::Release);

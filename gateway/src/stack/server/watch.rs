@@ -17,7 +17,10 @@ use std::{
 use http::{HeaderValue, Method, Response, header};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{connection::Counted, registry::Member};
+use super::{
+    connection::Counted,
+    registry::{Member, Order},
+};
 use crate::{error::SWITCHING_PROTOCOLS, tls::Stream};
 
 /// Longest head, bytes: hyper answers a longer one with 431.
@@ -196,6 +199,9 @@ impl AsyncWrite for Watched {
                 0
             }
         };
+        if this.watch.member.ordered() == Order::Close {
+            return Poll::Ready(Ok(()));
+        }
         let mut dropped = [0; 4096];
         for _ in 0..LATE_READS {
             let mut buf = ReadBuf::new(&mut dropped);
