@@ -32,7 +32,7 @@ const GATEWAY: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("tls", &["telemetry"]),
     ("config", &[]),
-    ("operator", &["tls"]),
+    ("operator", &["telemetry", "tls"]),
     ("otlp", &["telemetry", "tls"]),
     ("stack", &["error", "otlp", "telemetry", "tls"]),
     ("admin", &["config", "error", "operator", "telemetry", "tls"]),
