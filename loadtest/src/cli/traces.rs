@@ -72,7 +72,7 @@ pub(super) struct Convert {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Targets a second, for vegeta targets, which have no times
-    #[arg(long, default_value_t = 100.0)]
+    #[arg(long, default_value = "100/s", value_parser = crate::shape::rate)]
     rate: f64,
     /// Host of the URLs that are written
     #[arg(long, default_value = "http://127.0.0.1:8080")]

@@ -3,6 +3,7 @@
 use std::{io::Write, path::Path};
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum as _;
 
 use super::{
     Bad, Header, Ordered, Pseudonyms, Reader, Record, Tolerant, Writer, create,
@@ -159,8 +160,8 @@ impl<'a> Sink<'a> {
     fn new(settings: &'a ConvertSettings, mut output: super::files::Output, start_ns: i128) -> Result<Self> {
         Ok(match settings.to {
             Format::Trace => {
-                let source = format!("{:?}", settings.from).to_ascii_lowercase();
-                let header = Header { tollgate_trace: VERSION, start: Some(rfc3339(start_ns)), source: Some(source) };
+                let source = settings.from.to_possible_value().map(|value| value.get_name().to_owned());
+                let header = Header { tollgate_trace: VERSION, start: Some(rfc3339(start_ns)), source };
                 Self::Trace { writer: Writer::new(output, &header)?, start_ns, count: 0 }
             }
             format => {

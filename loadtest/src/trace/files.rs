@@ -14,6 +14,7 @@ use crate::exit::Usage;
 const BUFFER_BYTES: usize = 256 * 1024;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 const ZSTD_LEVEL: i32 = 3;
 
 /// Opens a file to be read; what it is compressed with is seen from its first bytes. `-` is stdin.
@@ -28,13 +29,48 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead + Send>> {
     // A directory, mostly.
     let start = file.fill_buf().map_err(|error| Usage::error(format!("read {}: {error}", path.display())))?;
     Ok(if start.starts_with(&GZIP) {
-        Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(file)))
+        Box::new(Unmarked::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(file))))
     } else if start.starts_with(&ZSTD) {
         let decoder = zstd::Decoder::with_buffer(file).context("start zstd")?;
-        Box::new(BufReader::with_capacity(BUFFER_BYTES, decoder))
+        Box::new(Unmarked::new(BufReader::with_capacity(BUFFER_BYTES, decoder)))
     } else {
-        Box::new(file)
+        Box::new(Unmarked::new(file))
     })
+}
+
+/// A text without the byte-order mark that some programs put before it (HAR 1.2 tells readers to pass over it).
+struct Unmarked<R> {
+    inner: R,
+    begun: bool,
+}
+
+impl<R: BufRead> Unmarked<R> {
+    fn new(inner: R) -> Self {
+        Self { inner, begun: false }
+    }
+}
+
+impl<R: BufRead> BufRead for Unmarked<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if !self.begun {
+            let mark = self.inner.fill_buf()?.starts_with(&BYTE_ORDER_MARK);
+            self.inner.consume(if mark { BYTE_ORDER_MARK.len() } else { 0 });
+            self.begun = true;
+        }
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.inner.consume(bytes);
+    }
+}
+
+impl<R: BufRead> Read for Unmarked<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(into)?;
+        self.consume(read);
+        Ok(read)
+    }
 }
 
 /// A file that is being written. It gets its name in [`Output::finish`]: what was broken off leaves no half of it.

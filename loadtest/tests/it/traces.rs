@@ -84,6 +84,39 @@ fn every_format_comes_back_with_all_that_it_can_hold() {
 }
 
 #[test]
+fn a_byte_order_mark_is_passed_over_also_in_compressed_files() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| directory.path().join(name);
+    let table = "\u{feff}timestamp,path\n2026-01-01T00:00:00.5Z,/a\n";
+    std::fs::write(at("a.csv"), table).expect("write");
+    let compressed = std::fs::File::create(at("b.csv.gz")).expect("create");
+    let status = std::process::Command::new("gzip").arg("-c").arg(at("a.csv")).stdout(compressed).status();
+    assert!(status.expect("gzip").success());
+    for name in ["a.csv", "b.csv.gz"] {
+        let (code, text) = convert(&at(name), &at("out.ndjson"), &[]);
+        assert_eq!(code, 0, "{name}: {text}");
+        assert_eq!(lines(&at("out.ndjson"))[1]["p"], "/a", "{name}");
+    }
+    // And a document that is nothing but one is still refused with its place.
+    std::fs::write(at("c.har"), "\u{feff}").expect("write");
+    let (code, text) = convert(&at("c.har"), &at("out.ndjson"), &[]);
+    assert!(code == 2 && text.contains("c.har:1:"), "{code} {text}");
+}
+
+#[test]
+fn targets_without_times_come_at_a_rate_that_is_written_as_everywhere() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (targets, out) = (directory.path().join("targets"), directory.path().join("out.ndjson"));
+    std::fs::write(&targets, "{\"method\":\"GET\",\"url\":\"http://h/a\"}\n".repeat(2)).expect("write");
+    for (rate, t) in [("20/s", 50_000_000u64), ("20", 50_000_000), ("600/m", 100_000_000)] {
+        let (code, text) = convert(&targets, &out, &["--from", "vegeta", "--rate", rate]);
+        assert!(code == 0 && lines(&out)[2]["t"] == t, "{rate}: {code} {text}");
+    }
+    let (code, text) = convert(&targets, &out, &["--from", "vegeta", "--rate", "0/s"]);
+    assert!(code == 2 && text.contains("--rate must be above 0"), "{code} {text}");
+}
+
+#[test]
 fn compressed_files_are_read_and_written() {
     let directory = tempfile::tempdir().expect("a directory");
     let original = directory.path().join("original.ndjson");

@@ -54,11 +54,44 @@ struct Post {
     /// `base64` for bytes that are no text.
     #[serde(default, alias = "_encoding")]
     encoding: Option<String>,
+    #[serde(default, rename = "mimeType")]
+    mime: String,
+    /// A form's fields, which stand there instead of the text.
+    #[serde(default)]
+    params: Vec<Param>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Param {
+    name: String,
+    #[serde(default)]
+    value: String,
+}
+
+/// A form's name or value as it is sent (`application/x-www-form-urlencoded`).
+fn form_encoded(text: &str) -> String {
+    let encoded = |byte: u8| match byte {
+        b' ' => "+".to_owned(),
+        b'*' | b'-' | b'.' | b'_' => char::from(byte).to_string(),
+        _ if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encoded).collect()
 }
 
 impl Post {
     fn body(self) -> Result<Option<Body>, String> {
-        let Some(text) = self.text.filter(|text| !text.is_empty()) else { return Ok(None) };
+        let Some(text) = self.text.filter(|text| !text.is_empty()) else {
+            if self.params.is_empty() {
+                return Ok(None);
+            }
+            // Between the parts of other forms stands what only their text has.
+            if !self.mime.starts_with("application/x-www-form-urlencoded") {
+                return Err(format!("postData has params of {:?} and no text: its body cannot be known", self.mime));
+            }
+            let pair = |param: &Param| format!("{}={}", form_encoded(&param.name), form_encoded(&param.value));
+            return Ok(Some(Body::Text(self.params.iter().map(pair).collect::<Vec<_>>().join("&"))));
+        };
         if self.encoding.as_deref() != Some("base64") {
             return Ok(Some(Body::Text(text)));
         }
@@ -231,14 +264,22 @@ mod tests {
             entry(json!({ "method": "GET", "url": "http://h/", "headers": [
                 { "name": "Accept", "value": "a" }, { "name": "accept", "value": "b" }, { "name": ":path", "value": "/" },
             ] })),
+            entry(json!({ "method": "POST", "url": "http://h/", "postData": {
+                "mimeType": "application/x-www-form-urlencoded; charset=UTF-8",
+                "params": [{ "name": "a", "value": "1 ü" }, { "name": "b&" }],
+            } })),
+            entry(json!({ "method": "POST", "url": "http://h/", "postData": {
+                "mimeType": "multipart/form-data", "params": [{ "name": "file", "fileName": "a.png" }],
+            } })),
         ] } });
         let text = std::io::Cursor::new(document.to_string());
         let read: Vec<_> = read(text, "f", Names::new(None)).collect();
         let bad: Vec<_> = read.iter().filter_map(|item| item.as_ref().err()).map(|bad| (bad.line, bad.fatal)).collect();
-        assert_eq!(bad, [(1, false), (3, false)]);
+        assert_eq!(bad, [(1, false), (3, false), (6, false)]);
         let good: Vec<&Record> =
             read.iter().filter_map(|item| item.as_ref().ok()).map(|(_, seen)| &seen.record).collect();
-        assert_eq!((good.len(), &good[0].b), (2, &Some(Body::Text("hü".into()))));
+        assert_eq!((good.len(), &good[0].b), (3, &Some(Body::Text("hü".into()))));
         assert_eq!(good[1].h, Some([("accept".to_owned(), "a, b".to_owned())].into()));
+        assert_eq!(good[2].b, Some(Body::Text("a=1+%C3%BC&b%26=".into())));
     }
 }

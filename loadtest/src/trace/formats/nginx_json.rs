@@ -4,12 +4,14 @@ use std::io::BufRead;
 
 use serde_json::{Map, Value, json};
 
-use super::{Clock, Names, Seen, Source, nanoseconds, rfc3339};
+use super::{Clock, Names, Seen, Source, nanoseconds, rfc3339, vegeta};
 use crate::trace::{Bad, Body, Record, reader::Lines};
 
-const TIMES: [&str; 6] = ["msec", "time_iso8601", "time", "ts", "timestamp", "@timestamp"];
+const TIMES: [&str; 7] = ["msec", "time_iso8601", "time_local", "time", "ts", "timestamp", "@timestamp"];
 const METHODS: [&str; 2] = ["request_method", "method"];
-const PATHS: [&str; 4] = ["request_uri", "uri", "path", "url"];
+/// Names whose value, or whose value with `$args`, is a path; `$request_uri` and `$request` have the client's own text and
+/// come before them.
+const PATHS: [&str; 3] = ["uri", "path", "url"];
 const KEYS: [&str; 4] = ["key", "api_key", "remote_user", "remote_addr"];
 
 /// Reads one.
@@ -70,19 +72,25 @@ fn parse(line: &Map<String, Value>, names: &Names) -> Result<Seen, (usize, Strin
     let clock = Clock::read(&time).or_else(|| Clock::read_log(&time));
     let clock = clock
         .ok_or_else(|| wrong(format!("{time:?}: expected a time like 2026-01-31T12:00:00.5Z or 1763706338.562")))?;
-    let (mut method, mut path) = (text(line, &METHODS), text(line, &PATHS));
+    let (mut method, mut path) = (text(line, &METHODS), text(line, &["request_uri"]));
     // `$request`: method, target and version in one.
     if let Some(request) = text(line, &["request"]) {
         let mut words = request.split(' ').map(str::to_owned);
-        method = method.or_else(|| words.next());
-        path = path.or_else(|| words.next());
+        let (first, second) = (words.next(), words.next());
+        method = method.or(first);
+        path = path.or(second);
     }
+    let path = path.or_else(|| {
+        let path = text(line, &PATHS)?;
+        match text(line, &["args", "query_string"]) {
+            Some(query) if !path.contains('?') => Some(format!("{path}?{query}")),
+            _ => Some(path),
+        }
+    });
     let (Some(m), Some(p)) = (method, path) else {
         return Err(wrong("no method or path; expected request, or request_method and request_uri".to_owned()));
     };
-    if !p.starts_with('/') {
-        return Err(wrong(format!("{p:?}: expected a path")));
-    }
+    let p = vegeta::path_or_url(&p).ok_or_else(|| wrong(format!("{p:?}: expected a path")))?;
     let number = |names: &[&str]| text(line, names).and_then(|text| text.parse::<f64>().ok());
     let record = Record {
         m,
@@ -96,4 +104,39 @@ fn parse(line: &Map<String, Value>, names: &Names) -> Result<Seen, (usize, Strin
         ..Record::default()
     };
     Ok(Seen { at_ns: clock.ns, whole_seconds: clock.whole_seconds, record })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_name_that_nginx_has_for_it_is_read() {
+        let cases = [
+            (
+                json!({ "time_local": "01/Jan/2026:00:00:01 +0100", "request_method": "GET", "uri": "/a", "args": "b=c" }),
+                "/a?b=c",
+            ),
+            (
+                json!({ "msec": "1767222001.000", "request": "GET /a%20b?c HTTP/1.1", "uri": "/a b", "args": "c" }),
+                "/a%20b?c",
+            ),
+            (
+                json!({ "time": "2026-01-01T00:00:01+01:00", "method": "GET", "url": "https://h/x?y#z", "args": "y" }),
+                "/x?y",
+            ),
+            (
+                json!({ "ts": 1_767_222_001, "method": "GET", "request_uri": "/r?s", "uri": "/r", "query_string": "s" }),
+                "/r?s",
+            ),
+            (json!({ "ts": 1_767_222_001, "method": "GET", "uri": "/r", "args": "" }), "/r"),
+        ];
+        for (line, path) in cases {
+            let seen = parse(line.as_object().expect("an object"), &Names::new(None)).expect("a request");
+            assert_eq!(
+                (seen.at_ns, seen.record.m.as_str(), seen.record.p.as_str()),
+                (1_767_222_001_000_000_000, "GET", path)
+            );
+        }
+    }
 }

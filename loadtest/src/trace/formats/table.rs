@@ -1,12 +1,15 @@
 //! CSV with a header line: `timestamp` and, as far as they are there, `method, path, key, account, bytes, status,
-//! duration_us`. A file with nothing but times is a rate over time: each line is a `GET /`.
+//! duration_us` (`url` and `uri` are names of the path too). A file with nothing but times is a rate over time: each line
+//! is a `GET /`.
 
 use std::io::BufRead;
 
-use super::{Clock, Names, Seen, Source, rfc3339};
+use super::{Clock, Names, Seen, Source, rfc3339, vegeta};
 use crate::trace::{Bad, Body, Record};
 
 const COLUMNS: [&str; 8] = ["timestamp", "method", "path", "key", "account", "bytes", "status", "duration_us"];
+/// What others call the path.
+const PATHS: [&str; 3] = ["path", "url", "uri"];
 
 /// Reads one.
 pub(crate) fn read(input: impl BufRead + Send + 'static, file: &str, names: Names) -> Source {
@@ -16,10 +19,21 @@ pub(crate) fn read(input: impl BufRead + Send + 'static, file: &str, names: Name
         Ok(headers) => headers.clone(),
         Err(error) => return once(Bad::fatal(&file, 1, format!("cannot be read: {error}"))),
     };
-    let at = COLUMNS.map(|column| headers.iter().position(|name| name.eq_ignore_ascii_case(column)));
-    if at[0].is_none() {
-        let what =
-            format!("expected a header with timestamp (and any of {}), found {:?}", COLUMNS[1..].join(", "), &headers);
+    let place = |column: &str| headers.iter().position(|name| name.eq_ignore_ascii_case(column));
+    let mut at = COLUMNS.map(place);
+    at[2] = PATHS.iter().find_map(|name| place(name));
+    // Columns that nobody knows are left out, but not where one of them may be the path under another name: each line would
+    // become a request to / and nobody would be told.
+    let is_known = |name: &str| COLUMNS.iter().any(|column| column.eq_ignore_ascii_case(name));
+    let missing = match at {
+        [None, ..] => Some("timestamp"),
+        [_, _, None, ..] if !headers.iter().all(is_known) => Some("path (or url)"),
+        _ => None,
+    };
+    if let Some(missing) = missing {
+        let found = headers.iter().collect::<Vec<_>>().join(",");
+        let known = COLUMNS.join(", ");
+        let what = format!("expected a header line with {missing} in it, found {found:?}; known columns are {known}");
         return once(Bad::fatal(&file, 1, what));
     }
     let mut records = csv.into_records();
@@ -50,9 +64,7 @@ fn parse<'a>(field: &impl Fn(usize) -> Option<&'a str>, names: &Names) -> Result
     let clock = Clock::read(time)
         .ok_or_else(|| (0, format!("{time:?}: expected a time like 2026-01-31T12:00:00.5Z, or a number since 1970")))?;
     let p = field(2).unwrap_or("/");
-    if !p.starts_with('/') {
-        return Err((2, format!("{p:?}: expected a path like /v3/scan")));
-    }
+    let p = vegeta::path_or_url(p).ok_or_else(|| (2, format!("{p:?}: expected a path like /v3/scan, or a URL")))?;
     let number = |n: usize| -> Result<Option<u64>, (usize, String)> {
         field(n)
             .map(|text| text.parse().map_err(|_| (n, format!("{text:?}: expected a whole number of {}", COLUMNS[n]))))
@@ -65,7 +77,7 @@ fn parse<'a>(field: &impl Fn(usize) -> Option<&'a str>, names: &Names) -> Result
     let status = status.transpose()?;
     let record = Record {
         m: field(1).unwrap_or("GET").to_ascii_uppercase(),
-        p: p.to_owned(),
+        p,
         k: field(3).map(|key| names.keep_or_make("k", key)),
         a: field(4).map(|account| names.keep_or_make("a", account)),
         b: number(5)?.map(Body::Bytes),
@@ -97,4 +109,25 @@ pub(crate) fn write(seen: &Seen) -> Result<Vec<u8>, csv::Error> {
         number(record.d.map(|d| d / 1_000)),
     ])?;
     line.into_inner().map_err(|error| error.into_error().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_all(text: &'static str) -> Vec<Result<String, Bad>> {
+        read(text.as_bytes(), "f", Names::new(None)).map(|item| item.map(|(_, seen)| seen.record.p)).collect()
+    }
+
+    #[test]
+    fn a_path_may_be_a_url_and_is_never_made_up_for_one_under_another_name() {
+        assert_eq!(read_all("timestamp,URL,agent\n1,http://h/a?b,x\n2,/c,y\n"), [Ok("/a?b".into()), Ok("/c".into())]);
+        assert_eq!(read_all("timestamp,status\n1,200\n"), [Ok("/".into())]);
+        for (header, missing) in [("timestamp,target\n1,/a\n", "path (or url)"), ("time;path\n1;/a\n", "timestamp")] {
+            let read = read_all(header);
+            let bad = read[0].as_ref().expect_err("refused");
+            let header = header.lines().next().expect("a header");
+            assert!(bad.fatal && bad.what.contains(&format!("with {missing} in it, found {header:?}")), "{bad}");
+        }
+    }
 }

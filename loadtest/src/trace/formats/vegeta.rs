@@ -90,6 +90,11 @@ pub(crate) fn path(url: &str) -> Option<String> {
     (authority > 0).then(|| if path.starts_with('/') { path.to_owned() } else { format!("/{path}") })
 }
 
+/// The path of what may be one already, or a URL.
+pub(crate) fn path_or_url(text: &str) -> Option<String> {
+    if text.starts_with('/') { Some(text.to_owned()) } else { path(text) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
