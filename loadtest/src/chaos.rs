@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::{admin::Admin, client::Control, shape};
+use crate::{admin::Admin, client::Control, exit::Usage, shape};
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,6 +81,9 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Step>, String> {
         };
         steps.push(Step { at, act, text: part.to_owned() });
     }
+    if steps.is_empty() {
+        return Err("no step in it; expected one like \"kill leader @20s\"".to_owned());
+    }
     steps.sort_by(|a, b| a.at.total_cmp(&b.at));
     Ok(steps)
 }
@@ -117,7 +120,47 @@ impl Hands {
     }
 }
 
+impl Hands {
+    /// Whether what kills nodes answers, and has the nodes that are named. One that has no list of them is believed.
+    ///
+    /// # Errors
+    /// It does not answer; or a name is not on its list, which is the caller's mistake.
+    pub(crate) fn look(&self, steps: &[Step]) -> Result<()> {
+        let named: Vec<(&Step, &str)> = steps.iter().filter_map(|step| Some((step, step.node()?))).collect();
+        let (Some(control), false) = (self.control.as_deref(), named.is_empty()) else { return Ok(()) };
+        let url = format!("{}/nodes", control.trim_end_matches('/'));
+        let answer = agent().get(&url).call();
+        let mut answer =
+            answer.with_context(|| format!("--chaos-control does not answer, so nothing was sent: GET {url}"))?;
+        let known = answer.body_mut().read_json::<Value>().unwrap_or_default();
+        let Some(known) = known["data"].as_array() else { return Ok(()) };
+        let known: Vec<&str> = known.iter().filter_map(|node| node["name"].as_str()).collect();
+        let is_known = |step: &Step, name: &str| step.asks_for_roles() || known.contains(&name);
+        if let Some((step, name)) = named.into_iter().find(|(step, name)| !is_known(step, name)) {
+            let all = known.join(", ");
+            let what =
+                format!("--chaos {:?}: there is no node {name:?}; there are {all}, leader and follower", step.text);
+            return Err(Usage::error(what));
+        }
+        Ok(())
+    }
+}
+
+/// For what kills nodes: an answer is one whatever its status.
+fn agent() -> ureq::Agent {
+    let settings = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).proxy(None);
+    settings.http_status_as_error(false).build().new_agent()
+}
+
 impl Step {
+    /// The node that is meant, by its name or what it is.
+    fn node(&self) -> Option<&str> {
+        match &self.act {
+            Act::Node(_, who) => Some(who),
+            Act::Exec(_) => None,
+        }
+    }
+
     /// Whether the admin API must say which node is meant.
     pub(crate) fn asks_for_roles(&self) -> bool {
         matches!(&self.act, Act::Node(_, who) if matches!(who.as_str(), "leader" | "follower"))
@@ -218,8 +261,8 @@ fn act(act: &Act, hands: &Hands) -> Result<(String, Option<String>)> {
                 (name, _) => name.to_owned(),
             };
             let url = format!("{}/nodes/{name}/{verb}", control.trim_end_matches('/'));
-            let agent = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).proxy(None).build().new_agent();
-            agent.post(&url).send_empty().with_context(|| format!("POST {url}"))?;
+            let status = agent().post(&url).send_empty().with_context(|| format!("POST {url}"))?.status();
+            ensure!(status.is_success(), "POST {url}: {status}");
             let data_addr = cluster.as_ref().and_then(|cluster| {
                 let node = nodes(cluster).find(|node| node["name"] == name.as_str())?;
                 node["data_addr"].as_str().map(str::to_owned)
@@ -251,6 +294,8 @@ fn leader(cluster: &Value) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
     use super::*;
 
     #[test]
@@ -265,7 +310,7 @@ mod tests {
                 (40.0, Act::Node("start", "node-2".into())),
             ]
         );
-        for wrong in ["kill leader", "kil leader @3s", "kill @3s", "kill a b @3s", "kill leader @soon"] {
+        for wrong in ["", " ; ", "kill leader", "kil leader @3s", "kill @3s", "kill a b @3s", "kill leader @soon"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }
@@ -281,6 +326,41 @@ mod tests {
         assert!(check("kill leader @3s", url, None).expect_err("no admin").contains("--admin"));
         assert!(check("exec true @3s", None, Some(3.0)).expect_err("too late").contains("ends after 3 s"));
         assert_eq!(check("exec true @3s; kill node-1 @1s", url, Some(3.1)), Ok(()));
+    }
+
+    #[test]
+    fn a_node_that_is_not_there_and_a_control_that_is_not_are_told_before_the_run() {
+        let answering = |answers: &'static [(&'static str, &'static str)]| {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listen");
+            let url = format!("http://{}", listener.local_addr().expect("an address"));
+            std::thread::spawn(move || {
+                for (status, body) in answers {
+                    let (mut stream, _) = listener.accept().expect("a caller");
+                    let mut head = [0; 1024];
+                    let read = stream.read(&mut head).expect("a request");
+                    assert!(head[..read].starts_with(b"GET /nodes HTTP/1.1"));
+                    let length = body.len();
+                    write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+                        .expect("an answer");
+                }
+            });
+            url
+        };
+        let look = |url: &str, text: &str| {
+            let hands = Hands { control: Some(url.to_owned()), admin: None };
+            hands.look(&parse(text).expect("steps")).map_err(|error| (error.is::<Usage>(), format!("{error:#}")))
+        };
+        const LIST: (&str, &str) = ("200 OK", r#"{"data":[{"name":"node-1"},{"name":"node-2"}]}"#);
+        let url = answering(&[LIST, LIST, ("404 Not Found", "")]);
+        assert_eq!(look(&url, "kill node-1 @1s; start leader @2s; exec true @3s"), Ok(()));
+        let (is_usage, what) = look(&url, "kill node-1 @1s; start node-7 @2s").expect_err("no such node");
+        assert!(is_usage && what.contains("\"node-7\"; there are node-1, node-2,"), "{what}");
+        // It has no list: what it does with a name is its own affair.
+        assert_eq!(look(&url, "kill node-7 @1s"), Ok(()));
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("listen").local_addr().expect("an address");
+        let closed = format!("http://{closed}");
+        assert!(look(&closed, "kill leader @1s").expect_err("none there").1.contains("nothing was sent"));
+        assert_eq!(look(&closed, "exec true @1s"), Ok(()));
     }
 
     #[test]

@@ -42,6 +42,9 @@ pub(super) fn run(arguments: &RunArguments, workers: &[String]) -> Result<Exit> 
     }
     let mut ends = ends(arguments, &scenario, &order)?;
     let old = arguments.baseline.as_deref().map(read_result).transpose()?;
+    if arguments.out.is_some() && arguments.out == arguments.report {
+        return Err(Usage::error("--out and --report are one file: the second would take the first one's place"));
+    }
     [&arguments.out, &arguments.report].into_iter().flatten().try_for_each(|path| check_writable(path))?;
     ends.prepare(&order)?;
     let result = if workers.is_empty() {

@@ -70,6 +70,9 @@ pub(crate) enum Failure {
     Broken(&'static str),
 }
 
+/// Why a connection could not be made: nothing was sent over it.
+pub(crate) const NOT_CONNECTED: [&str; 4] = ["connection-refused", "no-local-port", "connect-failed", "tls-failed"];
+
 impl Connection {
     /// Connects; `slow` reads at most so many bytes a second.
     pub(crate) async fn open(

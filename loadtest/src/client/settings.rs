@@ -31,7 +31,14 @@ impl Target {
             Some(scheme) => bail!("{uri}: {scheme} is not spoken here; give http://host:port or https://host:port"),
         };
         let authority = uri.authority().with_context(|| format!("{uri}: expected http://host:port/path"))?;
-        let port = authority.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+        // A port that is none must not become the usual one: the load would meet somebody else.
+        let text = authority.as_str();
+        let host_and_port = text.rsplit_once('@').map_or(text, |(_, after)| after);
+        let has_port = host_and_port.len() > authority.host().len();
+        let port = match authority.port_u16() {
+            Some(0) | None if has_port => bail!("{uri}: expected a port from 1 to 65535"),
+            port => port.unwrap_or(if is_secure { 443 } else { 80 }),
+        };
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let found = std::net::ToSocketAddrs::to_socket_addrs(&(host, port));
         let addr = found.with_context(|| format!("look up {host}"))?.next();

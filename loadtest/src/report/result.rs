@@ -1,12 +1,13 @@
 //! The result of a run. Its schema is `schema/result.schema.json`; a field that is added there stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::{blocks::blocks, threshold::Judged};
 use crate::{
     audit,
+    client::NOT_CONNECTED,
     exit::{Exit, Failure},
     measure::{CLASSES, Class, Label, Labels, Point, Quantiles, Second, Totals, encode, quantiles},
 };
@@ -342,6 +343,17 @@ impl RunResult {
             Counts { planned: 0, .. } => invalid("INVALID: nothing was to be sent, so nothing was tried".into()),
             Counts { sent: 0, .. } => invalid("INVALID: not one request was sent, so nothing was tried".into()),
             _ => {}
+        }
+        let never_connected: Vec<&str> = self
+            .outcomes
+            .iter()
+            .map(|counted| counted.outcome.as_str())
+            .filter(|why| NOT_CONNECTED.contains(why))
+            .collect();
+        if !never_connected.is_empty() && never_connected.len() == self.outcomes.len() {
+            let why = never_connected.into_iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ");
+            let to = self.about.targets.join(", ");
+            invalid(format!("INVALID: not one connection could be made to {to} ({why}), so nothing was tried"));
         }
         if let Some(audit) = audited.filter(|audit| audit.judged == 0 && audit.faults() == 0) {
             invalid(format!(

@@ -53,6 +53,7 @@ impl Ends {
     pub(crate) fn prepare(&mut self, order: &Order) -> Result<()> {
         let seconds = order.curve()?.map(|curve| curve.seconds());
         self.hands().check(&self.chaos, seconds).map_err(|what| Usage::error(format!("--chaos {what}")))?;
+        self.hands().look(&self.chaos)?;
         if let Some(admin) = self.admin.as_ref().filter(|_| self.chaos.iter().any(Step::asks_for_roles)) {
             admin.check("/v1/cluster?consistency=stale")?;
         }

@@ -3,6 +3,23 @@
 use crate::run;
 
 #[test]
+fn a_port_that_is_none_is_refused_and_not_replaced_by_the_usual_one() {
+    for url in ["http://127.0.0.1:99999", "http://127.0.0.1:0/a", "https://[::1]:70000", "http://127.0.0.1:/a"] {
+        let (code, text) = run(&["run", url, "--rate", "1/s", "--seconds", "1", "--quiet"]);
+        assert!(code == 2 && text.contains("expected a port from 1 to 65535"), "{url}: {code} {text}");
+    }
+}
+
+#[test]
+fn two_reports_in_one_file_are_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("both").display().to_string();
+    let (code, text) =
+        run(&["run", "http://127.0.0.1:9", "--rate", "1/s", "--seconds", "1", "--out", &file, "--report", &file]);
+    assert!(code == 2 && text.contains("--out and --report"), "{code} {text}");
+}
+
+#[test]
 fn what_would_have_no_effect_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let (scenario, trace) = (directory.path().join("scenario.toml"), directory.path().join("t.ndjson"));

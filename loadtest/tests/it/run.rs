@@ -292,9 +292,10 @@ fn a_run_that_tried_nothing_does_not_pass() {
 }
 
 #[test]
-fn a_dead_target_is_seen_in_the_summary() {
+fn a_dead_target_is_seen_in_the_summary_and_is_no_pass() {
     let dead = std::net::TcpListener::bind("127.0.0.1:0").expect("listen").local_addr().expect("an address");
-    let (_, text) = run(&["run", &format!("http://{dead}"), "--rate", "20/s", "--seconds", "0.5", "--quiet"]);
+    let (code, text) = run(&["run", &format!("http://{dead}"), "--rate", "20/s", "--seconds", "0.5", "--quiet"]);
+    assert!(code == 12 && text.contains("not one connection could be made"), "{code} {text}");
     assert!(text.contains("errors 100.00 %") && text.contains("connection-refused"), "{text}");
 }
 
