@@ -471,6 +471,9 @@ def main():
     parser.add_argument("--dir", type=Path, help="where the stores keep their data: a real disk")
     parser.add_argument("--out", type=Path, default=HERE / "RESULTS.md")
     args = parser.parse_args()
+    if unknown := set(args.only.split(",")) - set("abcd"):
+        # Otherwise nothing would be measured, and the results overwritten with it.
+        parser.error(f"--only {args.only}: {', '.join(sorted(unknown)) or 'nothing'} is none of a, b, c, d")
     # The package's own binary, not the script that starts it.
     package = importlib.util.find_spec("envoy")
     envoy_package = [Path(package.origin).parent / "_bin/envoy"] if package and package.origin else []

@@ -1,7 +1,9 @@
 //! This result beside an older one.
 //!
 //! Every metric scatters within a run; ten parts of each run show how much. A difference counts when it is larger than two
-//! standard errors of the difference of the parts' means; smaller ones are called noise.
+//! standard errors of the difference of the parts' means; smaller ones are called noise. The rate follows its shape, and that
+//! is no scatter: its noise is that of the share of what was planned that was settled, and the last answer's own latency,
+//! with which the time ends that it is counted over.
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
@@ -40,6 +42,18 @@ fn error_of_mean(values: &[f64]) -> Option<f64> {
     Some(values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0) / count)
 }
 
+/// Two standard errors of the difference of two runs' parts, each in a unit.
+fn noise(old: &RunResult, new: &RunResult, name: &str, unit: impl Fn(&RunResult) -> f64) -> Option<f64> {
+    let parts = |result: &RunResult| Some(error_of_mean(result.blocks.get(name)?)? * unit(result).powi(2));
+    parts(old).zip(parts(new)).map(|(a, b)| 2.0 * (a + b).sqrt())
+}
+
+fn noise_of_rate(old: &RunResult, new: &RunResult) -> Option<f64> {
+    let planned = |result: &RunResult| result.counts.planned as f64 / result.took.max(f64::MIN_POSITIVE);
+    let end = |result: &RunResult| result.rate * result.corrected.max / 1_000.0 / result.took.max(f64::MIN_POSITIVE);
+    Some(noise(old, new, "settled_share", planned)? + end(old).max(end(new)))
+}
+
 /// Settings without an influence on what the figures mean.
 const NO_MATTER: [&str; 2] = ["seed", "threads"];
 
@@ -76,8 +90,7 @@ pub(crate) fn compare(old: &RunResult, new: &RunResult) -> String {
     let _ = writeln!(out, "  {:<12}{:>12}{:>12}{:>12}{:>12}  ", "metric", "old", "new", "change", "noise");
     for (name, more_is_worse) in METRICS {
         let (before, after) = (value(old, name), value(new, name));
-        let parts = |result: &RunResult| result.blocks.get(name).and_then(|parts| error_of_mean(parts));
-        let noise = parts(old).zip(parts(new)).map(|(a, b)| 2.0 * (a + b).sqrt());
+        let noise = if name == "rate" { noise_of_rate(old, new) } else { noise(old, new, name, |_| 1.0) };
         let change = after - before;
         let word = match noise {
             None => "too short to tell",
@@ -134,5 +147,27 @@ mod tests {
         assert!(line(&narrow, &result(11.0, &[11.0, 11.1, 10.9, 11.0])).ends_with("WORSE"));
         assert!(line(&narrow, &result(9.0, &[9.0, 9.1, 8.9, 9.0])).ends_with("better"));
         assert!(line(&narrow, &result(9.0, &[9.0])).ends_with("too short to tell"));
+    }
+
+    #[test]
+    fn the_shape_of_a_run_is_no_scatter_of_its_rate() {
+        // A spike of ten times in the middle; the second run settles half of what it planned.
+        let result = |settled: f64| {
+            let mut result =
+                RunResult::new(&Totals::default(), &Labels::default(), About::default(), String::new(), Some(10.0));
+            (result.took, result.rate, result.counts.planned, result.corrected.max) =
+                (10.0, 280.0 * settled, 2_800, 20.0);
+            let planned = [100.0, 100.0, 100.0, 100.0, 1_000.0, 1_000.0, 100.0, 100.0, 100.0, 100.0];
+            result.blocks.insert("rate".into(), planned.map(|planned| planned * settled).to_vec());
+            result.blocks.insert("settled_share".into(), planned.map(|_| settled).to_vec());
+            result
+        };
+        let word = |new: f64| {
+            let table = compare(&result(1.0), &result(new));
+            let line = table.lines().find(|line| line.trim_start().starts_with("rate ")).expect("a line").to_owned();
+            line.split_whitespace().last().expect("a word").to_owned()
+        };
+        // The last answer's 20 ms in 10 s are 0.2 %.
+        assert_eq!((word(0.5).as_str(), word(0.999).as_str(), word(0.99).as_str()), ("WORSE", "noise", "WORSE"));
     }
 }

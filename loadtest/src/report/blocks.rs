@@ -11,9 +11,10 @@ pub(super) fn blocks(points: &[Point]) -> BTreeMap<String, Vec<f64>> {
     let mut all: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     let size = points.len().div_ceil(BLOCKS).max(1);
     for part in points.chunks(size) {
-        let (mut finished, mut settled, mut errors) = (0, 0, 0);
+        let (mut planned, mut finished, mut settled, mut errors) = (0, 0, 0, 0);
         let mut merged = BTreeMap::<_, Hdr>::new();
         for point in part {
+            planned += point.counts.planned;
             finished += point.counts.finished();
             settled += point.counts.settled();
             for (class, text) in &point.histograms {
@@ -40,6 +41,7 @@ pub(super) fn blocks(points: &[Point]) -> BTreeMap<String, Vec<f64>> {
             ("p99.9", ms(0.999)),
             ("mean", corrected.mean() / 1_000.0),
             ("rate", settled as f64 / part.len() as f64),
+            ("settled_share", settled as f64 / planned.max(1) as f64),
             ("error_rate", errors as f64 / finished.max(1) as f64),
         ] {
             all.entry(name.to_owned()).or_default().push(value);

@@ -15,7 +15,7 @@ const STYLE: &str = "
 body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 960px; margin: 2em auto; padding: 0 1em }
 h1 { font-size: 1.4em } h2 { font-size: 1.1em; margin-top: 2em }
 table { border-collapse: collapse; margin: .6em 0 } td, th { padding: .25em .8em; text-align: right; border-bottom: 1px solid var(--line) }
-td:first-child, th:first-child, td.text { text-align: left }
+td:first-child, th:first-child, td.text, th.text { text-align: left }
 .verdict { padding: .6em 1em; border-radius: 6px; color: #fff; font-weight: 600 }
 .pass { background: #1a7f37 } .fail { background: #b3261e } .warn { background: #9a6700 }
 figure { margin: 1.2em 0 } figcaption { font-weight: 600 } small { color: var(--soft); font-weight: 400 }
@@ -179,7 +179,7 @@ fn charts(result: &RunResult, out: &mut String) {
 }
 
 fn outcomes(result: &RunResult, out: &mut String) {
-    out.push_str("<h2>Outcomes</h2><table><tr><th>tier<th>outcome<th>count<th>share</tr>");
+    out.push_str("<h2>Outcomes</h2><table><tr><th>tier<th class=\"text\">outcome<th>count<th>share</tr>");
     for of in &result.outcomes {
         let share = of.count as f64 / result.counts.finished.max(1) as f64 * 100.0;
         let _ = write!(

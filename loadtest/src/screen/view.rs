@@ -95,9 +95,12 @@ impl View<'_> {
 
     /// What it is doing.
     pub(crate) fn state(&self) -> &'static str {
+        let is_over = self.seconds.is_some_and(|seconds| self.elapsed.as_secs_f64() > seconds);
         match (self.draining, self.paused) {
             (true, _) => "draining",
             (_, true) => "PAUSED",
+            // What is left are answers, and retries.
+            _ if is_over => "finishing",
             _ => "running",
         }
     }
@@ -163,7 +166,7 @@ mod tests {
             let view = View {
                 about: &about,
                 elapsed: Duration::from_secs(elapsed),
-                seconds: None,
+                seconds: Some(30.0),
                 in_flight: 20,
                 totals: &totals,
                 labels: &labels,
@@ -175,5 +178,6 @@ mod tests {
         };
         assert!(line(30).contains("in flight 20, the oldest 19 s  no answers  lag"), "{}", line(30));
         assert!(!line(11).contains("oldest"), "{}", line(11));
+        assert!(line(30).contains(" s running ") && line(31).contains(" s finishing "), "{}", line(31));
     }
 }
