@@ -65,6 +65,7 @@ fn main() {
         peer_tls: None,
         join: Vec::new(),
         voters: 1,
+        ledger_groups: 1,
         commit_deadline: Duration::from_secs(2),
         max_waiting_rows: 1_000,
         log_retention_days: 1,

@@ -93,6 +93,7 @@ impl Node {
             peer_tls: tls.peer,
             join: settings.join.0.clone(),
             voters: settings.voters.into(),
+            ledger_groups: settings.ledger_groups.into(),
             commit_deadline: Duration::from_millis(settings.commit_deadline_ms),
             max_waiting_rows: settings.max_waiting_rows,
             log_retention_days: settings.log_retention_days,

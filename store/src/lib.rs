@@ -22,6 +22,6 @@ pub use raft::PeerTls;
 pub use store::simulation;
 pub use store::{
     ClusterError, ClusterStatus, CommitError, Distribution, FirstToken, Followed, GroupStatus, LimitsNow, MemberStatus,
-    OpenError, PolicyNow, ReadError, Readiness, RowPage, RowPermit, RowQuery, Settings, Store, Unavailable, UsageBy,
-    UsagePoint, UsageQuery, UsageStep, View, WriteError, Written,
+    OpenError, PolicyNow, ReadError, Readiness, RecordPlace, RowPage, RowPermit, RowQuery, Settings, Store,
+    Unavailable, UsageBy, UsagePoint, UsageQuery, UsageStep, View, WriteError, Written,
 };

@@ -16,10 +16,12 @@ mod lane;
 mod log;
 mod machine;
 mod membership;
+mod moving;
 mod network;
 mod node;
 mod peer;
 mod peers;
+mod placing;
 mod relay;
 mod room;
 mod server;
@@ -36,9 +38,8 @@ mod wait;
 mod whole;
 mod wire;
 
-pub(crate) use batcher::{Batcher, Place};
-#[cfg(feature = "simulation")]
-pub(crate) use group::Group;
+pub(crate) use batcher::{Batcher, Counters, Place};
+pub(crate) use group::{Group, Progress};
 pub use lane::PeerTls;
 pub(crate) use membership::OperateError;
 pub(crate) use node::{Fail, Node, NodeSettings};

@@ -12,7 +12,9 @@
 
 pub mod block;
 
+mod alerts;
 mod apply;
+mod carried;
 mod change;
 mod checkpoint;
 mod codec;
@@ -53,8 +55,10 @@ pub use change::Change;
 pub use disk::{Disk, Files};
 pub use error::{OpenError, ReadError, StateError};
 pub use follow::Followed;
+pub use page::{PAGE_ROWS, PlacedPage, RowPlace, cursor, parse_cursor};
 pub use query::{QuotaNow, RowPage, RowQuery, Stats, UsageBy, UsagePoint, UsageQuery, UsageStep};
 pub use replica::State;
+pub use rollup::usage_over;
 
 use std::sync::Arc;
 

@@ -3,8 +3,11 @@
 mod authority;
 mod cluster;
 mod error;
+mod follow;
 mod gauges;
+mod lanes;
 mod ledger;
+mod merge;
 mod meta;
 mod profiles;
 mod rows;
@@ -16,23 +19,26 @@ mod upkeep;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use self::lanes::Lanes;
 pub use self::{
     cluster::{ClusterError, ClusterStatus, MemberStatus},
     error::{CommitError, OpenError, ReadError, WriteError},
+    follow::{Followed, RecordPlace},
     ledger::{LimitsNow, PolicyNow},
     meta::Written,
     rows::{RowPermit, View},
     status::{Distribution, GroupStatus, Readiness},
 };
 pub use crate::model::Unavailable;
-pub use crate::state::{Followed, RowPage, RowQuery, UsageBy, UsagePoint, UsageQuery, UsageStep};
+pub use crate::state::{RowPage, RowQuery, UsageBy, UsagePoint, UsageQuery, UsageStep};
 use crate::{
     lease::Leases,
     model::{
         Account, ColdCommand, Command, GroupId, KeyHash, MetaOp, MetaWrite, NodeInfo, Role, Route, Tier, Timestamp,
         Token, Upstream,
     },
-    raft::{Batcher, Fail, Node, NodeSettings, PeerTls, Spoken, Wait},
+    platform::lease_clock_ns,
+    raft::{Fail, Node, NodeSettings, PeerTls, Spoken, Wait},
     state::{self, Change, State, StateError},
     view::{Directory, Edit},
     wal,
@@ -53,6 +59,8 @@ pub struct Settings {
     pub join: Vec<String>,
     /// Voters that a cluster is to have; a joining node becomes one while they are fewer.
     pub voters: usize,
+    /// Ledger groups that a cluster is made with, each with its own leader; one that exists keeps its own.
+    pub ledger_groups: u32,
     /// How long a row may wait for its quorum before the answer is 503.
     pub commit_deadline: Duration,
     /// Rows that may wait for their quorum on this node; at the bound, 503.
@@ -90,7 +98,7 @@ struct Inner {
     node: Arc<Node>,
     directory: Arc<Directory>,
     leases: Leases,
-    batcher: Batcher,
+    lanes: Lanes,
     commit_deadline: Duration,
 }
 
@@ -137,6 +145,7 @@ impl Store {
                 tls: settings.peer_tls,
                 join: settings.join,
                 voters: settings.voters,
+                ledger_groups: settings.ledger_groups,
                 retention_days: settings.log_retention_days,
                 disk,
                 files,
@@ -148,7 +157,8 @@ impl Store {
         )
         .await
         .map_err(|error| OpenError(error.to_string()))?;
-        let authority = authority::RaftAuthority::new(Arc::clone(&node), settings.commit_deadline);
+        let authority =
+            authority::RaftAuthority::new(Arc::clone(&node), Arc::clone(&directory), settings.commit_deadline);
         let leases = Leases::new(Arc::new(authority), &tokio::runtime::Handle::current());
         {
             let leases = leases.clone();
@@ -157,13 +167,23 @@ impl Store {
                 Box::pin(async move { leases.answer(&body) })
             }));
         }
-        let batcher =
-            Batcher::start(Arc::clone(node.ledger()), node.me(), node.incarnation(), settings.max_waiting_rows);
-        let in_flight = batcher.gauge();
+        {
+            let (leases, directory) = (leases.clone(), Arc::clone(&directory));
+            node.set_quieten(Box::new(move |quiet| {
+                let (leases, directory) = (leases.clone(), Arc::clone(&directory));
+                Box::pin(async move {
+                    directory.placement_in_force() >= quiet.epoch
+                        && leases.are_quiet(quiet.moving.from, &quiet.moving.range()).await
+                })
+            }));
+        }
+        let lanes = Lanes::new(&node, settings.max_waiting_rows);
+        let in_flight = lanes.gauge();
         node.set_in_flight(Box::new(move || in_flight() as u64));
         let commit_deadline = settings.commit_deadline;
-        let store = Self(Arc::new(Inner { node, directory, leases, batcher, commit_deadline }));
+        let store = Self(Arc::new(Inner { node, directory, leases, lanes, commit_deadline }));
         tokio::spawn(upkeep::run(store.clone()));
+        tokio::spawn(lanes::follow(store.clone()));
         if let Some(first) = settings.first_token {
             tokio::spawn(store.clone().write_first_token(first));
         }
@@ -189,7 +209,7 @@ impl Store {
     /// Commits or refuses the rows that were handed in, then flushes and closes.
     pub async fn shutdown(&self) {
         let until = tokio::time::Instant::now() + self.0.commit_deadline;
-        while self.0.batcher.waiting() > 0 && tokio::time::Instant::now() < until {
+        while self.0.lanes.waiting() > 0 && tokio::time::Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.0.node.shutdown().await;
@@ -288,7 +308,7 @@ fn follow(
     }
     let mut edit = directory.edit();
     for change in changes {
-        take(&mut edit, change);
+        take(directory, &mut edit, change);
     }
     true
 }
@@ -296,14 +316,14 @@ fn follow(
 fn refill(directory: &Directory, state: &State) -> Result<(), StateError> {
     let mut edit = directory.edit();
     edit.reset();
-    let loaded = state.load(&mut |change| take(&mut edit, &change));
+    let loaded = state.load(&mut |change| take(directory, &mut edit, &change));
     if loaded.is_err() {
         edit.abandon();
     }
     loaded
 }
 
-fn take(edit: &mut Edit<'_>, change: &Change) {
+fn take(directory: &Directory, edit: &mut Edit<'_>, change: &Change) {
     match change {
         Change::Account(account) => edit.put_account(Account::clone(account)),
         Change::AccountGone(id) => edit.remove_account(id),
@@ -317,6 +337,7 @@ fn take(edit: &mut Edit<'_>, change: &Change) {
         Change::UpstreamGone(name) => edit.remove_upstream(name),
         Change::Token(token) => edit.put_token(Token::clone(token)),
         Change::TokenGone(id) => edit.remove_token(id),
+        Change::Placement(placement) => directory.place(placement, lease_clock_ns()),
         Change::Reset => edit.reset(),
     }
 }

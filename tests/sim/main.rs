@@ -38,6 +38,15 @@ fn seeds_that_found_bugs_pass() {
     }
 }
 
+/// Every fourth seed has three ledger groups; to every second one more come, and slots move to them.
+#[test]
+fn several_ledger_groups_keep_the_laws() {
+    for seed in [2, 4, 6] {
+        let report = seeds::play(simulate(), seed, &Manner::default()).expect("it reports");
+        assert_eq!(report.violation, None, "seed {seed}");
+    }
+}
+
 #[test]
 fn every_planted_defect_breaks_a_law_of_its_own() {
     let output = Command::new(env!("CARGO_BIN_EXE_soak")).arg("--planted").output().expect("the soak starts");

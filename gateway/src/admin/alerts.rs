@@ -6,7 +6,7 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
-use store::model::{AccountId, Alert, OverageRecord, Quota, Timestamp};
+use store::model::{AccountId, Alert, AlertPlace, GroupId, OverageRecord, Quota, Timestamp};
 
 use super::{Shared, access::Visitor, accounts, answer, params::Params, problem::Result};
 
@@ -28,7 +28,7 @@ struct View {
 }
 
 impl View {
-    fn of(place: (u64, u32), alert: Alert) -> Self {
+    fn of(place: AlertPlace, alert: Alert) -> Self {
         Self {
             id: id(place),
             at: alert.at,
@@ -45,13 +45,17 @@ impl View {
     }
 }
 
-fn id((index, number): (u64, u32)) -> String {
-    format!("{index}-{number}")
+/// Its entry, its number there, and its ledger group where that is not the first.
+fn id(place: AlertPlace) -> String {
+    let AlertPlace { group, index, number } = place;
+    if group == GroupId::LEDGER { format!("{index}-{number}") } else { format!("{index}-{number}-{group}") }
 }
 
-fn place(id: &str) -> Option<(u64, u32)> {
-    let (index, number) = id.split_once('-')?;
-    Some((index.parse().ok()?, number.parse().ok()?))
+fn place(id: &str) -> Option<AlertPlace> {
+    let mut parts = id.split('-');
+    let (index, number) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let group = parts.next().map_or(Ok(GroupId::LEDGER), |group| group.parse().map(GroupId)).ok()?;
+    parts.next().is_none().then_some(AlertPlace { group, index, number })
 }
 
 /// `GET /v1/alerts`
@@ -148,8 +152,12 @@ mod tests {
 
     #[test]
     fn an_alerts_id_is_its_place() {
-        assert_eq!(place(&id((17, 3))), Some((17, 3)));
-        for bad in ["", "17", "17-", "a-1", "-1-2", "17-99999999999"] {
+        for group in [GroupId::LEDGER, GroupId(3)] {
+            let at = AlertPlace { group, index: 17, number: 3 };
+            assert_eq!(place(&id(at)), Some(at));
+        }
+        assert_eq!(place("17-3"), Some(AlertPlace { group: GroupId::LEDGER, index: 17, number: 3 }));
+        for bad in ["", "17", "17-", "a-1", "-1-2", "17-99999999999", "17-3-", "17-3-1-1"] {
             assert_eq!(place(bad), None, "{bad}");
         }
     }

@@ -8,7 +8,7 @@ use axum::{
 use serde_json::{Value, json};
 use store::{
     ClusterError, ClusterStatus, Readiness,
-    model::{AuditNote, Role, Timestamp},
+    model::{AuditNote, MAX_LEDGER_GROUPS, Role, Timestamp},
 };
 
 use super::{
@@ -85,6 +85,17 @@ pub(crate) async fn transfer(visitor: Visitor, State(admin): Shared, params: Par
     })?;
     admin.store.transfer_leader(group, to.as_deref()).await.map_err(problem)?;
     writer.done(&admin, "transfer", to.as_deref().unwrap_or("")).await?;
+    Ok(shown(&admin).await)
+}
+
+/// `POST /v1/cluster/split`: adds ledger groups until there are so many, and begins to spread the slots over them.
+pub(crate) async fn split(visitor: Visitor, State(admin): Shared, params: Params, body: Bytes) -> Result<Response> {
+    let writer = operator(visitor, params)?;
+    let groups = input::read(input::required(&body)?, |object| {
+        object.required("ledger_groups").and_then(|field| field.whole(2..=u64::from(MAX_LEDGER_GROUPS)))
+    })?;
+    admin.store.split(groups).await.map_err(problem)?;
+    writer.done(&admin, "split", &groups.to_string()).await?;
     Ok(shown(&admin).await)
 }
 
@@ -175,6 +186,7 @@ fn view(status: &ClusterStatus, not_ready: Option<&str>, certificates: &[Certifi
             json!({
                 "group": group.group,
                 "kind": if group.group == 0 { "meta" } else { "ledger" },
+                "slots": group.slots,
                 "leader": group.leader,
                 "term": group.term,
                 "last_index": group.last_index,
@@ -202,6 +214,12 @@ fn view(status: &ClusterStatus, not_ready: Option<&str>, certificates: &[Certifi
         "reason": not_ready,
         "nodes": nodes,
         "groups": groups,
+        "split": status.split.map(|split| json!({
+            "ledger_groups": split.ledger_groups,
+            "moving": split.moving.map(|moving| json!({
+                "first_slot": moving.first, "slots": moving.slots, "from": moving.from.0, "to": moving.to.0,
+            })),
+        })),
         "certificates": certificates,
     })
 }

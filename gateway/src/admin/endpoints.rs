@@ -183,6 +183,19 @@ pub(crate) fn all() -> Api {
             ),
         )
         .call(
+            &post,
+            "/cluster/split",
+            cluster::split,
+            call(
+                "splitLedger",
+                "admin",
+                "Adds ledger groups until there are so many, and begins to spread the accounts over them; the cluster goes on serving",
+                &[],
+                Some(inputs::SPLIT),
+                &[(200, Answer::Plain(View::Cluster))],
+            ),
+        )
+        .call(
             &get,
             "/log-level",
             log_level::get,

@@ -21,7 +21,7 @@ use axum::{
 use futures_util::stream;
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::json;
-use store::{RowQuery, Store, model::Timestamp};
+use store::{RecordPlace, RowQuery, Store, model::Timestamp};
 
 use super::{
     Shared,
@@ -68,7 +68,7 @@ impl Drop for Place {
 struct Follower {
     store: Store,
     query: RowQuery,
-    next: u64,
+    next: RecordPlace,
     last_sent: tokio::time::Instant,
     /// Its token's end.
     until: Option<Timestamp>,
@@ -87,7 +87,8 @@ pub(crate) async fn get(
     if let Some(account) = &query.account {
         accounts::existing(&visitor, &admin.store, account)?;
     }
-    let last = headers.get("last-event-id").map(|value| value.to_str().ok().and_then(|text| text.parse::<u64>().ok()));
+    let last =
+        headers.get("last-event-id").map(|value| value.to_str().ok().and_then(|text| text.parse::<RecordPlace>().ok()));
     let next = match last {
         None => admin.store.next_record(),
         Some(Some(last)) => last,
@@ -131,14 +132,14 @@ pub(crate) async fn get(
 impl Follower {
     /// What is to be sent now, if anything.
     async fn step(&mut self) -> Option<Bytes> {
-        if self.next < self.store.next_record() {
+        if self.next.is_before(&self.store.next_record()) {
             let mut text = String::new();
-            match self.store.requests_from(self.next, self.query.clone(), ROWS_AT_ONCE).await {
+            match self.store.requests_from(&self.next, self.query.clone(), ROWS_AT_ONCE).await {
                 Ok(followed) => {
                     let many = followed.rows.len();
                     for (n, row) in followed.rows.into_iter().enumerate() {
                         // A client that comes back in the middle of a look gets the whole of it again and misses nothing.
-                        let id = if n + 1 == many { followed.next } else { self.next };
+                        let id = if n + 1 == many { &followed.next } else { &self.next };
                         let row = json!(requests::View::from(row));
                         write!(text, "event: request\nid: {id}\ndata: {row}\n\n")
                             .expect("writing to a text cannot fail");

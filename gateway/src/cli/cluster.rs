@@ -1,5 +1,7 @@
 //! `tollgate cluster`
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -27,6 +29,7 @@ const NODES: &[Column] = &[
 const GROUPS: &[Column] = &[
     ("group", "/group"),
     ("kind", "/kind"),
+    ("slots", "/slots"),
     ("leader", "/leader"),
     ("term", "/term"),
     ("last", "/last_index"),
@@ -35,6 +38,9 @@ const GROUPS: &[Column] = &[
     ("lag", "/lag"),
 ];
 
+/// Between two looks whether accounts are where they belong.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
 /// `cluster`
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -42,6 +48,7 @@ const GROUPS: &[Column] = &[
   tollgate cluster status -o json
   tollgate cluster drain node-2
   tollgate cluster transfer --to node-3
+  tollgate cluster split --ledger-groups 2 --wait
   tollgate cluster remove node-5
   tollgate cluster join 10.0.0.7:8082")]
 pub(crate) struct Arguments {
@@ -83,6 +90,15 @@ enum Verb {
         #[arg(long, value_name = "NODE")]
         to: Option<String>,
     },
+    /// Adds ledger groups, each with its own leader, and spreads the accounts over them while the cluster serves
+    Split {
+        /// How many there are to be in the end, up to 16; groups are never taken away
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=16))]
+        ledger_groups: u32,
+        /// Waits until all accounts are where they belong
+        #[arg(long)]
+        wait: bool,
+    },
 }
 
 impl Arguments {
@@ -104,6 +120,14 @@ impl Arguments {
             Verb::Transfer { group, to } => {
                 client.post("/v1/cluster/transfer-leader", &json!({ "group": group, "to": to }))?.body
             }
+            Verb::Split { ledger_groups, wait } => {
+                let mut status = client.post("/v1/cluster/split", &json!({ "ledger_groups": ledger_groups }))?.body;
+                while wait && !status["split"].is_null() {
+                    std::thread::sleep(LOOK_EVERY);
+                    status = client.read("/v1/cluster")?.body;
+                }
+                status
+            }
         };
         self.remote.output.print(&status, || {
             let of = |key: &str| status[key].as_array().cloned().unwrap_or_default();
@@ -113,7 +137,11 @@ impl Arguments {
                 None => format!("{asked} is ready"),
             };
             let (nodes, groups): (Vec<Value>, Vec<Value>) = (of("nodes"), of("groups"));
-            format!("{state}\n\n{}\n\n{}", rows(&nodes, NODES), rows(&groups, GROUPS))
+            let split = match status["split"]["ledger_groups"].as_u64() {
+                Some(groups) => format!("\n\naccounts are being spread over {groups} ledger groups"),
+                None => String::new(),
+            };
+            format!("{state}\n\n{}\n\n{}{split}", rows(&nodes, NODES), rows(&groups, GROUPS))
         })
     }
 }

@@ -21,6 +21,7 @@ fn the_contracts_commands_parse() {
         "tollgate cluster join 10.0.0.7:8082",
         "tollgate cluster remove node-2",
         "tollgate cluster drain node-2 --undo",
+        "tollgate cluster split --ledger-groups 4 --wait -o json",
         "tollgate cluster transfer --group 1 --to node-2 -o json",
         "tollgate account create acme --tier free --name Acme --metadata crm=5",
         "tollgate account list --limit 5 --cursor x --output yaml",

@@ -145,6 +145,7 @@ fn numbers(settings: &Settings, reasons: &mut Vec<String>) {
     if ![1, 3, 5].contains(&settings.voters) {
         reasons.push(format!("voters {}: expected 1, 3 or 5", settings.voters));
     }
+    within(reasons, "ledger_groups", settings.ledger_groups, 1..=16);
     const HOUR_MS: u64 = 3_600_000;
     within(reasons, "commit_deadline_ms", settings.commit_deadline_ms, 10..=60_000);
     within(reasons, "max_waiting_rows", settings.max_waiting_rows, 1..=4_194_304);

@@ -114,6 +114,8 @@ settings! {
     join, "TOLLGATE_JOIN": List = "", "HOST:PORT,...";
     /// Voting members that the cluster aims at: 1, 3 or 5; the most that any live node says counts
     voters, "TOLLGATE_VOTERS": u8 = "3", "COUNT";
+    /// Ledger groups that a new cluster is made with, 1 to 16, each with its own leader; one that exists keeps its own
+    ledger_groups, "TOLLGATE_LEDGER_GROUPS": u8 = "1", "COUNT";
     /// OpenID Connect provider by which people sign in at /sign-in, as its URL stands in its tokens
     oidc_issuer, "TOLLGATE_OIDC_ISSUER": String = "", "URL";
     /// This gateway's id at the provider

@@ -119,7 +119,7 @@ impl<L: Ledger> Drop for Settling<L> {
     fn drop(&mut self) {
         let end = self.end;
         if let Some(row) = self.entry.row(&end) {
-            self.entry.shared.ledger.record(row);
+            self.entry.shared.ledger.record(row, self.entry.group);
         }
     }
 }

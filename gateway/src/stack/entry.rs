@@ -19,7 +19,7 @@ use hyper::upgrade::OnUpgrade;
 use store::{
     View,
     lease::{Demand, Standing},
-    model::{Charge, Completion, KeyHash, Name, Outcome, RequestId, Row, SaidCost, Timestamp},
+    model::{Charge, Completion, GroupId, KeyHash, Name, Outcome, RequestId, Row, SaidCost, Timestamp},
     view::{FoundKey, RouteView},
 };
 
@@ -95,6 +95,8 @@ pub(crate) struct Entry<L: Ledger> {
     pub(crate) max_body_bytes: u64,
     pub(crate) permit: Option<L::Permit>,
     pub(crate) grant: Option<L::Grant>,
+    /// The ledger group that gave the units: all of the request's records go there.
+    pub(crate) group: Option<GroupId>,
     /// Bytes of the body that units were asked for.
     pub(crate) demanded_bytes: u64,
     /// Where the client stood when the units were refused or given back.
@@ -165,6 +167,7 @@ impl<L: Ledger> Entry<L> {
             permit: None,
             grant: None,
             demanded_bytes: 0,
+            group: None,
             stood: Vec::new(),
             violated: Vec::new(),
             shadows: Vec::new(),
@@ -349,7 +352,7 @@ impl<L: Ledger> Entry<L> {
                     drop(late);
                 });
             }
-            (_, _) => self.shared.ledger.record(row),
+            (_, _) => self.shared.ledger.record(row, self.group),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 use store::{
     CommitError, RowPermit, Store, Unavailable, View,
     lease::{self, Demand, Denied, Standing},
-    model::{AccountId, Charge, KeyHash, Name, Row},
+    model::{AccountId, Charge, GroupId, KeyHash, Name, Row},
     view::{FoundKey, RouteView, UpstreamView},
 };
 
@@ -42,8 +42,13 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     fn acquire(&self, demand: Demand<'_>) -> impl Future<Output = Result<Self::Grant, Denied>> + Send;
     /// Where a client stands, for an answer that takes nothing; memory only.
     fn standings(&self, demand: Demand<'_>) -> Vec<Standing>;
-    /// Hands in a row that nobody waits for.
-    fn record(&self, row: Row);
+    /// Sends a permit's row to the ledger group that gave the units, where its charges are settled; says which that is.
+    ///
+    /// # Errors
+    /// No contact with that group.
+    fn bind(&self, permit: &mut Self::Permit, grant: &Self::Grant) -> Result<GroupId, Unavailable>;
+    /// Hands in a row that nobody waits for, to the group that gave the request its units, if it has any.
+    fn record(&self, row: Row, group: Option<GroupId>);
 }
 
 /// See [`RowPermit`].
@@ -108,8 +113,12 @@ impl Ledger for Store {
         self.leases().standings(demand)
     }
 
-    fn record(&self, row: Row) {
-        Store::record(self, row);
+    fn bind(&self, permit: &mut RowPermit, grant: &lease::Grant) -> Result<GroupId, Unavailable> {
+        permit.follow(grant).map(|()| grant.group())
+    }
+
+    fn record(&self, row: Row, group: Option<GroupId>) {
+        Store::record(self, row, group);
     }
 }
 

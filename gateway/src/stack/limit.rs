@@ -33,7 +33,7 @@ impl<L: Ledger, B: Inbound, S: Link<L, Request<B>>> Link<L, Request<B>> for Limi
 
     async fn call(&self, entry: &mut Entry<L>, request: Request<B>) -> Result<S::Response, Fault> {
         // First make sure that a row can be committed (P5), so that no unit is spent in vain.
-        let permit = entry.shared.ledger.permit(&entry.key().account.id, entry.view).map_err(Fault::Unavailable)?;
+        let mut permit = entry.shared.ledger.permit(&entry.key().account.id, entry.view).map_err(Fault::Unavailable)?;
         let mut rounds = 0;
         loop {
             let declared = request.body().size_hint().exact();
@@ -57,6 +57,15 @@ impl<L: Ledger, B: Inbound, S: Link<L, Request<B>>> Link<L, Request<B>> for Limi
                 }
             }
             entry.refund();
+        }
+        if let Some(grant) = &entry.grant {
+            match entry.shared.ledger.bind(&mut permit, grant) {
+                Ok(group) => entry.group = Some(group),
+                Err(unavailable) => {
+                    entry.refund();
+                    return Err(Fault::Unavailable(unavailable));
+                }
+            }
         }
         entry.permit = Some(permit);
         self.inner.call(entry, request).await

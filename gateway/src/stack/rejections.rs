@@ -127,7 +127,7 @@ impl Rejections {
             std::mem::take(&mut counts.rows)
         };
         for row in rows.into_values() {
-            ledger.record(row);
+            ledger.record(row, None);
         }
     }
 

@@ -14,6 +14,7 @@ use super::{
     Leases,
     ask::{AskError, Asked, Told},
     bucket::{Short, Wanted},
+    deny::{no_quota, nobody, remembered, with_all_rates},
     few::Few,
     grant::{Decided, Demand, Denied, Grant},
     group::{Group, Reign, Wants},
@@ -24,7 +25,7 @@ use super::{
     shadow,
     slice::{self, QuotaTake, Step},
     standing, unavailable,
-    wire::{Decision, Verdict, WireDemand},
+    wire::{Decision, WireDemand},
 };
 use crate::model::Unavailable;
 
@@ -37,16 +38,25 @@ pub(super) const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(1), D
 type Reservation = oneshot::Receiver<Result<QuotaTake, slice::Short>>;
 
 /// What a round came to.
-enum Round {
+pub(super) enum Round {
     Granted(Decided),
     /// The units of a request without this right are given back.
     Refused(Denied),
     /// The leader's word is needed.
-    Ask(Wants),
+    Ask(Box<Wants>),
     /// This node leads and may not decide yet.
     NotYet,
     /// A quota's slice is empty.
     Reserve(Reservation),
+    /// The account's slot is closed, or another group's by now: nothing was decided.
+    Moved,
+}
+
+/// Why a request's rounds ended without a grant.
+pub(super) enum Stop {
+    Denied(Denied),
+    /// See [`Round::Moved`].
+    Moved,
 }
 
 /// A decision over rates, and how to take it back.
@@ -81,7 +91,11 @@ impl Leases {
             }
             Round::Refused(denied) => Err(denied),
             lacking => {
-                let mut grant = Box::pin(wait(held, has_quotas, lacking, demand)).await?;
+                let mut grant = match Box::pin(wait(held, has_quotas, lacking, demand)).await {
+                    Ok(grant) => grant,
+                    Err(Stop::Denied(denied)) => return Err(denied),
+                    Err(Stop::Moved) => Box::pin(self.acquire_elsewhere(demand)).await?,
+                };
                 if demand.key.account.policies.has_shadow_limits {
                     grant.shadows = Box::pin(shadow::refusing(&grant.held, &demand)).await;
                 }
@@ -100,19 +114,33 @@ pub(super) fn wants(demand: &Demand<'_>) -> Wants {
         emission_ns: policy.gcra.emission_ns,
         capacity_ns: policy.gcra.capacity_ns,
         revision: revision.max(policy.revision),
+        since_ns: 0,
     });
-    Wants { account: account.number, concurrency: account.policies.concurrency, rates: rates.collect() }
+    Wants { account: account.number, slot: None, concurrency: account.policies.concurrency, rates: rates.collect() }
 }
 
 /// Decides from memory and from what was granted before, or says what is lacking. Whatever is not granted is given back,
 /// but for what lies in `held`.
-fn round(held: &mut Held, promises: &mut Option<Promises>, has_quotas: &mut bool, demand: &Demand<'_>) -> Round {
-    let wants = wants(demand);
+pub(super) fn round(
+    held: &mut Held,
+    promises: &mut Option<Promises>,
+    has_quotas: &mut bool,
+    demand: &Demand<'_>,
+) -> Round {
     let group = held.group.clone();
+    let account = &demand.key.account.id;
+    let place = group.authority.place(account);
+    if !place.is_open || place.group != group.id {
+        return Round::Moved;
+    }
+    let mut wants = wants(demand);
+    wants.slot = place.slot;
     let now_ns = group.authority.now_ns();
     let taken = match group.authority.leading(group.id, now_ns) {
         Some(leadership) => {
             *promises = None;
+            let Some(since_ns) = group.authority.decides(group.id, place.slot) else { return Round::NotYet };
+            wants.begin_at(since_ns);
             group.with_reign(leadership, |reign| lead(held, reign, &wants, demand, now_ns))
         }
         None => spend(held, promises.take(), &wants, demand, now_ns),
@@ -121,12 +149,12 @@ fn round(held: &mut Held, promises: &mut Option<Promises>, has_quotas: &mut bool
         Ok(taken) => taken,
         Err(round) => return round,
     };
-    if *has_quotas {
+    let short = if *has_quotas { None } else { quotas(held, demand, now_ns) };
+    *has_quotas = short.is_none();
+    // The look at the slot and the taking are two instants: what was taken of a slot that was closed between them goes back.
+    if short.is_none() && group.authority.place(account) == place {
         return Round::Granted(decided);
     }
-    let short = quotas(held, demand, now_ns);
-    *has_quotas = short.is_none();
-    let Some(short) = short else { return Round::Granted(decided) };
     // Nobody lets this request through now: its rates are unspent.
     match rates {
         Rates::Leading(term) => {
@@ -138,8 +166,9 @@ fn round(held: &mut Held, promises: &mut Option<Promises>, has_quotas: &mut bool
         Rates::Asked(leases) => group.purses.give_back(wants.rates.iter().zip(leases.iter())),
     }
     match short {
-        Lacking::Wait(wait) => Round::Reserve(wait),
-        Lacking::Exhausted => {
+        None => Round::Moved,
+        Some(Lacking::Wait(wait)) => Round::Reserve(wait),
+        Some(Lacking::Exhausted) => {
             held.release_unit();
             group.counters.from_memory.add(1);
             Round::Refused(no_quota(held, &wants, demand))
@@ -268,9 +297,9 @@ fn spend(
                 return Err(Round::Refused(no_quota(held, wants, demand)));
             }
             lacking.rates = wants.rates.clone();
-            Err(Round::Ask(lacking))
+            Err(Round::Ask(Box::new(lacking)))
         }
-        Found::Spent(..) if lacking.concurrency.is_some() => Err(Round::Ask(lacking)),
+        Found::Spent(..) if lacking.concurrency.is_some() => Err(Round::Ask(Box::new(lacking))),
         Found::Spent(rates, leases) => {
             Ok((Decided { rates, in_use, clock_ns: now_ns, now: demand.now }, Rates::Asked(leases)))
         }
@@ -321,7 +350,12 @@ fn quotas(held: &mut Held, demand: &Demand<'_>, now_ns: u64) -> Option<Lacking> 
 }
 
 /// Rounds, with what each lacked waited for in between.
-async fn wait(mut held: Held, mut has_quotas: bool, mut lacking: Round, demand: Demand<'_>) -> Result<Grant, Denied> {
+pub(super) async fn wait(
+    mut held: Held,
+    mut has_quotas: bool,
+    mut lacking: Round,
+    demand: Demand<'_>,
+) -> Result<Grant, Stop> {
     let until = Instant::now() + DECIDE_WITHIN;
     let mut pause = LOOK_AGAIN.0;
     let group = held.group.clone();
@@ -333,15 +367,16 @@ async fn wait(mut held: Held, mut has_quotas: bool, mut lacking: Round, demand: 
                 group.counters.decided.add(1);
                 return Ok(Grant::new(held, decided));
             }
-            Round::Refused(denied) => return Err(denied),
-            Round::NotYet => again(&mut pause, until).await.map_err(|error| nobody(&group, error))?,
+            Round::Refused(denied) => return Err(Stop::Denied(denied)),
+            Round::Moved => return Err(Stop::Moved),
+            Round::NotYet => again(&mut pause, until).await.map_err(|error| Stop::Denied(nobody(&group, error)))?,
             Round::Reserve(wait) => match timeout_at(until, wait).await {
                 Ok(Ok(Ok(take))) => held.quotas.push(take),
                 Ok(Ok(Err(slice::Short::Exhausted))) => {
-                    return Err(no_quota(&mut held, &wants(&demand), &demand));
+                    return Err(Stop::Denied(no_quota(&mut held, &wants(&demand), &demand)));
                 }
-                Ok(Ok(Err(slice::Short::Unavailable(error)))) => return Err(nobody(&group, error)),
-                _ => return Err(nobody(&group, unavailable("no quota reservation within the deadline"))),
+                Ok(Ok(Err(slice::Short::Unavailable(error)))) => return Err(Stop::Denied(nobody(&group, error))),
+                _ => return Err(Stop::Denied(nobody(&group, unavailable("no quota reservation within the deadline")))),
             },
             Round::Ask(lacks) => {
                 let spare = Held::new(&group, &held.handle);
@@ -353,7 +388,7 @@ async fn wait(mut held: Held, mut has_quotas: bool, mut lacking: Round, demand: 
                         let wants = wants(&demand);
                         let verdict = with_all_rates(&group, &wants, &lacks, verdict, leader_ns);
                         let refusal = standing::refusal(&held.handle, &demand, &verdict, leader_ns);
-                        return Err(Denied::Refused(Box::new(refusal)));
+                        return Err(Stop::Denied(Denied::Refused(Box::new(refusal))));
                     }
                     Ok(Told { verdict, held: granted, promises: promised, .. })
                         if verdict.decision == Decision::Granted =>
@@ -364,31 +399,17 @@ async fn wait(mut held: Held, mut has_quotas: bool, mut lacking: Round, demand: 
                         promises = promised;
                     }
                     Ok(_) | Err(AskError::Moved) => {
-                        again(&mut pause, until).await.map_err(|error| nobody(&group, error))?;
+                        again(&mut pause, until).await.map_err(|error| Stop::Denied(nobody(&group, error)))?;
                     }
-                    Err(AskError::Unavailable(error)) => return Err(nobody(&group, error)),
+                    Err(AskError::Unavailable(error)) => return Err(Stop::Denied(nobody(&group, error))),
                 }
             }
         }
         if Instant::now() >= until {
-            return Err(nobody(&group, unavailable("no decision within the deadline")));
+            return Err(Stop::Denied(nobody(&group, unavailable("no decision within the deadline"))));
         }
         lacking = round(&mut held, &mut promises, &mut has_quotas, &demand);
     }
-}
-
-/// A refusal by the concurrency alone was asked without the rates: they are as memory knows.
-fn with_all_rates(group: &Group, wants: &Wants, lacks: &Wants, verdict: Verdict, leader_ns: u64) -> Verdict {
-    if lacks.rates.iter().count() == wants.rates.iter().count() {
-        return verdict;
-    }
-    let now_ns = group.authority.now_ns();
-    let rates = wants.rates.iter().map(|wanted| {
-        let mut level = group.purses.look(wanted, now_ns);
-        level.tat_ns = leader_ns.saturating_add(level.tat_ns.saturating_sub(now_ns));
-        level
-    });
-    Verdict { rates: rates.collect(), ..verdict }
 }
 
 pub(super) async fn again(pause: &mut Duration, until: Instant) -> Result<(), Unavailable> {
@@ -408,7 +429,13 @@ pub(super) async fn ask(
 ) -> Result<Told, AskError> {
     let (answer, told) = oneshot::channel();
     let rates = wants.rates.iter().copied().collect();
-    let demand = WireDemand { account: wants.account, concurrency: wants.concurrency, rates, look: held.is_none() };
+    let demand = WireDemand {
+        account: wants.account,
+        concurrency: wants.concurrency,
+        rates,
+        look: held.is_none(),
+        slot: wants.slot,
+    };
     group.asks.try_send(Asked { demand, held, answer }).map_err(|error| {
         AskError::Unavailable(match error {
             TrySendError::Full(_) => unavailable("too many requests wait for the leader"),
@@ -419,31 +446,4 @@ pub(super) async fn ask(
         Ok(Ok(told)) => told,
         _ => Err(AskError::Unavailable(unavailable("no answer from the leader within the deadline"))),
     }
-}
-
-/// A verdict with the levels as this node remembers them.
-pub(super) fn remembered(group: &Group, wants: &Wants, decision: Decision, in_use: u64, now_ns: u64) -> Verdict {
-    let rates = wants.rates.iter().map(|wanted| group.purses.look(wanted, now_ns)).collect();
-    Verdict { decision, in_use, rates }
-}
-
-/// The refusal by a quota; everything that was taken is given back.
-fn no_quota(held: &mut Held, wants: &Wants, demand: &Demand<'_>) -> Denied {
-    let taken = held.quotas.take().count();
-    held.release_unit();
-    let (group, handle) = (&held.group, &held.handle);
-    let now_ns = group.authority.now_ns();
-    let mut refused = standing::refusing(handle, demand, now_ns);
-    let this = handle.quotas(demand.now).nth(taken).map(|(policy, _)| policy);
-    refused.extend(this.filter(|policy| !refused.iter().any(|other| other.name == policy.name)));
-    let verdict = match group.authority.leading(group.id, now_ns) {
-        Some(leadership) => group.with_reign(leadership, |reign| group.look(reign, wants, now_ns)),
-        None => remembered(group, wants, Decision::Granted, handle.units.in_use(), now_ns),
-    };
-    Denied::Refused(Box::new(standing::quota_refusal(handle, demand, &refused, &verdict, now_ns)))
-}
-
-pub(super) fn nobody(group: &Group, error: Unavailable) -> Denied {
-    group.counters.unavailable.add(1);
-    Denied::Unavailable(error)
 }

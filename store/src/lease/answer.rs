@@ -65,7 +65,7 @@ fn act_in(group: &Group, reign: &Reign, remote: &mut Remote, ask: &Ask, now_ns: 
     let mut round = Round { group, reign, remote, ask, now_ns, lending: Lending::default() };
     let verdicts = ask.demands.iter().map(|demand| match demand.look {
         true => group.look(reign, &demand.wants(), now_ns),
-        false => round.decide(&demand.wants()),
+        false => round.decide(demand.wants()),
     });
     let verdicts = verdicts.collect();
     round.lend_ahead();
@@ -109,8 +109,13 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    fn decide(&mut self, demand: &Wants) -> Verdict {
+    fn decide(&mut self, mut demand: Wants) -> Verdict {
         let (group, reign, now_ns) = (self.group, self.reign, self.now_ns);
+        let Some(since_ns) = group.authority.decides(group.id, demand.slot) else {
+            return reign.refusal(&demand, Decision::NotYet, 0, now_ns);
+        };
+        demand.begin_at(since_ns);
+        let demand = &demand;
         let not_yet = !demand.rates.is_empty() && !reign.is_open(now_ns);
         if not_yet || (demand.concurrency.is_some() && !group.is_settled(reign, now_ns)) {
             return reign.refusal(demand, Decision::NotYet, 0, now_ns);
@@ -160,7 +165,13 @@ impl Round<'_> {
         if !self.reign.is_open(self.now_ns) {
             return;
         }
+        // A wish says not which slot it is of. Where slots move, a bucket that no decision has made may have been another group's
+        // a moment ago: only the decision knows since when it is this one's.
+        let have_moved = self.group.authority.decides(self.group.id, None).is_none();
         for wish in &self.ask.ahead {
+            if have_moved && !self.reign.buckets.knows(wish.wanted.name) {
+                continue;
+            }
             let units = self.reign.buckets.lend_ahead(&wish.wanted, wish.units, self.now_ns);
             if units > 0 {
                 lend::lend(self.reign, self.remote, self.ask.node, &wish.wanted, units, &mut self.lending, self.now_ns);

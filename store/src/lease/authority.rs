@@ -36,6 +36,17 @@ pub struct Granted {
     pub free: Option<u64>,
 }
 
+/// Where an account is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Its ledger group.
+    pub group: GroupId,
+    /// Its slot; none where there is one ledger group.
+    pub slot: Option<u16>,
+    /// Requests are let through: the slot is not on its way to another group.
+    pub is_open: bool,
+}
+
 /// Who decides and how to reach them. Implemented over Raft; all but the two futures answer from memory, in nanoseconds.
 pub trait Authority: Send + Sync + 'static {
     /// The lease clock: `CLOCK_BOOTTIME` in nanoseconds. It never stops, also while the machine sleeps.
@@ -51,6 +62,19 @@ pub trait Authority: Send + Sync + 'static {
 
     /// The ledger group that an account is placed in.
     fn group(&self, account: &AccountId) -> GroupId;
+
+    /// Where an account is as this node acts on. What a request has taken before this call is seen by whoever closes its slot.
+    fn place(&self, account: &AccountId) -> Place {
+        Place { group: self.group(account), slot: None, is_open: true }
+    }
+
+    /// Whether this node, as the group's leader, may decide about accounts in a slot, and since when the slot is the group's
+    /// (lease clock; 0: since before this node led): what an earlier group let through was let through before. None when it may
+    /// not: the slot is another group's, or on its way, or this node does not know yet what the earlier group left.
+    fn decides(&self, group: GroupId, slot: Option<u16>) -> Option<u64> {
+        let _ = (group, slot);
+        Some(0)
+    }
 
     /// This node's leadership of the group, if it has a leader lease that is valid at `now_ns` and has waited out its
     /// predecessor's. While it drains or hands leadership over: none.

@@ -5,7 +5,7 @@
 //! units out never exceed the burst, and each spend, however late, is one that the bucket would have let through then (P2).
 //!
 //! A bucket that is not in the table is in the state that all unknown buckets are in: full when nobody can have taken from
-//! it before this table began, else empty at that instant; a slow one ([`super::debt`]) as the replicated state says. So a
+//! it before this table began, else empty at that instant (or at the later one at which its account came to this group); a slow one ([`super::debt`]) as the replicated state says. So a
 //! table can forget a bucket as soon as it is full again.
 
 use std::{
@@ -71,6 +71,9 @@ pub(super) struct Wanted {
     /// Revision of the policies: an older one never changes a bucket.
     #[n(3)]
     pub(super) revision: u64,
+    /// On the leader: since when the account is its group's; before that another group may have let requests through.
+    #[cbor(skip)]
+    pub(super) since_ns: u64,
 }
 
 impl Wanted {
@@ -215,6 +218,11 @@ impl Buckets {
         })
     }
 
+    /// Whether a bucket is in the table.
+    pub(super) fn knows(&self, name: u64) -> bool {
+        self.table(name).buckets.contains_key(&name)
+    }
+
     /// Acts on a bucket that is known.
     pub(super) fn change<T>(&self, name: u64, act: impl FnOnce(&mut Bucket) -> T) -> Option<T> {
         self.table(name).buckets.get_mut(&name).map(act)
@@ -265,15 +273,19 @@ impl Buckets {
     /// The TAT of a bucket that is not in the table, and what a slow one may spend.
     fn unknown(&self, wanted: &Wanted) -> (u64, Option<Box<Slow>>) {
         let gcra = wanted.gcra();
+        let empty_at_ns = match (self.empty_at_ns, wanted.since_ns) {
+            (None, 0) => None,
+            (at_ns, since_ns) => Some(at_ns.unwrap_or(0).max(since_ns)),
+        };
         if debt::is_slow(gcra) {
             let slow = Slow::read(&self.debts, wanted.name, gcra);
             let tat_ns = match slow.written_ns {
                 0 => 0,
-                debt_ns => self.empty_at_ns.unwrap_or(0).saturating_add(debt_ns),
+                debt_ns => empty_at_ns.unwrap_or(0).saturating_add(debt_ns),
             };
             return (tat_ns, Some(Box::new(slow)));
         }
-        (self.empty_at_ns.map_or(0, |at| gcra.empty_at(at)), None)
+        (empty_at_ns.map_or(0, |at| gcra.empty_at(at)), None)
     }
 
     /// Full, and an unknown bucket would be full too.

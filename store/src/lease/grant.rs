@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{few::Few, held::Held, standing};
 use crate::{
-    model::{Charge, Name, Timestamp, Unit},
+    model::{Charge, GroupId, Name, Timestamp, Unit},
     view::{FoundKey, RouteView},
 };
 
@@ -112,6 +112,11 @@ pub struct Grant {
 impl Grant {
     pub(super) fn new(held: Held, decided: Decided) -> Self {
         Self { held, decided, shadows: Vec::new(), settled: false, refunded: false }
+    }
+
+    /// The ledger group that gave them: the request's row goes there.
+    pub fn group(&self) -> GroupId {
+        self.held.group.id
     }
 
     /// Where the client stands with every policy, after this request.

@@ -26,7 +26,7 @@ use super::{
     wire::{Decision, RateLevel, Verdict},
 };
 use crate::{
-    model::{AccountId, GroupId, Name, NodeId},
+    model::{AccountId, GroupId, Name, NodeId, slot_of},
     platform::planted,
     view::number,
 };
@@ -113,9 +113,20 @@ impl std::fmt::Debug for Group {
 #[derive(Debug, Clone)]
 pub(super) struct Wants {
     pub(super) account: u64,
+    /// The account's slot; none where there is one ledger group.
+    pub(super) slot: Option<u16>,
     /// The concurrency limit.
     pub(super) concurrency: Option<u32>,
     pub(super) rates: Few<Wanted>,
+}
+
+impl Wants {
+    /// The account is the group's since then.
+    pub(super) fn begin_at(&mut self, since_ns: u64) {
+        if since_ns > 0 {
+            self.rates.iter_mut().for_each(|wanted| wanted.since_ns = since_ns);
+        }
+    }
 }
 
 impl Group {
@@ -363,6 +374,21 @@ impl Group {
         }
         let new = || Arc::new(Slice::new(account.0.clone(), quota.0.clone()));
         shard.write().expect("no holder panics").entry(name).or_insert_with(new).clone()
+    }
+
+    /// Reservations that give back what is left of the slices of accounts in these slots; and whether some of them wait for a
+    /// reservation still.
+    pub(super) fn slices_back(&self, slots: &std::ops::Range<u16>) -> (Vec<Want>, bool) {
+        let (mut wants, mut is_waiting) = (Vec::new(), false);
+        let now_ns = self.authority.now_ns();
+        for shard in &self.slices {
+            let shard = shard.read().expect("no holder panics");
+            for slice in shard.values().filter(|slice| slots.contains(&slot_of(&slice.account))) {
+                wants.extend(slice.idle(now_ns, true).map(Want::Quota));
+                is_waiting |= slice.is_waiting();
+            }
+        }
+        (wants, is_waiting)
     }
 
     /// Reservations that give idle slices back (all of them, at once). Slices that nobody uses are forgotten.

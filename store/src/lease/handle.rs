@@ -7,7 +7,7 @@ use std::sync::{
 
 use super::{group::Group, slice::Slice, units::Entry};
 use crate::{
-    model::Timestamp,
+    model::{MAX_LEDGER_GROUPS, Timestamp, slot_of},
     view::{AccountView, Policies, QuotaPolicy},
 };
 
@@ -31,12 +31,18 @@ pub(super) fn next_serial() -> u64 {
 impl Handle {
     /// The account's, from its view or made.
     pub(super) fn of(group: &Group, account: &AccountView) -> Arc<Self> {
-        let attachment = account.attachment();
-        match attachment.get_or_init(|| Arc::new(Self::new(group, account))) {
-            Some(handle) if handle.group == group.serial => attachment.shared().expect("it is there, of this type"),
-            // A view that several nodes of one process share.
-            _ => Arc::new(Self::new(group, account)),
+        let mut attachment = account.attachment();
+        // One for each group that the account has been in.
+        for _ in 0..MAX_LEDGER_GROUPS {
+            match attachment.get_or_init(|| Arc::new(Self::new(group, account))) {
+                Some(handle) if handle.group == group.serial => {
+                    return attachment.shared().expect("it is there, of this type");
+                }
+                _ => attachment = attachment.next(),
+            }
         }
+        // A view that many nodes of one process share.
+        Arc::new(Self::new(group, account))
     }
 
     fn new(group: &Group, account: &AccountView) -> Self {
@@ -44,10 +50,12 @@ impl Handle {
         let chain = |policy| {
             std::iter::successors(Some(policy), |policy: &&QuotaPolicy| policy.fallback.as_deref()).map(slice).collect()
         };
+        let units = group.units.entry(account.number);
+        units.set_slot(slot_of(&account.id));
         Self {
             group: group.serial,
             policies: account.policies.clone(),
-            units: group.units.entry(account.number),
+            units,
             slices: account.policies.quotas.iter().map(chain).collect(),
         }
     }

@@ -71,9 +71,11 @@ impl Leases {
             emission_ns: policy.gcra.emission_ns,
             capacity_ns: policy.gcra.capacity_ns,
             revision: account.policy_revision().max(policy.revision),
+            since_ns: 0,
         };
         let demand = Wants {
             account: account.number,
+            slot: None,
             concurrency: account.policies.concurrency,
             rates: named.iter().map(wanted).collect(),
         };

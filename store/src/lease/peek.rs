@@ -6,8 +6,9 @@ use tokio::time::Instant;
 
 use super::{
     Leases,
-    acquire::{DECIDE_WITHIN, LOOK_AGAIN, again, ask, nobody, remembered, wants},
+    acquire::{DECIDE_WITHIN, LOOK_AGAIN, again, ask, wants},
     ask::AskError,
+    deny::{nobody, remembered},
     grant::{Demand, Denied, Standing},
     group::{Group, Wants},
     handle::Handle,

@@ -184,7 +184,7 @@ impl Purses {
     pub(super) fn lent(&self, lent: &Lent, promised: u64, term: u64, sent_ns: u64, leader_ns: u64) {
         let mut shard = self.shard(lent.name);
         let purse = shard.entry(lent.name).or_insert_with(|| {
-            let wanted = Wanted { name: lent.name, emission_ns: 1, capacity_ns: 1, revision: 0 };
+            let wanted = Wanted { name: lent.name, emission_ns: 1, capacity_ns: 1, revision: 0, since_ns: 0 };
             Purse::new(wanted, sent_ns)
         });
         if purse.lease != lent.lease || purse.term != term {

@@ -35,8 +35,10 @@ pub(super) async fn refusing(held: &Held, demand: &Demand<'_>) -> Vec<Name> {
             emission_ns: policy.gcra.emission_ns,
             capacity_ns: policy.gcra.capacity_ns,
             revision: account.policy_revision().max(policy.revision),
+            since_ns: 0,
         };
-        let wants = Wants { account: account.number, concurrency: None, rates: Few::from_iter([wanted]) };
+        let slot = held.group.authority.place(&account.id).slot;
+        let wants = Wants { account: account.number, slot, concurrency: None, rates: Few::from_iter([wanted]) };
         if would_refuse(&held.group, &held.handle, &wants, until).await == Some(true) {
             refusing.push(policy.limit.name.clone());
         }
@@ -65,6 +67,8 @@ fn lead(group: &Arc<Group>, reign: &Reign, wants: &Wants, now_ns: u64) -> Option
     if !reign.is_open(now_ns) {
         return None;
     }
+    let mut wants = wants.clone();
+    wants.begin_at(group.authority.decides(group.id, wants.slot)?);
     let mut taken = reign.buckets.take_all(wants.rates.iter(), now_ns);
     if matches!(taken, Err(Short::Refused)) && group.end_leases(reign, now_ns) {
         taken = reign.buckets.take_all(wants.rates.iter(), now_ns);

@@ -247,6 +247,12 @@ impl Slice {
         Some(self.back(&state, left))
     }
 
+    /// A reservation is under way, or somebody waits for one.
+    pub(super) fn is_waiting(&self) -> bool {
+        let state = self.lock();
+        state.asking || !state.waiters.is_empty()
+    }
+
     /// Nothing reserved or wanted, and not used for a while.
     pub(super) fn is_idle(&self, now_ns: u64) -> bool {
         let state = self.lock();

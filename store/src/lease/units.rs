@@ -3,11 +3,11 @@
 
 use std::sync::{
     Arc, Mutex, RwLock,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering},
 };
 
 use super::bucket::NumberMap;
-use crate::platform::planted;
+use crate::{model::SLOTS, platform::planted};
 
 const SHARDS: usize = 64;
 const SWEEP_AT: usize = 1_024;
@@ -37,9 +37,16 @@ pub(super) struct Entry {
     /// Units of other nodes, as the leader last said (while another node leads): for headers.
     others: AtomicU32,
     changed: AtomicBool,
+    /// Of the account; none ([`SLOTS`]) until a request of this node's knew it.
+    slot: AtomicU16,
 }
 
 impl Entry {
+    /// The account's slot.
+    pub(super) fn set_slot(&self, slot: u16) {
+        self.slot.store(slot, Ordering::Release);
+    }
+
     /// The account's number.
     pub(super) fn account(&self) -> u64 {
         self.account
@@ -170,6 +177,7 @@ impl Units {
             keep: AtomicU32::new(0),
             others: AtomicU32::new(0),
             changed: AtomicBool::new(false),
+            slot: AtomicU16::new(SLOTS),
         };
         shard.entry(account).or_insert_with(|| Arc::new(new())).clone()
     }
@@ -224,6 +232,18 @@ impl Units {
             entry.keep(0);
             None::<()>
         });
+    }
+
+    /// Whether requests of this node hold units of accounts in these slots. Nothing of theirs is kept idle any more.
+    pub(super) fn are_busy(&self, slots: &std::ops::Range<u16>) -> bool {
+        let busy = self.fold(|entry| {
+            if !slots.contains(&entry.slot.load(Ordering::Acquire)) {
+                return None;
+            }
+            entry.keep(0);
+            (own(entry.count.load(Ordering::SeqCst)) > 0).then_some(())
+        });
+        !busy.is_empty()
     }
 
     /// A reign of this node begins: it hears what others hold from them, and keeps nothing idle itself.

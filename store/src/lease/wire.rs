@@ -82,6 +82,9 @@ pub(super) struct WireDemand {
     #[n(3)]
     #[cbor(default)]
     pub(super) look: bool,
+    /// The account's slot; none where there is one ledger group.
+    #[n(4)]
+    pub(super) slot: Option<u16>,
 }
 
 /// The leader's answer.
@@ -183,7 +186,8 @@ pub(super) struct RateLevel {
 
 impl WireDemand {
     pub(super) fn wants(&self) -> Wants {
-        Wants { account: self.account, concurrency: self.concurrency, rates: self.rates.iter().copied().collect() }
+        let rates = self.rates.iter().copied().collect();
+        Wants { account: self.account, slot: self.slot, concurrency: self.concurrency, rates }
     }
 }
 
@@ -219,7 +223,7 @@ mod tests {
 
     #[test]
     fn messages_survive_and_damage_never_panics() {
-        let wanted = Wanted { name: 1, emission_ns: 2, capacity_ns: 3, revision: 4 };
+        let wanted = Wanted { name: 1, emission_ns: 2, capacity_ns: 3, revision: 4, since_ns: 0 };
         let ask = Ask {
             group: GroupId(1),
             node: NodeId(7),
@@ -227,7 +231,13 @@ mod tests {
             number: 9,
             full: true,
             held: vec![(1, 2)],
-            demands: vec![WireDemand { account: 1, concurrency: Some(20), rates: vec![wanted], look: false }],
+            demands: vec![WireDemand {
+                account: 1,
+                concurrency: Some(20),
+                rates: vec![wanted],
+                look: false,
+                slot: Some(3),
+            }],
             reports: vec![Report { name: 1, lease: 2, term: 3, spent: 4, left: 5, age_ns: 6 }],
             ahead: vec![Ahead { wanted, units: 7 }],
         };

@@ -2,10 +2,18 @@
 
 use minicbor::{Decode, Encode};
 
-use super::{AccountId, Name, Timestamp};
+use super::{AccountId, GroupId, Name, Timestamp};
 
-/// Where an alert is: its entry, and its number there.
-pub type AlertPlace = (u64, u32);
+/// Where an alert is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AlertPlace {
+    /// The ledger group.
+    pub group: GroupId,
+    /// Its entry.
+    pub index: u64,
+    /// Its number there.
+    pub number: u32,
+}
 
 /// A quota's use has passed a threshold. Raised once a threshold and period, by the row that passed it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

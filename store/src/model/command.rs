@@ -6,7 +6,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use minicbor::{Decode, Encode};
 
-use super::{AccountId, MetaWrite, Name, NodeId, Profile, Timestamp};
+use super::{AccountId, MetaWrite, Name, NodeId, Placement, Profile, Revision, Timestamp};
 
 /// Version of the envelope written by this build, and the newest one that it reads.
 const ENVELOPE_VERSION: u8 = 1;
@@ -88,6 +88,55 @@ pub enum ColdCommand {
     /// Ledger: forgets profiles of accounts that are gone.
     #[n(7)]
     DropProfiles(#[n(0)] Vec<Unpublished>),
+    /// Meta: places the slots on ledger groups.
+    #[n(8)]
+    Place {
+        /// The epoch of the placement that it follows; 0 for the first.
+        #[n(0)]
+        expect: Revision,
+        /// Where the slots are from then on.
+        #[n(1)]
+        placement: Placement,
+    },
+    /// Meta: as `Place`, of a cluster in use: adds groups, closes slots, opens them elsewhere.
+    #[n(9)]
+    Move {
+        /// The epoch of the placement that it follows; 0 where there is none.
+        #[n(0)]
+        expect: Revision,
+        /// The placement from then on.
+        #[n(1)]
+        placement: Placement,
+    },
+    /// Ledger: takes over the counters of slots that come to this group. Said twice, it changes nothing.
+    #[n(10)]
+    TakeOver(#[n(0)] Vec<Carried>),
+}
+
+/// A quota's period as another group leaves it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Carried {
+    /// The account.
+    #[n(0)]
+    pub account: AccountId,
+    /// The quota's name.
+    #[n(1)]
+    pub quota: Name,
+    /// Start of the period, seconds since 1970.
+    #[n(2)]
+    pub period_start: i64,
+    /// Units that rows have used.
+    #[n(3)]
+    pub used: u64,
+    /// Units that somebody holds, or held when it was gone: nobody will say here what became of them.
+    #[n(4)]
+    pub unsettled: u64,
+    /// What is noticed about the period.
+    #[n(5)]
+    pub watch: Option<Watch>,
+    /// The highest threshold that was passed.
+    #[n(6)]
+    pub raised: Option<u16>,
 }
 
 /// A block of rows, encoded once by the node that served the requests.

@@ -87,6 +87,10 @@ pub enum CommandError {
     #[n(3)]
     #[error("{0} writes with an idempotency key are kept already: wait until some are a day old, or write without one")]
     TooManyKept(#[n(0)] u64),
+    /// Slots are not placed so.
+    #[n(4)]
+    #[error("the slots are not placed so: {0}")]
+    Placement(#[n(0)] String),
 }
 
 /// What applying an entry answers.

@@ -66,11 +66,13 @@ pub enum Defect {
     AppliesUnevenly,
     /// One row in a while is not counted.
     MiscountsUsage,
+    /// Slots come to another group without what their quotas have used.
+    MovesWithoutCounters,
 }
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::SkipsFsync,
         Self::ForgetsDedup,
         Self::GrantsOneTooMany,
@@ -86,5 +88,6 @@ impl Defect {
         Self::ChangesEntries,
         Self::AppliesUnevenly,
         Self::MiscountsUsage,
+        Self::MovesWithoutCounters,
     ];
 }

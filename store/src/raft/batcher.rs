@@ -53,9 +53,20 @@ struct Waiting {
     place: Place,
 }
 
-/// A place in the queue; given back when dropped.
+/// A place in the queues of a node; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    /// Takes one of so many; none at the bound.
+    pub(crate) fn take(waiting: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        if waiting.fetch_add(1, Ordering::Relaxed) < most {
+            return Some(Self(Arc::clone(waiting)));
+        }
+        waiting.fetch_sub(1, Ordering::Relaxed);
+        None
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -76,27 +87,14 @@ pub(crate) struct Counters {
 /// The batcher of one group on this node.
 pub(crate) struct Batcher {
     queue: queue::Sender<Waiting>,
-    waiting: Arc<AtomicUsize>,
-    max_waiting: usize,
-    counters: Arc<Counters>,
 }
 
 impl Batcher {
-    /// Starts it. `max_waiting`: rows that may be queued or in flight.
-    pub(crate) fn start(group: Arc<Group>, node: NodeId, incarnation: u64, max_waiting: usize) -> Self {
+    /// Starts it, for this node and incarnation.
+    pub(crate) fn start(group: Arc<Group>, (node, incarnation): (NodeId, u64), counters: Arc<Counters>) -> Self {
         let (queue, rows) = queue::queue();
-        let counters = Arc::<Counters>::default();
-        tokio::spawn(run(group, node, incarnation, rows, Arc::clone(&counters)));
-        Self { queue, waiting: Arc::default(), max_waiting, counters }
-    }
-
-    /// Takes a place; none at the bound.
-    pub(crate) fn place(&self) -> Option<Place> {
-        if self.waiting.fetch_add(1, Ordering::Relaxed) < self.max_waiting {
-            return Some(Place(Arc::clone(&self.waiting)));
-        }
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        None
+        tokio::spawn(run(group, node, incarnation, rows, counters));
+        Self { queue }
     }
 
     /// Hands a row in and waits: `true` when its batch is committed, `false` when it never will be.
@@ -112,34 +110,9 @@ impl Batcher {
         committed.await.unwrap_or(false)
     }
 
-    /// Hands in a row that nobody waits for; at the bound it is dropped and counted.
-    pub(crate) fn push_unattended(&self, row: Row) {
-        match self.place() {
-            Some(place) => drop(self.queue.push(Waiting { row, done: None, place })),
-            None => {
-                self.counters.dropped.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    pub(crate) fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    /// The bound of [`Batcher::waiting`].
-    pub(crate) fn max_waiting(&self) -> usize {
-        self.max_waiting
-    }
-
-    /// Counts what [`Batcher::waiting`] says, for who does not hold the batcher.
-    pub(crate) fn gauge(&self) -> impl Fn() -> usize + Send + Sync + 'static {
-        let waiting = Arc::clone(&self.waiting);
-        move || waiting.load(Ordering::Relaxed)
-    }
-
-    /// Rows queued or in flight.
-    pub(crate) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+    /// Hands in a row that nobody waits for.
+    pub(crate) fn push_unattended(&self, row: Row, place: Place) {
+        drop(self.queue.push(Waiting { row, done: None, place }));
     }
 }
 

@@ -24,6 +24,7 @@ use super::{
     membership,
     node::Node,
     peer::CallError,
+    placing,
     status::Status,
     wire::{self, Fault, Kind},
 };
@@ -68,17 +69,20 @@ async fn until_it_serves(node: &Node) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     node.set_progress("catching up with the log");
-    for group in node.groups() {
+    for group in node.groups().iter() {
         while group.barrier(CALL_DEADLINE).await.is_err() {}
     }
-    while let Err(error) = node.announce().await {
-        tracing::debug!(%error, "announce this start to the ledger");
+    for group in node.ledgers() {
+        while let Err(error) = node.announce(&group).await {
+            tracing::debug!(%error, group = %group.id(), "announce this start to the ledger");
+        }
     }
+    placing::place_first(node).await;
 }
 
 /// Makes the cluster. Every group is made by the same node with the same voters.
 async fn initialize(node: &Node, voters: BTreeMap<u64, NodeInfo>) {
-    for group in node.groups() {
+    for group in node.groups().iter() {
         while !group.is_initialized().await {
             if let Err(error) = group.raft().initialize(voters.clone()).await {
                 node.set_progress(format!("make raft group {}: {error}", group.id()));

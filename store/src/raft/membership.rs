@@ -64,7 +64,8 @@ impl Node {
 
     /// Hands over what this node leads, as far as another voter is there to take it.
     pub(super) async fn give_leadership_away(&self) {
-        let leads = || self.groups().iter().filter(|group| group.is_leader());
+        let all = self.groups();
+        let leads = || all.iter().filter(|group| group.is_leader());
         if leads().next().is_none() {
             return;
         }

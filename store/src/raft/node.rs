@@ -1,5 +1,6 @@
 //! A node: its log, its groups, its listener.
 
+mod open;
 mod readiness;
 
 use std::{
@@ -14,22 +15,23 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
+use self::open::Opener;
 use super::{
     bootstrap,
-    checkpointer::Checkpointer,
     group::Group,
     identity::Identity,
     lane::PeerTls,
     log::{self, QUEUE_BYTES},
-    machine::WaitDurable,
     membership,
+    moving::{self, Quiet},
     peer::CallError,
     peers::Peers,
-    room, server,
+    placing, room, server,
     version::{BUILD, Heard, Own, Spoken},
     wait::{ProposeError, Wait},
     whole,
@@ -56,6 +58,8 @@ pub(crate) struct NodeSettings {
     pub(crate) tls: Option<Arc<PeerTls>>,
     pub(crate) join: Vec<String>,
     pub(crate) voters: usize,
+    /// Ledger groups that a new cluster is to have.
+    pub(crate) ledger_groups: u32,
     pub(crate) retention_days: u16,
     /// The disk of the log …
     pub(crate) disk: Arc<dyn wal::Disk>,
@@ -98,6 +102,9 @@ pub(crate) type LeaseAnswer = Box<dyn Fn(Bytes) -> BoxFuture<'static, Bytes> + S
 /// Counts requests in flight; set by the room above.
 pub(crate) type InFlight = Box<dyn Fn() -> u64 + Send + Sync>;
 
+/// Gives back what this node holds of closed slots, and says whether nothing was left; set by the rooms above.
+pub(crate) type Quieten = Box<dyn Fn(Quiet) -> BoxFuture<'static, bool> + Send + Sync>;
+
 /// A running node.
 pub(crate) struct Node {
     identity: Identity,
@@ -107,7 +114,15 @@ pub(crate) struct Node {
     voters: usize,
     wal: Wal,
     peers: Arc<Peers>,
-    groups: Vec<Arc<Group>>,
+    /// Ledger groups that a new cluster is to have.
+    ledger_groups: u32,
+    meta: Arc<Group>,
+    ledger: Arc<Group>,
+    /// All, in order of their ids; some are opened while the node runs.
+    groups: ArcSwap<Vec<Arc<Group>>>,
+    /// Told when one more was opened.
+    opened: watch::Sender<usize>,
+    opener: Opener,
     lease_answer: OnceLock<LeaseAnswer>,
     failed: watch::Sender<Option<String>>,
     stopping: Arc<AtomicBool>,
@@ -116,6 +131,7 @@ pub(crate) struct Node {
     retiring: AtomicBool,
     /// Requests let through whose rows are not committed yet; told by the room above.
     in_flight: OnceLock<InFlight>,
+    quieten: OnceLock<Quieten>,
     /// Members that an operator wants to go, on the leader of the metadata.
     pub(super) asked_to_go: Mutex<BTreeSet<u64>>,
     /// What members speak.
@@ -165,45 +181,28 @@ impl Node {
         let own = Own { id: identity.id, name: info.name.clone(), build: BUILD.into(), spoken: settings.spoken };
         let peers = Peers::new(own, settings.tls);
         let stopping = Arc::new(AtomicBool::new(false));
+        let opener = Opener {
+            me: identity.id,
+            data_dir: settings.data_dir.clone(),
+            retention_days: settings.retention_days,
+            files: settings.files,
+            log,
+            peers: Arc::clone(&peers),
+            stopping: Arc::clone(&stopping),
+            fail: Arc::clone(&fail),
+        };
         let (mut groups, mut threads) = (Vec::new(), Vec::new());
-        for id in [GroupId::META, GroupId::LEDGER] {
-            let dir = settings.data_dir.join("groups").join(id.to_string());
-            let options = state::Options {
-                retention_days: settings.retention_days,
-                files: Arc::clone(&settings.files),
-                ..state::Options::default()
-            };
-            let opened = platform::blocking(move || State::open(&dir, id, options)).await;
-            let raft = |error| StartError::Raft { group: id, error };
-            let state = Arc::new(opened.map_err(raft)??);
-            whole::check_group(&settings.data_dir, id, &wal.group(id), &state.applied())?;
-            prepare(id, &state, &fail).map_err(|error| raft(io::Error::other(error)))?;
-            let wait_durable: WaitDurable = {
-                let log = log.clone();
-                Arc::new(move |index| log.wait_durable(id, index))
-            };
-            let group = Group::start(
-                id,
-                identity.id,
-                wal.clone(),
-                Arc::clone(&state),
-                Arc::clone(&peers),
-                Arc::clone(&wait_durable),
-                Arc::clone(&fail),
-            )
-            .await
-            .map_err(raft)?;
-            let stop = Arc::clone(&stopping);
-            let checkpointer =
-                Checkpointer::new(Arc::clone(&group), wal.clone(), wait_durable, stop, Arc::clone(&fail));
-            #[cfg(feature = "simulation")]
-            if platform::simulated() {
-                tokio::spawn(checkpointer.run());
-                groups.push(group);
-                continue;
+        let mut ids = vec![GroupId::META, GroupId::LEDGER];
+        let mut next = 0;
+        while let Some(id) = ids.get(next).copied() {
+            let (group, thread) = opener.open(id, |state| prepare(id, state, &fail)).await?;
+            if id == GroupId::META {
+                let placement = group.state().placement();
+                ids.extend(placement.iter().flat_map(|placement| placement.added.iter().map(|added| added.id)));
             }
-            threads.push(checkpointer.start().map_err(raft)?);
             groups.push(group);
+            threads.extend(thread);
+            next += 1;
         }
         let node = Arc::new(Self {
             identity,
@@ -211,15 +210,21 @@ impl Node {
             data_dir: settings.data_dir,
             join: settings.join,
             voters: settings.voters,
+            ledger_groups: settings.ledger_groups,
             wal,
             peers,
-            groups,
+            meta: Arc::clone(&groups[0]),
+            ledger: Arc::clone(&groups[1]),
+            groups: ArcSwap::from_pointee(groups),
+            opened: watch::Sender::new(0),
+            opener,
             lease_answer: OnceLock::new(),
             failed,
             stopping,
             draining: AtomicBool::new(false),
             retiring: AtomicBool::new(false),
             in_flight: OnceLock::new(),
+            quieten: OnceLock::new(),
             asked_to_go: Mutex::default(),
             heard: Heard::default(),
             progress: Mutex::new("starting".into()),
@@ -235,13 +240,11 @@ impl Node {
             tasks.spawn(watch_disk(Arc::clone(&node), fail));
             tasks.spawn(membership::lead(Arc::clone(&node)));
             tasks.spawn(membership::look_after(Arc::clone(&node)));
-            for group in &node.groups[1..] {
-                tasks.spawn(membership::follow(Arc::clone(&node), Arc::clone(group)));
-            }
-            for group in &node.groups {
-                tasks.spawn(Arc::clone(group).watch());
-                tasks.spawn(Arc::clone(group).keep_view_lease());
-            }
+            tasks.spawn(placing::run(Arc::clone(&node)));
+            tasks.spawn(moving::run(Arc::clone(&node)));
+        }
+        for group in node.groups().iter() {
+            node.take_part(group);
         }
         Ok(node)
     }
@@ -278,26 +281,9 @@ impl Node {
         &self.wal
     }
 
-    pub(crate) fn groups(&self) -> &[Arc<Group>] {
-        &self.groups
-    }
-
-    /// Group 0.
-    pub(crate) fn meta(&self) -> &Arc<Group> {
-        &self.groups[0]
-    }
-
-    /// The first ledger group.
-    pub(crate) fn ledger(&self) -> &Arc<Group> {
-        &self.groups[1]
-    }
-
-    pub(super) fn group(&self, id: GroupId) -> Result<Arc<Group>, Fault> {
-        self.groups
-            .iter()
-            .find(|group| group.id() == id)
-            .cloned()
-            .ok_or_else(|| Fault::Failed(format!("group {id} has no replica here")))
+    /// Ledger groups that a cluster which this node makes is to have.
+    pub(super) fn ledger_groups(&self) -> u32 {
+        self.ledger_groups
     }
 
     /// Who answers demands for units on this node.
@@ -345,13 +331,26 @@ impl Node {
         let _ = self.in_flight.set(in_flight);
     }
 
+    /// Who gives back what this node holds of closed slots.
+    pub(crate) fn set_quieten(&self, quieten: Quieten) {
+        let _ = self.quieten.set(quieten);
+    }
+
+    /// Whether this node acts on these slots being closed, and holds nothing of them any more.
+    pub(super) async fn is_quiet(&self, quiet: Quiet) -> bool {
+        match self.quieten.get() {
+            Some(quieten) => quieten(quiet).await,
+            None => false,
+        }
+    }
+
     pub(super) fn in_flight(&self) -> u64 {
         self.in_flight.get().map_or(0, |count| count())
     }
 
     /// Refuses a demand for units by a node that is no member or is to go, on the leader of the ledger.
     pub(super) fn require_lessee(&self, id: NodeId) -> Result<(), Fault> {
-        for group in &self.groups[1..] {
+        for group in self.ledgers() {
             group.require_member(id)?;
             if group.bars(id.0) {
                 return Err(Fault::Failed("this node is to leave the cluster".into()));
@@ -404,7 +403,7 @@ impl Node {
         self.stopping.store(true, Ordering::Release);
         let threads = std::mem::take(&mut *self.threads.lock().expect("no holder of this lock panics"));
         let _ = platform::blocking(move || threads.into_iter().map(std::thread::JoinHandle::join).count()).await;
-        for group in &self.groups {
+        for group in self.groups().iter() {
             let _ = group.raft().shutdown().await;
         }
         let mut tasks = std::mem::take(&mut *self.tasks.lock().expect("no holder of this lock panics"));
@@ -414,11 +413,11 @@ impl Node {
         self.identity.unlock();
     }
 
-    /// Tells the ledger that this incarnation has begun, so that what the earlier ones had reserved is settled.
-    pub(super) async fn announce(&self) -> Result<(), ProposeError> {
+    /// Tells a ledger group that this incarnation has begun, so that what the earlier ones had reserved is settled.
+    pub(super) async fn announce(&self, group: &Group) -> Result<(), ProposeError> {
         let started = ColdCommand::NodeStarted { node: self.me(), incarnation: self.incarnation() };
         let command = Command::from(started).encode();
-        self.ledger().propose(&command, Wait::Applied, true, Duration::from_secs(5)).await.map(|_| ())
+        group.propose(&command, Wait::Applied, true, Duration::from_secs(5)).await.map(|_| ())
     }
 }
 
@@ -430,7 +429,7 @@ async fn watch_disk(node: Arc<Node>, fail: Fail) {
         if let Some(reason) = node.wal.is_poisoned() {
             fail(reason);
         }
-        for group in &node.groups {
+        for group in node.groups().iter() {
             if let Some(reason) = group.fatal() {
                 fail(format!("raft group {}: {reason}", group.id()));
             }

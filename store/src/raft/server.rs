@@ -245,6 +245,7 @@ async fn question(node: &Arc<Node>, from: NodeId, kind: u8, mut body: Bytes) -> 
         }
         Kind::Remove => Ok(wire::cbor(&node.let_go(&wire::from_cbor(&body)?)?)),
         Kind::HandOver => node.hand_over(&wire::from_cbor(&body)?).await.map(|to| wire::cbor(&to)),
+        Kind::Quiet => Ok(wire::cbor(&node.is_quiet(wire::from_cbor(&body)?).await)),
     }
 }
 

@@ -6,7 +6,7 @@ use super::{node::Node, version::Spoken};
 use crate::model::{GroupId, NodeId, NodeInfo};
 
 /// A node's answer to `Kind::Status`.
-#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[derive(Debug, Default, Clone, PartialEq, Encode, Decode)]
 pub(crate) struct Status {
     #[n(0)]
     pub(crate) id: NodeId,

@@ -24,6 +24,8 @@ use crate::{
     state::{State, StateError},
 };
 
+mod groups;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn free_addrs(n: usize) -> Vec<String> {
@@ -54,6 +56,7 @@ fn settings(dir: &std::path::Path, name: &str, addr: &str, join: &[String]) -> N
         listen,
         join: join.to_vec(),
         voters: 3,
+        ledger_groups: 1,
         retention_days: 30,
         disk: Arc::new(crate::wal::RealDisk),
         files: Arc::new(crate::state::Disk),
@@ -164,7 +167,7 @@ async fn a_node_with_an_empty_disk_takes_the_place_of_the_member_whose_name_it_h
     let new = start(dir.path(), "c", &addrs[2], &addrs).await;
     until("readiness", || new.not_ready().is_none()).await;
     assert_ne!(new.me(), old);
-    for group in nodes[0].groups() {
+    for group in nodes[0].groups().iter() {
         until("membership", || {
             let members = group.members();
             members.len() == 3 && members.get(&new.me().0).is_some_and(|(_, votes)| *votes)
@@ -190,7 +193,7 @@ async fn a_node_that_the_log_no_longer_reaches_gets_a_snapshot() {
     for n in 0..20 {
         first.ledger().propose(&command(n), Wait::Applied, true, PATIENCE).await.expect("commits");
     }
-    for group in first.groups() {
+    for group in first.groups().iter() {
         let last = group.progress().last;
         until("a checkpoint", || group.state().checkpointed().is_some_and(|(at, _)| at.index >= last)).await;
         until("a snapshot", || {
@@ -204,7 +207,7 @@ async fn a_node_that_the_log_no_longer_reaches_gets_a_snapshot() {
     }
     let late = start(dir.path(), "b", &addrs[1], &addrs).await;
     until("readiness", || late.not_ready().is_none()).await;
-    for (ours, theirs) in first.groups().iter().zip(late.groups()) {
+    for (ours, theirs) in first.groups().iter().zip(late.groups().iter()) {
         theirs.barrier(PATIENCE).await.expect("reads");
         until("the same state", || {
             ours.state().digest().expect("a digest") == theirs.state().digest().expect("a digest")
@@ -306,7 +309,7 @@ async fn grown(dir: &std::path::Path, names: &[&str]) -> Vec<Arc<Node>> {
 
 fn voters(node: &Node) -> Vec<String> {
     let mut of: Vec<Vec<String>> = Vec::new();
-    for group in node.groups() {
+    for group in node.groups().iter() {
         let mut names: Vec<String> =
             group.members().into_values().filter(|(_, votes)| *votes).map(|(info, _)| info.name.to_string()).collect();
         names.sort();

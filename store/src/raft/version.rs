@@ -38,7 +38,7 @@ impl Spoken {
     /// What was spoken before nodes said what they speak.
     pub(super) const FIRST: Self = Self { oldest: 1, newest: 1 };
     /// What this build speaks.
-    pub(crate) const OURS: Self = Self { oldest: 1, newest: 2 };
+    pub(crate) const OURS: Self = Self { oldest: 1, newest: 3 };
 
     /// The newest version that both speak.
     pub(super) fn common(self, other: Self) -> Option<u16> {
@@ -51,6 +51,9 @@ impl Spoken {
 pub(crate) const SAYS_MORE_IN_AUDIT: u16 = 2;
 /// From this version on a reservation can be a look at a quota's use.
 pub(crate) const LOOKS_AT_QUOTAS: u16 = 2;
+
+/// From this version on a cluster can have several ledger groups, and slots can move.
+pub(crate) const MOVES_SLOTS: u16 = 3;
 
 /// What members were heard to speak, and when each was asked last.
 #[derive(Debug, Default)]

@@ -96,6 +96,8 @@ pub(super) enum Kind {
     Remove = 13,
     /// On a leader: hand your leadership over.
     HandOver = 14,
+    /// Do you hold nothing more of these slots, which are closed? Answer: whether.
+    Quiet = 15,
 }
 
 impl Kind {
@@ -116,6 +118,7 @@ impl Kind {
             12 => Self::Drain,
             13 => Self::Remove,
             14 => Self::HandOver,
+            15 => Self::Quiet,
             _ => return None,
         })
     }

@@ -3,10 +3,12 @@
 //! Whatever takes time (decoding a block, joining blocks, reading the disk) is done before the lock is taken; there is one
 //! writer, so what was read stays true. Each entry is one step: readers, checkpoints and exports see it whole or not at all.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::{Change, Entry, Payload, State, StateError, meta};
-use crate::model::{ColdCommand, Command, CommandError, GroupId, LogId, MetaWrite, Reply};
+use crate::model::{ColdCommand, Command, CommandError, GroupId, LogId, MetaWrite, Placement, Reply, Revision};
 
 impl State {
     /// Applies entries in order; one reply an entry. A refused command is a reply and changed nothing.
@@ -56,6 +58,12 @@ impl State {
         let is_meta = self.group == GroupId::META;
         match command {
             Command::Cold(ColdCommand::Meta(write)) if is_meta => self.apply_meta(id, bytes, &write, changes),
+            Command::Cold(ColdCommand::Place { expect, placement }) if is_meta => {
+                Ok(self.place(id, bytes, expect, placement, changes))
+            }
+            Command::Cold(ColdCommand::Move { expect, placement }) if is_meta => {
+                Ok(self.move_slots(id, bytes, expect, placement, changes))
+            }
             Command::Rows(batch) if !is_meta => self.apply_rows(id, &batch),
             Command::Cold(command) if !is_meta => self.apply_ledger(id, bytes, command),
             _ => Ok(self.step(id, bytes, |_| Reply::Refused(CommandError::WrongGroup))),
@@ -86,6 +94,47 @@ impl State {
         }))
     }
 
+    /// Places the slots, as long as no account can ever have been in one: nothing has been written to the metadata yet. After
+    /// that slots move: see [`State::move_slots`].
+    fn place(&self, id: LogId, bytes: u64, expect: Revision, placement: Placement, changes: &mut Vec<Change>) -> Reply {
+        self.step(id, bytes, |live| {
+            let refused = |why: String| Reply::Refused(CommandError::Placement(why));
+            let epoch = live.vars.placement.as_ref().map_or(0, |placed| placed.epoch);
+            if epoch != expect {
+                return refused(made_meanwhile(epoch));
+            }
+            if let Some(flaw) = placement.flaw() {
+                return refused(format!("it {flaw}"));
+            }
+            if !live.vars.audit_head.is_empty() {
+                return refused("the cluster is in use, and slots are placed before its first write alone".into());
+            }
+            keep_placement(live, id, placement, changes)
+        })
+    }
+
+    /// The next placement of a cluster in use.
+    fn move_slots(
+        &self,
+        id: LogId,
+        bytes: u64,
+        expect: Revision,
+        placement: Placement,
+        changes: &mut Vec<Change>,
+    ) -> Reply {
+        self.step(id, bytes, |live| {
+            let refused = |why: String| Reply::Refused(CommandError::Placement(why));
+            let old = live.vars.placement.as_deref().cloned().unwrap_or_else(|| Placement::even(1, &[]));
+            if old.epoch != expect {
+                return refused(made_meanwhile(old.epoch));
+            }
+            if let Some(flaw) = placement.flaw().or_else(|| placement.cannot_follow(&old)) {
+                return refused(format!("it {flaw}"));
+            }
+            keep_placement(live, id, placement, changes)
+        })
+    }
+
     /// Moves the replica on by one entry.
     pub(super) fn step(&self, id: LogId, bytes: u64, change: impl FnOnce(&mut super::layer::Live) -> Reply) -> Reply {
         let mut replica = self.write();
@@ -95,4 +144,15 @@ impl State {
         live.active.bytes += bytes;
         change(live)
     }
+}
+
+fn made_meanwhile(epoch: Revision) -> String {
+    format!("another placement was made meanwhile, with epoch {epoch}")
+}
+
+fn keep_placement(live: &mut super::layer::Live, id: LogId, placement: Placement, changes: &mut Vec<Change>) -> Reply {
+    let placement = Arc::new(Placement { epoch: id.index, ..placement });
+    live.vars.placement = Some(Arc::clone(&placement));
+    changes.push(Change::Placement(placement));
+    Reply::Written(id.index)
 }

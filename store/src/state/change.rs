@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Account, AccountId, Key, KeyHash, KeyId, Name, Route, Tier, Token, Upstream};
+use crate::model::{Account, AccountId, Key, KeyHash, KeyId, Name, Placement, Route, Tier, Token, Upstream};
 
 /// One changed object, as it is now.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +24,7 @@ pub enum Change {
     UpstreamGone(Name),
     Token(Arc<Token>),
     TokenGone(Name),
+    Placement(Arc<Placement>),
     /// All was replaced: forget everything and [`super::State::load`] again.
     Reset,
 }

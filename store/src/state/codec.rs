@@ -7,7 +7,12 @@ pub(super) const VALUE_VERSION: u8 = 1;
 
 /// A value's bytes: version, then CBOR.
 pub(super) fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
-    let mut out = vec![VALUE_VERSION];
+    encode_in(VALUE_VERSION, value)
+}
+
+/// A value's bytes in another version, for one that builds which know [`VALUE_VERSION`] alone must not read.
+pub(super) fn encode_in<T: Encode<()>>(version: u8, value: &T) -> Vec<u8> {
+    let mut out = vec![version];
     minicbor::encode(value, &mut out).expect("writing to memory cannot fail");
     out
 }
@@ -17,15 +22,27 @@ pub(super) fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
 /// # Errors
 /// A newer version, by name; or damage.
 pub(super) fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, String> {
-    minicbor::decode(body(bytes)?).map_err(|error| error.to_string())
+    decode_up_to(VALUE_VERSION, bytes)
+}
+
+/// Reads the bytes of a value that has had so many versions.
+///
+/// # Errors
+/// As [`decode`].
+pub(super) fn decode_up_to<'b, T: Decode<'b, ()>>(newest: u8, bytes: &'b [u8]) -> Result<T, String> {
+    minicbor::decode(body_up_to(newest, bytes)?).map_err(|error| error.to_string())
 }
 
 /// What follows the version byte, when this build reads it.
 pub(super) fn body(bytes: &[u8]) -> Result<&[u8], String> {
+    body_up_to(VALUE_VERSION, bytes)
+}
+
+fn body_up_to(newest: u8, bytes: &[u8]) -> Result<&[u8], String> {
     match bytes {
-        [VALUE_VERSION, body @ ..] => Ok(body),
-        [version, ..] if *version > VALUE_VERSION => Err(format!(
-            "value format version {version} is newer than this build knows (up to {VALUE_VERSION}): upgrade this node"
+        [version, body @ ..] if (1..=newest).contains(version) => Ok(body),
+        [version, ..] if *version > newest => Err(format!(
+            "value format version {version} is newer than this build knows (up to {newest}): upgrade this node"
         )),
         _ => Err("not a stored value".to_owned()),
     }
@@ -38,6 +55,13 @@ pub(super) fn text_key(text: &str, rest: &[u8]) -> Vec<u8> {
     key.extend_from_slice(text.as_bytes());
     key.extend_from_slice(rest);
     key
+}
+
+/// The text and the rest of such a key, when both are text.
+pub(super) fn split_text_key(key: &[u8]) -> Option<(&str, &str)> {
+    let (length, rest) = key.split_first_chunk()?;
+    let (text, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+    Some((std::str::from_utf8(text).ok()?, std::str::from_utf8(rest).ok()?))
 }
 
 /// Appends a LEB128 varint.

@@ -123,12 +123,12 @@ impl Live {
         counters
     }
 
-    /// All quotas that memory has.
-    pub(super) fn all_quotas(&self) -> BTreeMap<QuotaKey, Counter> {
+    /// The quotas of some accounts, as far as memory has them.
+    pub(super) fn quotas_that(&self, wanted: impl Fn(&str) -> bool) -> BTreeMap<QuotaKey, Counter> {
+        let mut counters = BTreeMap::new();
         let known = self.quotas.iter().map(|(key, known)| (key, &known.counter));
         let frozen = self.frozen.iter().rev().flat_map(|layer| &layer.quotas);
-        let mut counters = BTreeMap::new();
-        for (key, counter) in known.chain(frozen) {
+        for (key, counter) in known.chain(frozen).filter(|((of, _), _)| wanted(of)) {
             counters.entry(key.clone()).or_insert_with(|| counter.clone());
         }
         counters

@@ -16,8 +16,8 @@ use super::{
     view::Range,
 };
 use crate::model::{
-    AccountId, Alert, ColdCommand, CommandError, LogId, Name, OverageRecord, Profile, Reply, Reservation, RowBatch,
-    Staged, Timestamp, Unpublished,
+    AccountId, Alert, Carried, ColdCommand, CommandError, LogId, Name, OverageRecord, Profile, Reply, Reservation,
+    RowBatch, Staged, Timestamp, Unpublished,
 };
 
 /// Retention class of rows whose tier does not name its days; the others' classes are their days.
@@ -88,13 +88,16 @@ impl State {
     /// Everything that is not hot.
     pub(super) fn apply_ledger(&self, id: LogId, bytes: u64, command: ColdCommand) -> Result<Reply, StateError> {
         match command {
-            ColdCommand::Meta(_) => Ok(self.step(id, bytes, |_| Reply::Refused(CommandError::WrongGroup))),
+            ColdCommand::Meta(_) | ColdCommand::Place { .. } | ColdCommand::Move { .. } => {
+                Ok(self.step(id, bytes, |_| Reply::Refused(CommandError::WrongGroup)))
+            }
             ColdCommand::StageProfile { account, stage, published, profile } => {
                 self.stage_profiles(id, bytes, &[Staged { account, stage, published, profile }])
             }
             ColdCommand::StageProfiles(staged) => self.stage_profiles(id, bytes, &staged),
             ColdCommand::DropProfiles(gone) => self.drop_profiles(id, bytes, &gone),
             ColdCommand::Reserve(demands) => self.reserve(id, bytes, &demands),
+            ColdCommand::TakeOver(carried) => self.take_over(id, bytes, &carried),
             ColdCommand::NodeStarted { node, incarnation } => Ok(self.step(id, bytes, |live| {
                 let newest = live.vars.nodes.entry(node).or_default();
                 *newest = incarnation.max(*newest);
@@ -169,6 +172,17 @@ impl State {
                 granted
             };
             Reply::Granted(demands.iter().map(grant).collect())
+        }))
+    }
+
+    fn take_over(&self, id: LogId, bytes: u64, carried: &[Carried]) -> Result<Reply, StateError> {
+        self.know_quotas(carried.iter().map(|carried| (&carried.account, &carried.quota)))?;
+        Ok(self.step(id, bytes, |live| {
+            for one in carried {
+                let (counter, _) = live.change_quota(&(one.account.clone(), one.quota.clone()));
+                counter.take_over(one);
+            }
+            Reply::Done
         }))
     }
 

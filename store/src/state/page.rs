@@ -22,7 +22,7 @@ use super::{
 use crate::model::{Completion, RequestId, Row, Timestamp};
 
 /// Rows of a page at most.
-const PAGE_ROWS: usize = 1_000;
+pub const PAGE_ROWS: usize = 1_000;
 /// Records that one page looks at, about. At the bound the page is short, and its cursor goes on from there.
 const SCAN_RECORDS: u64 = 4 << 20;
 /// How far a request id's time may be from its row's arrival.
@@ -30,8 +30,19 @@ const ID_SLACK_US: i64 = 10_000_000;
 /// Tries of a read whose blocks were joined and removed under it.
 const TRIES: usize = 4;
 
-/// A row's place in a listing.
-type Place = (Timestamp, u64);
+/// A row's place in a listing: its arrival, and its number in the group.
+pub type RowPlace = (Timestamp, u64);
+
+type Place = RowPlace;
+
+/// A page of rows with their places.
+#[derive(Debug, Clone, Default)]
+pub struct PlacedPage {
+    /// The rows, newest arrival first.
+    pub rows: Vec<(RowPlace, Row)>,
+    /// All that is newer than this (and this itself, if it is a row) is on the page; none at the end.
+    pub more: Option<RowPlace>,
+}
 
 /// A block that may hold matches, and its bytes when memory has them.
 pub(super) struct Source {
@@ -58,8 +69,18 @@ impl State {
     /// # Errors
     /// The disk, a damaged block, or a bad cursor.
     pub fn rows(&self, query: &RowQuery) -> Result<RowPage, ReadError> {
-        let cursor = query.cursor.as_deref().map(parse_cursor).transpose()?;
-        let before = cursor.unwrap_or((Timestamp(i64::MAX), u64::MAX));
+        let before = query.cursor.as_deref().map(parse_cursor).transpose()?;
+        let page = self.rows_before(query, before)?;
+        let rows = page.rows.into_iter().map(|(_, row)| row).collect();
+        Ok(RowPage { rows, next_cursor: page.more.map(cursor) })
+    }
+
+    /// As [`State::rows`], before a place instead of the query's cursor, each row with its own.
+    ///
+    /// # Errors
+    /// The disk or a damaged block.
+    pub fn rows_before(&self, query: &RowQuery, before: Option<RowPlace>) -> Result<PlacedPage, ReadError> {
+        let before = before.unwrap_or((Timestamp(i64::MAX), u64::MAX));
         let until = query.until.unwrap_or(Timestamp(i64::MAX));
         let filter = Filter {
             account: query.account.clone(),
@@ -89,7 +110,7 @@ impl State {
         Ok(again(|| self.find(&filter))?)
     }
 
-    fn page(&self, filter: &Filter, before: Place, limit: usize) -> Result<RowPage, Missed> {
+    fn page(&self, filter: &Filter, before: Place, limit: usize) -> Result<PlacedPage, Missed> {
         let sources = self.sources(filter);
         let mut blocks: BTreeMap<usize, Bytes> = BTreeMap::new();
         // The best places seen that are not on the page yet, and on it: (place, block, record).
@@ -124,7 +145,7 @@ impl State {
         }
         let is_full = page.len() == limit;
         let more = if is_full { page.last().map(|(place, ..)| *place) } else { stopped_at };
-        let mut rows: Vec<Option<Row>> = vec![None; page.len()];
+        let mut rows: Vec<Option<(RowPlace, Row)>> = vec![None; page.len()];
         for (number, bytes) in &blocks {
             let (places, records): (Vec<usize>, Vec<u32>) =
                 page.iter().enumerate().filter(|(_, of)| of.1 == *number).map(|(place, of)| (place, of.2)).unzip();
@@ -132,10 +153,10 @@ impl State {
             let read = Block::open(bytes).and_then(|block| block.rows_at(&records)).map_err(damaged(key))?;
             for (place, mut row) in places.into_iter().zip(read) {
                 self.settle(&mut row)?;
-                rows[place] = Some(row);
+                rows[place] = Some((page[place].0, row));
             }
         }
-        Ok(RowPage { rows: rows.into_iter().flatten().collect(), next_cursor: more.map(cursor) })
+        Ok(PlacedPage { rows: rows.into_iter().flatten().collect(), more })
     }
 
     fn find(&self, filter: &Filter) -> Result<Option<Row>, Missed> {
@@ -245,11 +266,16 @@ pub(super) fn damaged(key: BlockKey) -> impl FnOnce(BlockError) -> StateError {
     move |source| StateError::Block { index: key.at, source }
 }
 
-fn cursor((ts, seq): Place) -> String {
+/// A cursor that goes on after a row.
+pub fn cursor((ts, seq): RowPlace) -> String {
     format!("{:016x}{seq:016x}", ts.0 as u64 ^ 1 << 63)
 }
 
-fn parse_cursor(text: &str) -> Result<Place, ReadError> {
+/// The place that a cursor names.
+///
+/// # Errors
+/// It is none.
+pub fn parse_cursor(text: &str) -> Result<RowPlace, ReadError> {
     let hex = |part: Option<&str>| {
         let part = part.filter(|part| part.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
         u64::from_str_radix(part, 16).ok()

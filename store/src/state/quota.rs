@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use minicbor::{Decode, Encode};
 
 use crate::{
-    model::{NodeId, Reservation, Watch},
+    model::{AccountId, Carried, Name, NodeId, Reservation, Watch},
     platform::planted,
 };
 
@@ -85,8 +85,7 @@ impl Counter {
             return 0;
         }
         let Some(period) = self.period_mut(demand.period_start) else { return 0 };
-        let taken = period.used.saturating_add(period.total_held()).saturating_add(period.unsettled);
-        let left = demand.limit.saturating_sub(taken);
+        let left = demand.limit.saturating_sub(period.taken());
         let granted = if planted!(OverReserves) { wanted } else { wanted.min(left) };
         period.hold(demand.node, demand.incarnation, granted);
         if let Some(watch) = &demand.watch {
@@ -124,6 +123,38 @@ impl Counter {
             period.unsettled = period.unsettled.saturating_sub(short);
         }
         period.notice()
+    }
+
+    /// Takes over what another group counts of a period. What it counts may have come before already, and units may have been
+    /// used here since: those used, and those taken, are never fewer than either says.
+    pub(super) fn take_over(&mut self, carried: &Carried) {
+        let Some(period) = self.period_mut(carried.period_start) else { return };
+        let taken = period.taken().max(carried.used.saturating_add(carried.unsettled));
+        period.used = period.used.max(carried.used);
+        // What is held here stays so; the rest is nobody's that could still say so.
+        period.unsettled = taken.saturating_sub(period.used).saturating_sub(period.total_held());
+        period.raised = period.raised.max(carried.raised);
+        if period.watch.is_none() {
+            period.watch.clone_from(&carried.watch);
+        }
+    }
+
+    /// The newest periods, as another group is to take them over.
+    pub(super) fn carried<'c>(&'c self, account: &AccountId, quota: &Name) -> impl Iterator<Item = Carried> + use<'c> {
+        let (account, quota) = (account.clone(), quota.clone());
+        self.periods.iter().rev().take(NEWEST_PERIODS).map(move |period| {
+            // All fields by name: whatever a period keeps moves with it.
+            let Period { start, used, unsettled: _, held: _, watch, raised } = period;
+            Carried {
+                account: account.clone(),
+                quota: quota.clone(),
+                period_start: *start,
+                used: *used,
+                unsettled: period.taken().saturating_sub(*used),
+                watch: watch.clone(),
+                raised: *raised,
+            }
+        })
     }
 
     /// The period, made if it is new; none when it is so old that it is kept no more.
@@ -190,6 +221,11 @@ impl Period {
         watch.thresholds.iter().copied().filter(|threshold| self.has_passed(watch, *threshold)).max().unwrap_or(0)
     }
 
+    /// Units that are used, or that somebody may hold.
+    fn taken(&self) -> u64 {
+        self.used.saturating_add(self.total_held()).saturating_add(self.unsettled)
+    }
+
     fn total_held(&self) -> u64 {
         self.held.iter().fold(0, |sum, (_, _, units)| sum.saturating_add(*units))
     }
@@ -229,164 +265,4 @@ fn is_gone(nodes: &Nodes, node: NodeId, incarnation: u64) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const LIMIT: u64 = 100;
-
-    fn demand(node: u64, incarnation: u64, period_start: i64, units: i64) -> Reservation {
-        let node = NodeId(node);
-        let (account, quota) = ("a".into(), "q".into());
-        Reservation { node, incarnation, account, quota, period_start, units, limit: LIMIT, watch: None, look_at: None }
-    }
-
-    fn watched(limit: u64, units: i64) -> Reservation {
-        let watch = Watch { limit, thresholds: vec![80, 100], shadow: false, period_end: 3_600 };
-        Reservation { limit: u64::MAX, watch: Some(watch), ..demand(1, 1, 0, units) }
-    }
-
-    #[test]
-    fn a_threshold_is_noticed_once_and_again_only_under_a_greater_limit() {
-        let (mut counter, nodes) = (Counter::default(), Nodes::new());
-        counter.reserve(&nodes, &watched(10, 100));
-        let charge = |counter: &mut Counter, units| {
-            let noticed = counter.charge(&nodes, NodeId(1), 1, 0, units);
-            (noticed.thresholds, noticed.is_over)
-        };
-        assert_eq!(charge(&mut counter, 7), (vec![], false));
-        assert_eq!(charge(&mut counter, 1), (vec![80], false));
-        assert_eq!(charge(&mut counter, 1), (vec![], false));
-        assert_eq!(charge(&mut counter, 1), (vec![100], false), "all of it is used, and no more");
-        assert_eq!(charge(&mut counter, 1), (vec![], true));
-        counter.reserve(&nodes, &watched(20, 1));
-        assert_eq!(charge(&mut counter, 4), (vec![], false));
-        assert_eq!(charge(&mut counter, 1), (vec![80], false));
-        counter.reserve(&nodes, &watched(10, 1));
-        assert_eq!(charge(&mut counter, 1), (vec![100], true), "lowered: passed as it is");
-        let mut at_once = Counter::default();
-        at_once.reserve(&nodes, &watched(10, 100));
-        assert_eq!(charge(&mut at_once, 30), (vec![80, 100], true));
-        assert_eq!(at_once.charge(&nodes, NodeId(1), 1, 3_600, 30), Noticed::default(), "nobody watches that period");
-    }
-
-    #[test]
-    fn a_limit_that_is_lowered_below_what_was_used_is_noticed_without_a_row() {
-        let (mut counter, nodes) = (Counter::default(), Nodes::new());
-        counter.reserve(&nodes, &watched(100, 50));
-        counter.charge(&nodes, NodeId(1), 1, 0, 50);
-        let watch = |limit| move |_| watched(limit, 0).watch;
-        let mut lower = |limit| {
-            let told = counter.would_notice(watch(limit)).map(|(start, watch)| (start, watch.limit));
-            counter.reserve(&nodes, &watched(limit, 0));
-            (told, counter.look(0).map(|(period, thresholds)| (period.used, thresholds)))
-        };
-        assert_eq!(lower(90), (None, Some((50, vec![]))));
-        assert_eq!(lower(60), (Some((0, 60)), Some((50, vec![80]))));
-        assert_eq!(lower(60), (None, Some((50, vec![]))), "told once");
-        assert_eq!(lower(20), (Some((0, 20)), Some((50, vec![100]))));
-        assert_eq!(lower(10), (None, Some((50, vec![]))));
-        assert_eq!(lower(100), (None, Some((50, vec![]))));
-        assert_eq!(lower(50), (Some((0, 50)), Some((50, vec![80, 100]))), "it was raised in between");
-        assert_eq!(counter.would_notice(|_| None), None, "a quota that is gone");
-        assert_eq!((counter.look(3_600), Counter::default().would_notice(watch(1))), (None, None));
-    }
-
-    fn now(counter: &Counter, nodes: &Nodes, start: i64) -> (u64, u64, u64) {
-        let period = counter.period(start).expect("the period");
-        let (reserved, unsettled) = period.reserved_and_unsettled(nodes);
-        (period.used, reserved, unsettled)
-    }
-
-    #[test]
-    fn a_dead_incarnations_units_stay_unsettled_until_its_late_rows_use_them() {
-        let (mut counter, mut nodes) = (Counter::default(), Nodes::from([(NodeId(1), 1)]));
-        assert_eq!(counter.reserve(&nodes, &demand(1, 1, 0, 60)), 60);
-        counter.charge(&nodes, NodeId(1), 1, 0, 10);
-        nodes.insert(NodeId(1), 2);
-        assert_eq!(now(&counter, &nodes, 0), (10, 0, 50));
-        assert_eq!(counter.reserve(&nodes, &demand(1, 1, 0, 5)), 0, "the dead get nothing");
-        assert_eq!(counter.reserve(&nodes, &demand(1, 1, 0, -50)), 0, "and give nothing back");
-        assert_eq!(counter.reserve(&nodes, &demand(1, 2, 0, 90)), 40);
-        counter.charge(&nodes, NodeId(1), 1, 0, 20);
-        assert_eq!(now(&counter, &nodes, 0), (30, 40, 30));
-    }
-
-    #[test]
-    fn an_older_period_is_refused_but_its_rows_still_count() {
-        let (mut counter, nodes) = (Counter::default(), Nodes::new());
-        assert_eq!(counter.reserve(&nodes, &demand(1, 1, 0, 10)), 10);
-        assert_eq!(counter.reserve(&nodes, &demand(1, 1, 3_600, 10)), 10);
-        assert_eq!(counter.reserve(&nodes, &demand(1, 1, 0, 10)), 0);
-        counter.charge(&nodes, NodeId(1), 1, 0, 4);
-        assert_eq!(now(&counter, &nodes, 0), (4, 6, 0));
-        assert_eq!(counter.reserve(&nodes, &demand(1, 1, 0, -6)), 0);
-        assert_eq!(now(&counter, &nodes, 0), (4, 0, 0));
-    }
-
-    #[test]
-    fn old_periods_go_but_two_and_the_late_ones_stay() {
-        let (mut counter, nodes) = (Counter::default(), Nodes::new());
-        let hour = 3_600;
-        for start in 0..100 {
-            counter.reserve(&nodes, &demand(1, 1, start * hour, 1));
-        }
-        assert_eq!(counter.periods().len(), 49);
-        let month = 31 * 86_400;
-        counter.reserve(&nodes, &demand(1, 1, 2 * month, 1));
-        counter.reserve(&nodes, &demand(1, 1, 3 * month, 1));
-        assert_eq!(counter.periods().iter().map(|p| p.start).collect::<Vec<_>>(), [2 * month, 3 * month]);
-        counter.charge(&nodes, NodeId(1), 1, 0, 1);
-        assert_eq!(counter.periods().len(), 2, "a row that late changes nothing");
-    }
-
-    #[derive(Debug, Clone)]
-    enum Step {
-        Reserve(u64, i64),
-        Charge(u64, u64),
-        Restart(u64),
-    }
-
-    proptest! {
-        /// Rows charge at most what their incarnation holds: then nothing ever exceeds the limit, and no unit is lost.
-        #[test]
-        fn used_reserved_and_unsettled_never_exceed_the_limit(steps in prop::collection::vec(
-            prop_oneof![
-                (0..3u64, -30..60i64).prop_map(|(node, units)| Step::Reserve(node, units)),
-                (0..3u64, 0..40u64).prop_map(|(node, units)| Step::Charge(node, units)),
-                (0..3u64).prop_map(Step::Restart),
-            ],
-            1..80,
-        )) {
-            let (mut counter, mut nodes) = (Counter::default(), Nodes::new());
-            let mut incarnations = [1u64; 3];
-            let mut holds = [0u64; 3];
-            let (mut used, mut forfeited) = (0, 0);
-            for step in steps {
-                match step {
-                    Step::Reserve(node, units) => {
-                        let granted = counter.reserve(&nodes, &demand(node, incarnations[node as usize], 0, units));
-                        let hold = &mut holds[node as usize];
-                        *hold = if units < 0 { hold.saturating_sub(units.unsigned_abs()) } else { *hold + granted };
-                    }
-                    Step::Charge(node, units) => {
-                        let units = units.min(holds[node as usize]);
-                        counter.charge(&nodes, NodeId(node), incarnations[node as usize], 0, units);
-                        holds[node as usize] -= units;
-                        used += units;
-                    }
-                    Step::Restart(node) => {
-                        incarnations[node as usize] += 1;
-                        nodes.insert(NodeId(node), incarnations[node as usize]);
-                        forfeited += std::mem::take(&mut holds[node as usize]);
-                    }
-                }
-                prop_assert!(used + holds.iter().sum::<u64>() + forfeited <= LIMIT);
-                if counter.period(0).is_some() {
-                    prop_assert_eq!(now(&counter, &nodes, 0), (used, holds.iter().sum(), forfeited));
-                }
-            }
-        }
-    }
-}
+mod tests;

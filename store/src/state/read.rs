@@ -1,10 +1,6 @@
 //! Plain reads: what is there now, memory over files.
 
-use std::{
-    collections::btree_map::Entry,
-    ops::{Bound, ControlFlow},
-    sync::Arc,
-};
+use std::{collections::btree_map::Entry, ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
 
@@ -12,26 +8,34 @@ use super::{
     Change, QuotaNow, ReadError, State, StateError,
     codec::{self, text_key},
     layer::QuotaKey,
-    ledger::{alert_key, quota_key, staged_at_ms},
+    ledger::{quota_key, staged_at_ms},
     meta::{Object, after_line, before_line, is_kept},
     quota::{Counter, Nodes, Period},
     tables::Table,
     view::Range,
 };
 use crate::model::{
-    Account, AccountId, Alert, AlertPlace, AuditRecord, Happened, Key, KeyHash, KeyId, Name, OverageRecord, Profile,
-    Revision, Route, Tier, Timestamp, Token, Unpublished, Upstream, Watch,
+    Account, AccountId, AuditRecord, Happened, Key, KeyHash, KeyId, Name, OverageRecord, Placement, Profile, Revision,
+    Route, Tier, Timestamp, Token, Unpublished, Upstream, Watch,
 };
 
 /// An account, its quota's counter, the start of a period, and what is to be noticed about that.
 pub(crate) type Unnoticed = (AccountId, Name, i64, Watch);
 
 impl State {
-    /// Every object of group 0, as changes: tiers, upstreams, routes and accounts before the keys, then tokens.
+    /// Where the slots are, in group 0; none while there is one ledger group.
+    pub fn placement(&self) -> Option<Arc<Placement>> {
+        self.read().live.vars.placement.clone()
+    }
+
+    /// Every object of group 0, as changes: the placement, tiers, upstreams, routes and accounts before the keys, then tokens.
     ///
     /// # Errors
     /// The disk or a stored value, as in all reads.
     pub fn load(&self, f: &mut dyn FnMut(Change)) -> Result<(), StateError> {
+        if let Some(placement) = self.placement() {
+            f(Change::Placement(placement));
+        }
         self.load_all::<Tier>(f)?;
         self.load_all::<Upstream>(f)?;
         self.load_all::<Route>(f)?;
@@ -200,34 +204,6 @@ impl State {
         Ok(lines)
     }
 
-    /// Alerts, newest first, before one, each with its place: its entry, and its number there.
-    ///
-    /// # Errors
-    /// The disk or a stored value.
-    pub fn alerts(
-        &self,
-        before: Option<AlertPlace>,
-        limit: usize,
-        takes: &mut dyn FnMut(&Alert) -> bool,
-    ) -> Result<Vec<(AlertPlace, Alert)>, ReadError> {
-        let mut alerts = Vec::new();
-        let range = match before {
-            Some((index, number)) => Range { to: Bound::Excluded(alert_key(index, number)), ..Range::all() },
-            None => Range::all(),
-        };
-        self.walk(Table::Alerts, &range, true, &mut |key, value| {
-            let bad = |what: String| self.value_error(Table::Alerts, what);
-            let alert: Alert = codec::decode(value).map_err(bad)?;
-            let mut place = codec::Take(key);
-            let place = place.array().zip(place.array()).ok_or_else(|| bad("its key is no place".into()))?;
-            if takes(&alert) {
-                alerts.push(((u64::from_be_bytes(place.0), u32::from_be_bytes(place.1)), alert));
-            }
-            Ok(alerts.len() < limit)
-        })?;
-        Ok(alerts)
-    }
-
     /// What an account's quotas have used beyond their limits, by counter and period.
     ///
     /// # Errors
@@ -374,7 +350,7 @@ impl State {
     ) -> Result<Vec<Unnoticed>, ReadError> {
         let (counters, main) = {
             let replica = self.read();
-            (replica.live.all_quotas(), replica.storage.read_main()?)
+            (replica.live.quotas_that(|_| true), replica.storage.read_main()?)
         };
         let mut found = Vec::new();
         let mut look = |(account, counter): &QuotaKey, kept: &Counter| {

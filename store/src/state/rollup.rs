@@ -22,12 +22,33 @@ impl UsageStep {
     }
 }
 
+/// By start of the step (minutes since 1970) and what it is split by.
+type Steps = BTreeMap<(u32, Split), Cell>;
+
+/// Usage of an account that several groups have rows of, as [`State::usage`] of one.
+///
+/// # Errors
+/// The disk or a stored value.
+pub fn usage_over(states: &[&State], query: &UsageQuery) -> Result<Vec<UsagePoint>, ReadError> {
+    let mut steps = Steps::new();
+    for state in states {
+        state.add_usage(query, &mut steps)?;
+    }
+    let is_split = query.by.is_some();
+    Ok(steps.into_iter().map(|((minute, split), cell)| point(minute, is_split.then_some(&split), &cell)).collect())
+}
+
 impl State {
     /// Usage of an account, by step and then by what it is split by; hours and days are UTC's.
     ///
     /// # Errors
     /// The disk or a stored value.
     pub fn usage(&self, query: &UsageQuery) -> Result<Vec<UsagePoint>, ReadError> {
+        usage_over(&[self], query)
+    }
+
+    /// Adds the sums of an account's steps.
+    fn add_usage(&self, query: &UsageQuery, steps: &mut Steps) -> Result<(), ReadError> {
         let step = query.step.minutes();
         let since = stored_minute(query.since.minute()) / step * step;
         // The first minute that is not asked for.
@@ -38,7 +59,6 @@ impl State {
             Some(UsageBy::Route) => Dimension::Route,
             Some(UsageBy::Key) => Dimension::Key,
         };
-        let mut steps: BTreeMap<(u32, Split), Cell> = BTreeMap::new();
         let mut add = |minute: u32, record: Record| {
             for (split, cell) in record.0 {
                 steps.entry((minute / step * step, split)).or_default().merge(&cell);
@@ -60,8 +80,7 @@ impl State {
                 add(minute_of(key.value()), record);
             }
         }
-        let is_split = query.by.is_some();
-        Ok(steps.into_iter().map(|((minute, split), cell)| point(minute, is_split.then_some(&split), &cell)).collect())
+        Ok(())
     }
 
     /// The minute in which a key was last used.

@@ -1,10 +1,12 @@
 //! Scripts of commands, crashes, streams, and laws over random ones.
 
+mod carried;
 mod crash;
 mod faulty;
 mod ledger;
 mod meta;
 mod open;
+mod placement;
 mod snapshot;
 mod usage;
 

@@ -1,6 +1,6 @@
 //! How far a group is, and the small things that apply needs at hand; one stored value, written by every checkpoint.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use minicbor::{Decode, Encode, bytes::ByteVec};
@@ -11,10 +11,13 @@ use super::{
     index::FileKey,
     quota::Nodes,
 };
-use crate::model::{LogId, NodeId};
+use crate::model::{LogId, NodeId, Placement};
 
 /// The value's key in [`super::tables::Table::Vars`].
 pub(super) const KEY: &[u8] = b"state";
+
+/// Version of the value with a placement: a build that does not know placements would take all accounts for the first group's.
+const PLACED_VERSION: u8 = codec::VALUE_VERSION + 1;
 
 /// What apply has at hand, always in memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub(super) struct Vars {
     pub(super) audit_head: Vec<u8>,
     /// Stored key of the newest audit line that was taken away; empty before the first.
     pub(super) audit_floor: Vec<u8>,
+    /// Where the slots are; none while there is one ledger group.
+    pub(super) placement: Option<Arc<Placement>>,
 }
 
 #[derive(Encode, Decode)]
@@ -56,12 +61,15 @@ struct Stored {
     /// Left out before the first.
     #[n(8)]
     audit_floor: Option<ByteVec>,
+    #[n(9)]
+    placement: Option<Placement>,
 }
 
 impl Vars {
     /// The stored value, with the number of the newest layer that the file holds.
     pub(super) fn encode(&self, layer: u64) -> Vec<u8> {
-        codec::encode(&Stored {
+        let version = if self.placement.is_some() { PLACED_VERSION } else { codec::VALUE_VERSION };
+        let stored = Stored {
             layer,
             last: self.applied.last,
             membership: self.applied.membership.as_ref().map(|bytes| bytes.to_vec()),
@@ -71,12 +79,14 @@ impl Vars {
             floors: self.floors.iter().map(|(class, day)| (*class, *day)).collect(),
             audit_head: self.audit_head.clone(),
             audit_floor: (!self.audit_floor.is_empty()).then(|| self.audit_floor.clone().into()),
-        })
+            placement: self.placement.as_deref().cloned(),
+        };
+        codec::encode_in(version, &stored)
     }
 
     /// Reads it back, and the layer's number.
     pub(super) fn decode(bytes: &[u8]) -> Result<(Self, u64), String> {
-        let stored: Stored = codec::decode(bytes)?;
+        let stored: Stored = codec::decode_up_to(PLACED_VERSION, bytes)?;
         let membership = stored.membership.map(Bytes::from);
         let vars = Self {
             applied: Applied { last: stored.last, membership },
@@ -86,6 +96,7 @@ impl Vars {
             floors: stored.floors.into_iter().collect(),
             audit_head: stored.audit_head,
             audit_floor: stored.audit_floor.map(Into::into).unwrap_or_default(),
+            placement: stored.placement.map(Arc::new),
         };
         Ok((vars, stored.layer))
     }
@@ -97,7 +108,7 @@ impl Vars {
             #[n(0)]
             layer: u64,
         }
-        codec::decode(bytes).map(|Layer { layer }| layer)
+        codec::decode_up_to(PLACED_VERSION, bytes).map(|Layer { layer }| layer)
     }
 
     /// Whether a file of rows was dropped: what belongs there is kept no more.

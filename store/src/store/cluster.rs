@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{GroupStatus, Store, Unavailable};
 use crate::{
-    model::{GroupId, Name, NodeInfo},
+    model::{GroupId, Moving, Name, NodeInfo},
     raft::{OperateError, Status},
 };
 
@@ -42,6 +42,17 @@ pub struct ClusterStatus {
     pub members: Vec<MemberStatus>,
     /// Groups.
     pub groups: Vec<GroupStatus>,
+    /// Slots are being spread over more ledger groups.
+    pub split: Option<SplitStatus>,
+}
+
+/// Slots on their way to other ledger groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SplitStatus {
+    /// Ledger groups that they are being spread over.
+    pub ledger_groups: u32,
+    /// Those that are closed now.
+    pub moving: Option<Moving>,
 }
 
 /// Why a change of the cluster was not made.
@@ -92,7 +103,19 @@ impl Store {
                 wire: status.and_then(|status| status.spoken).map(|spoken| (spoken.oldest, spoken.newest)),
             }
         });
-        ClusterStatus { node: node.info().name.clone(), members: members.collect(), groups: self.groups() }
+        let members = members.collect();
+        let placement = node.meta().state().placement().filter(|placement| placement.goal > 0);
+        let split = placement.map(|placement| SplitStatus { ledger_groups: placement.goal, moving: placement.moving });
+        ClusterStatus { node: node.info().name.clone(), members, groups: self.groups(), split }
+    }
+
+    /// Adds ledger groups until there are so many, and begins to spread the accounts' slots over them, while the cluster is in
+    /// use. [`Store::cluster`] says how far it is.
+    ///
+    /// # Errors
+    /// Fewer than there are, or more than there may be; a member that does not answer or cannot move slots; no quorum.
+    pub async fn split(&self, ledger_groups: u32) -> Result<(), ClusterError> {
+        Ok(self.0.node.split(ledger_groups).await?)
     }
 
     /// Takes in the node that listens for peers at an address: empty, and waiting for peers of its own list that are gone. It

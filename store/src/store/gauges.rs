@@ -6,7 +6,7 @@ impl Store {
     /// Name (Prometheus, with unit), help, value.
     pub(super) fn gauges(&self) -> Vec<(&'static str, &'static str, f64)> {
         let node = &self.0.node;
-        let (meta, ledger) = (node.meta(), node.ledger());
+        let (meta, ledgers) = (node.meta(), node.ledgers());
         let members = meta.members();
         let voters = members.values().filter(|(_, votes)| *votes).count();
         let votes = members.get(&node.me().0).is_some_and(|(_, votes)| *votes);
@@ -29,18 +29,18 @@ impl Store {
             ("tollgate_meta_term", "Raft term of the metadata group.", meta.progress().term as f64),
             (
                 "tollgate_ledger_in_contact",
-                "1 when this node has fresh contact with the quorum of the ledger group.",
-                flag(ledger.is_in_contact()),
+                "1 when this node has fresh contact with the quorums of all ledger groups.",
+                flag(ledgers.iter().all(|ledger| ledger.is_in_contact())),
             ),
             (
                 "tollgate_ledger_committed_index",
-                "Newest index of the ledger group known to be committed.",
-                ledger.progress().committed as f64,
+                "Newest index of a ledger group known to be committed.",
+                ledgers.iter().map(|ledger| ledger.progress().committed).max().unwrap_or(0) as f64,
             ),
             (
                 "tollgate_rows_waiting_limit",
                 "Rows that may wait for their quorum; beyond it, 503.",
-                count(self.0.batcher.max_waiting()),
+                count(self.0.lanes.max_waiting()),
             ),
         ];
         if let Ok(disk) = rustix::fs::statvfs(node.data_dir()) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Followed, ReadError, RowPage, RowQuery, Store, UsagePoint, UsageQuery};
+use super::{ReadError, RowPage, RowQuery, Store, UsagePoint, UsageQuery, merge};
 use crate::{
     model::{AccountId, Alert, AlertPlace, Name, Overage, OverageRecord, RequestId, Row, Source, Timestamp},
     platform,
@@ -47,14 +47,28 @@ pub type LimitsNow = Vec<PolicyNow>;
 /// Keys of an account whose own buckets are listed by [`Store::limits_now`].
 const LISTED_KEYS: usize = 100;
 
+/// Reads a state on a thread that may block.
+pub(super) async fn read<T: Send + 'static>(
+    state: Arc<State>,
+    look: impl FnOnce(&State) -> Result<T, state::ReadError> + Send + 'static,
+) -> Result<T, ReadError> {
+    blocking(move || Ok(look(&state)?)).await
+}
+
+async fn blocking<T: Send + 'static>(
+    look: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, ReadError> {
+    platform::blocking(look).await.map_err(|error| ReadError::Storage { reason: error.to_string(), file: None })?
+}
+
 impl Store {
-    async fn read<T: Send + 'static>(
+    /// Reads an account's state.
+    async fn read_of<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&State) -> Result<T, state::ReadError> + Send + 'static,
+        account: &AccountId,
+        look: impl FnOnce(&State) -> Result<T, state::ReadError> + Send + 'static,
     ) -> Result<T, ReadError> {
-        let state = Arc::clone(self.0.node.ledger().state());
-        let reading = platform::blocking(move || read(&state)).await;
-        Ok(reading.map_err(|error| ReadError::Storage { reason: error.to_string(), file: None })??)
+        read(self.state_of(account), look).await
     }
 
     /// Rows, newest first.
@@ -62,20 +76,14 @@ impl Store {
     /// # Errors
     /// The disk, or a bad cursor.
     pub async fn requests(&self, query: RowQuery) -> Result<RowPage, ReadError> {
-        self.read(move |state| state.rows(&query)).await
-    }
-
-    /// The number that the next row's record will have: where a follower of what comes from now on begins.
-    pub fn next_record(&self) -> u64 {
-        self.0.node.ledger().state().next_record()
-    }
-
-    /// Matching rows from a record's number on, in the order in which they were committed.
-    ///
-    /// # Errors
-    /// The disk.
-    pub async fn requests_from(&self, from: u64, query: RowQuery, limit: usize) -> Result<Followed, ReadError> {
-        self.read(move |state| state.rows_from(from, &query, limit)).await
+        let states = match &query.account {
+            Some(account) => self.states_of(account).into_iter().rev().collect(),
+            None => self.ledger_states(),
+        };
+        match &states[..] {
+            [(_, one)] => read(Arc::clone(one), move |state| state.rows(&query)).await,
+            _ => blocking(move || merge::rows(&states, &query)).await,
+        }
     }
 
     /// One row, joined.
@@ -83,7 +91,12 @@ impl Store {
     /// # Errors
     /// The disk.
     pub async fn request(&self, id: RequestId) -> Result<Option<Row>, ReadError> {
-        self.read(move |state| state.row(id)).await
+        for (_, state) in self.ledger_states() {
+            if let Some(row) = read(state, move |state| state.row(id)).await? {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
     }
 
     /// Alerts that quotas' use has raised, newest first, before one; each with its place.
@@ -96,7 +109,11 @@ impl Store {
         limit: usize,
         mut takes: impl FnMut(&Alert) -> bool + Send + 'static,
     ) -> Result<Vec<(AlertPlace, Alert)>, ReadError> {
-        self.read(move |state| state.alerts(before, limit, &mut takes)).await
+        let states = self.ledger_states();
+        match &states[..] {
+            [(_, one)] => read(Arc::clone(one), move |state| state.alerts(before, limit, &mut takes)).await,
+            _ => blocking(move || merge::alerts(&states, before, limit, &mut takes)).await,
+        }
     }
 
     /// What an account's quotas have used beyond their limits.
@@ -104,7 +121,18 @@ impl Store {
     /// # Errors
     /// The disk.
     pub async fn overages(&self, account: AccountId) -> Result<Vec<OverageRecord>, ReadError> {
-        self.read(move |state| state.overages(&account)).await
+        let mut all: Vec<OverageRecord> = Vec::new();
+        for (_, state) in self.states_of(&account) {
+            let account = account.clone();
+            let older = read(state, move |state| state.overages(&account)).await?;
+            // A period that went on in a younger group is counted on there.
+            let is_new = |record: &OverageRecord| {
+                !all.iter().any(|one| one.counter == record.counter && one.period_start == record.period_start)
+            };
+            let older: Vec<_> = older.into_iter().filter(is_new).collect();
+            all.extend(older);
+        }
+        Ok(all)
     }
 
     /// Usage of an account.
@@ -112,7 +140,17 @@ impl Store {
     /// # Errors
     /// The disk.
     pub async fn usage(&self, query: UsageQuery) -> Result<Vec<UsagePoint>, ReadError> {
-        self.read(move |state| state.usage(&query)).await
+        let states = self.states_of(&query.account);
+        match &states[..] {
+            [(_, one)] => read(Arc::clone(one), move |state| state.usage(&query)).await,
+            _ => {
+                blocking(move || {
+                    let states: Vec<&State> = states.iter().map(|(_, state)| &**state).collect();
+                    Ok(state::usage_over(&states, &query)?)
+                })
+                .await
+            }
+        }
     }
 
     /// An account's limits and quotas as they stand, cluster-wide.
@@ -192,7 +230,7 @@ impl Store {
             let bounds = quota.bounds(now);
             let (account, name) = (view.id.clone(), quota.counter.clone());
             let start = bounds.start.unix_seconds();
-            let stands = self.read(move |state| state.quota(&account, &name, start)).await?;
+            let stands = self.read_of(&view.id, move |state| state.quota(&account, &name, start)).await?;
             let taken = stands.used.saturating_add(stands.reserved).saturating_add(stands.unsettled);
             all.push(PolicyNow {
                 kind: "quota",

@@ -1,14 +1,18 @@
 //! Metadata: writes go to the leader, reads are of the local replica.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 
 use super::{ReadError, Store, Unavailable, WriteError};
 use crate::{
     model::{
-        Account, AccountId, AuditNote, AuditRecord, ColdCommand, Command, CommandError, Happened, Key, KeyHash, KeyId,
-        MetaOp, MetaWrite, Name, Once, Profile, Reply, Revision, Route, Staged, Tier, Timestamp, Token, Upstream,
+        Account, AccountId, AuditNote, AuditRecord, ColdCommand, Command, CommandError, GroupId, Happened, Key,
+        KeyHash, KeyId, MetaOp, MetaWrite, Name, Once, Profile, Reply, Revision, Route, Staged, Tier, Timestamp, Token,
+        Upstream,
     },
     raft::{Everywhere, ProposeError, SAYS_MORE_IN_AUDIT, VIEW_LEASE, Wait},
 };
@@ -139,19 +143,22 @@ impl Store {
     /// No quorum.
     pub async fn stage_profiles(&self, profiles: Vec<(AccountId, String, Profile)>) -> Result<Vec<String>, WriteError> {
         let mut stages = Vec::with_capacity(profiles.len());
-        let mut profiles = profiles.into_iter().peekable();
-        while profiles.peek().is_some() {
-            let staged: Vec<Staged> = profiles
-                .by_ref()
-                .take(STAGED_AT_ONCE)
-                .map(|(account, published, profile)| {
-                    let stage = ulid::Ulid::generate().to_string();
-                    Staged { account, stage, published, profile }
-                })
-                .collect();
-            stages.extend(staged.iter().map(|staged| staged.stage.clone()));
-            let command = Command::from(ColdCommand::StageProfiles(staged)).encode();
-            let ledger = self.0.node.ledger();
+        let mut by_group: BTreeMap<GroupId, Vec<Staged>> = BTreeMap::new();
+        for (account, published, profile) in profiles {
+            let stage = ulid::Ulid::generate().to_string();
+            stages.push(stage.clone());
+            let group = self.directory().group_of(&account);
+            by_group.entry(group).or_default().push(Staged { account, stage, published, profile });
+        }
+        let mut parts = Vec::new();
+        for (group, all) in &by_group {
+            parts.extend(all.chunks(STAGED_AT_ONCE).map(|some| (*group, some)));
+        }
+        for (group, some) in parts {
+            let command = Command::from(ColdCommand::StageProfiles(some.to_vec())).encode();
+            let ledger = self.0.node.replica(group);
+            let ledger =
+                ledger.ok_or_else(|| Unavailable::new(format!("the ledger group {group} is not open here yet")))?;
             let reply = ledger.propose(&command, Wait::Applied, true, self.0.commit_deadline).await;
             if let Reply::Refused(error) = reply.map_err(|error| unavailable(&error))? {
                 return Err(error.into());
@@ -160,15 +167,19 @@ impl Store {
         Ok(stages)
     }
 
-    /// Waits until this node's replica of the metadata and the ledger has everything that was answered before this call
+    /// Waits until this node's replicas of the metadata and of every ledger group have everything that was answered before this call
     /// (ReadIndex): after it, reads are linearizable.
     ///
     /// # Errors
     /// No quorum.
     pub async fn barrier(&self) -> Result<(), Unavailable> {
-        let (meta, ledger) =
-            tokio::join!(self.0.node.meta().barrier(READ_DEADLINE), self.0.node.ledger().barrier(READ_DEADLINE));
-        meta.and(ledger).map_err(Unavailable::new)
+        let groups = self.0.node.groups();
+        let mut all = Vec::with_capacity(groups.len());
+        for group in groups.iter() {
+            all.push(group.barrier(READ_DEADLINE));
+        }
+        let all: Result<(), String> = futures_util::future::join_all(all).await.into_iter().collect();
+        all.map_err(Unavailable::new)
     }
 
     /// Age of this replica's metadata, for `?consistency=stale`.
@@ -197,8 +208,17 @@ impl Store {
     /// # Errors
     /// [`ReadError::Behind`] when one is not here; the disk.
     pub fn profiles(&self, accounts: &[(AccountId, String)]) -> Result<Vec<Profile>, ReadError> {
-        let ledger = self.0.node.ledger().state();
-        accounts.iter().map(|(account, stage)| published(stage, ledger.profile(account, stage)?)).collect()
+        let profile = |(account, stage): &(AccountId, String)| {
+            let mut found = None;
+            for (_, state) in self.states_of(account) {
+                found = state.profile(account, stage)?;
+                if found.is_some() {
+                    break;
+                }
+            }
+            published(stage, found)
+        };
+        accounts.iter().map(profile).collect()
     }
 
     /// Accounts whose name begins so, without regard to case, by id; none when they are more than `most`, and a look through
@@ -207,15 +227,21 @@ impl Store {
     /// # Errors
     /// [`ReadError::Behind`] when one may be missing; the disk.
     pub fn accounts_named(&self, prefix: &str, most: usize) -> Result<Option<Vec<AccountId>>, ReadError> {
-        let ledger = self.0.node.ledger().state();
-        let Some(found) = ledger.profiles_named(prefix, most)? else { return Ok(None) };
+        let mut found = Vec::new();
+        for (_, state) in self.ledger_states() {
+            match state.profiles_named(prefix, most)? {
+                Some(some) if found.len() + some.len() <= most => found.extend(some),
+                _ => return Ok(None),
+            }
+        }
         let mut published = Vec::with_capacity(found.len());
         for (id, stage) in found {
             let Some(account) = self.account(&id)? else { continue };
             if account.profile == stage {
                 published.push(id);
-            } else if ledger.profile(&id, &account.profile)?.is_none() {
-                return Err(ReadError::Behind);
+            } else {
+                // One that is not here yet may be named so too.
+                self.profiles(&[(id, account.profile)])?;
             }
         }
         published.sort_unstable();
@@ -256,7 +282,11 @@ impl Store {
     /// # Errors
     /// The disk.
     pub fn key_last_used(&self, account: &AccountId, key: &KeyId) -> Result<Option<Timestamp>, ReadError> {
-        Ok(self.0.node.ledger().state().key_last_used(account, key)?)
+        let mut last = None;
+        for (_, state) in self.states_of(account) {
+            last = last.max(state.key_last_used(account, key)?);
+        }
+        Ok(last)
     }
 
     /// A tier.
@@ -371,6 +401,7 @@ mod tests {
             peer_tls: None,
             join: Vec::new(),
             voters: 1,
+            ledger_groups: 1,
             commit_deadline: Duration::from_secs(30),
             max_waiting_rows: 1_024,
             log_retention_days: 30,

@@ -1,10 +1,11 @@
 //! A row's way in.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use super::{CommitError, Readiness, Store, Unavailable};
 use crate::{
-    model::{AccountId, Row},
+    lease::Grant,
+    model::{AccountId, GroupId, Row},
     platform::lease_clock_ns,
     raft::Place,
 };
@@ -20,10 +21,27 @@ pub struct View {
 #[derive(Debug)]
 pub struct RowPermit {
     store: Store,
+    group: GroupId,
     place: Place,
 }
 
 impl RowPermit {
+    /// Sends the row where the request's units were taken: its charges are settled there. The account's slot may have moved since
+    /// the permit was given.
+    ///
+    /// # Errors
+    /// No fresh contact with that group's quorum.
+    pub fn follow(&mut self, grant: &Grant) -> Result<(), Unavailable> {
+        let group = grant.group();
+        if group != self.group {
+            if !self.store.0.lanes.of(group).ok_or_else(|| not_open(group))?.group.is_in_contact() {
+                return Err(Unavailable::new(format!("this node was out of contact with the ledger group {group}")));
+            }
+            self.group = group;
+        }
+        Ok(())
+    }
+
     /// Hands the row in and waits until it is on a quorum's disks, at most the commit deadline.
     /// The row still lands (exactly once) when the waiter gives up, if it was proposed.
     ///
@@ -31,8 +49,8 @@ impl RowPermit {
     /// [`CommitError`]: the deadline passed or the quorum is lost; the row may land or not.
     pub async fn commit(self, row: Row) -> Result<(), CommitError> {
         let deadline = self.store.0.commit_deadline;
-        let committed = self.store.0.batcher.push(row, self.place);
-        match tokio::time::timeout(deadline, committed).await {
+        let lane = self.store.0.lanes.of(self.group).ok_or_else(|| CommitError(not_open(self.group)))?;
+        match tokio::time::timeout(deadline, lane.batcher.push(row, self.place)).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(CommitError(Unavailable::new("the row was not committed"))),
             Err(_) => Err(CommitError(Unavailable::new(format!("the row was not committed within {deadline:?}")))),
@@ -54,14 +72,18 @@ impl Store {
     }
 
     /// Whether this node may decide about requests now, by what was looked up after `view` was taken: it serves, it was in
-    /// contact with the ledger's quorum a moment ago, and the view is in force. An answer that depends on the metadata (also
+    /// contact with a ledger's quorum a moment ago, and the view is in force. An answer that depends on the metadata (also
     /// "unknown key") must not be given when it may not.
     ///
     /// # Errors
     /// [`Unavailable`]: 503, never 401, 403 or 429.
     pub fn check(&self, view: View) -> Result<(), Unavailable> {
+        self.may_decide(view, self.0.lanes.any_in_contact())
+    }
+
+    fn may_decide(&self, view: View, in_contact: bool) -> Result<(), Unavailable> {
         let node = &self.0.node;
-        if self.is_in_force(view) && node.ledger().is_in_contact() && !node.has_failed() && !node.is_retiring() {
+        if self.is_in_force(view) && in_contact && !node.has_failed() && !node.is_retiring() {
             return Ok(());
         }
         let reason = match self.readiness() {
@@ -71,14 +93,16 @@ impl Store {
         Err(Unavailable::new(reason))
     }
 
-    /// Makes sure that a row can be committed: fresh contact with the quorum and a place in the queue.
+    /// Makes sure that an account's row can be committed: fresh contact with its ledger's quorum and a place in the queue.
     ///
     /// # Errors
     /// [`Unavailable`]; the upstream must not be called.
-    pub fn permit(&self, _account: &AccountId, view: View) -> Result<RowPermit, Unavailable> {
-        self.check(view)?;
-        match self.0.batcher.place() {
-            Some(place) => Ok(RowPermit { store: self.clone(), place }),
+    pub fn permit(&self, account: &AccountId, view: View) -> Result<RowPermit, Unavailable> {
+        let group = self.directory().group_of(account);
+        let in_contact = self.0.lanes.of(group).ok_or_else(|| not_open(group))?.group.is_in_contact();
+        self.may_decide(view, in_contact)?;
+        match self.0.lanes.place() {
+            Some(place) => Ok(RowPermit { store: self.clone(), group, place }),
             None => Err(Unavailable {
                 reason: "too many rows wait for their quorum".into(),
                 retry_after: Duration::from_secs(1),
@@ -87,8 +111,20 @@ impl Store {
     }
 
     /// Hands in a row that nobody waits for (a settling record); it is tried until it lands or the node stops.
-    /// At the queue's bound it is dropped and counted, and the open row stays `open`.
-    pub fn record(&self, row: Row) {
-        self.0.batcher.push_unattended(row);
+    /// At the queue's bound it is dropped and counted, and the open row stays `open`. It goes to the group that gave the request
+    /// its units, if it has any, as the row that it settles did.
+    pub fn record(&self, row: Row, group: Option<GroupId>) {
+        let group = group.unwrap_or_else(|| self.directory().group_of(&row.account));
+        let lanes = &self.0.lanes;
+        match lanes.of(group).and_then(|lane| Some((lane, lanes.place()?))) {
+            Some((lane, place)) => lane.batcher.push_unattended(row, place),
+            None => {
+                lanes.counters().dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
+}
+
+fn not_open(group: GroupId) -> Unavailable {
+    Unavailable::new(format!("the ledger group {group} is not open here yet"))
 }

@@ -59,9 +59,8 @@ impl Store {
     }
 
     /// A group's state at its last applied entry.
-    pub fn group_state(&self, group: GroupId) -> Option<&State> {
-        let group = self.0.node.groups().iter().find(|found| found.id() == group)?;
-        Some(group.state())
+    pub fn group_state(&self, group: GroupId) -> Option<std::sync::Arc<State>> {
+        Some(self.0.node.replica(group)?.state().clone())
     }
 
     /// Whether each member has a vote, as this node knows.

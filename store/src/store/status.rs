@@ -3,7 +3,12 @@
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use super::Store;
-use crate::{model::Name, wal::sync_bucket_bound};
+use crate::{
+    model::{GroupId, Name, SLOTS},
+    raft::Progress,
+    state::Stats,
+    wal::sync_bucket_bound,
+};
 
 /// Whether the node can serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +24,8 @@ pub enum Readiness {
 pub struct GroupStatus {
     /// 0 is meta.
     pub group: u32,
+    /// Slots of accounts that are placed in it; none in meta.
+    pub slots: u32,
     /// Name of the leading node.
     pub leader: Option<Name>,
     /// Current term.
@@ -56,13 +63,21 @@ impl Store {
     pub fn groups(&self) -> Vec<GroupStatus> {
         let node = &self.0.node;
         let members = node.meta().members();
-        let groups = node.groups().iter().map(|group| {
+        let placement = node.meta().state().placement();
+        let slots = |group: GroupId| match (&placement, group) {
+            (_, GroupId::META) => 0,
+            (None, _) => u32::from(SLOTS),
+            (Some(placement), group) => placement.slots_of(group),
+        };
+        let all = node.groups();
+        let groups = all.iter().map(|group| {
             let progress = group.progress();
             let lag = |(id, matched): (&u64, &u64)| {
                 Some((members.get(id)?.0.name.clone(), progress.last.saturating_sub(*matched)))
             };
             GroupStatus {
                 group: group.id().0,
+                slots: slots(group.id()),
                 leader: group.leader().map(|(_, info)| info.name),
                 term: progress.term,
                 last_index: progress.last,
@@ -91,10 +106,14 @@ impl Store {
         let node = &self.0.node;
         let wal = node.wal().stats();
         let seconds = |ns: u64| ns as f64 / 1e9;
-        let rows = self.0.batcher.counters();
+        let rows = self.0.lanes.counters();
         let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed) as f64;
-        let ledger = node.ledger().progress();
-        let state = node.ledger().state().stats();
+        let ledgers = node.ledgers();
+        let progress: Vec<_> = ledgers.iter().map(|group| group.progress()).collect();
+        let newest = |of: fn(&Progress) -> u64| progress.iter().map(of).max().unwrap_or(0) as f64;
+        let leads = ledgers.iter().filter(|group| group.is_leader()).count();
+        let states: Vec<_> = ledgers.iter().map(|group| group.state().stats()).collect();
+        let sum = |of: fn(&Stats) -> u64| states.iter().map(of).sum::<u64>() as f64;
         let mut all = vec![
             ("tollgate_wal_syncs_total", "Flushes of the write-ahead log.", wal.syncs as f64),
             ("tollgate_wal_sync_seconds_total", "Time in writes and flushes of the log.", seconds(wal.total_sync_ns)),
@@ -107,26 +126,34 @@ impl Store {
             ("tollgate_row_block_bytes_total", "Bytes of these batches' blocks.", load(&rows.block_bytes)),
             ("tollgate_row_commit_seconds_total", "Time of batches until their commit.", load(&rows.commit_ns) / 1e9),
             ("tollgate_rows_dropped_total", "Unattended rows dropped at the bound.", load(&rows.dropped)),
-            ("tollgate_rows_waiting", "Rows that wait for their quorum.", self.0.batcher.waiting() as f64),
-            ("tollgate_ledger_term", "Raft term of the ledger group.", ledger.term as f64),
+            ("tollgate_rows_waiting", "Rows that wait for their quorum.", self.0.lanes.waiting() as f64),
+            ("tollgate_ledger_term", "Raft term of the ledger groups, the newest.", newest(|group| group.term)),
             (
                 "tollgate_ledger_leader_changes_total",
-                "Leaderships of the ledger group that this node has seen begin.",
-                node.ledger().leaderships() as f64,
+                "Leaderships of ledger groups that this node has seen begin.",
+                ledgers.iter().map(|group| group.leaderships()).sum::<u64>() as f64,
             ),
             (
                 "tollgate_meta_leader_changes_total",
                 "Leaderships of the metadata group that this node has seen begin.",
                 node.meta().leaderships() as f64,
             ),
-            ("tollgate_ledger_last_index", "Last log index of the ledger group.", ledger.last as f64),
-            ("tollgate_ledger_applied_index", "Applied index of the ledger group.", ledger.applied as f64),
-            ("tollgate_ledger_is_leader", "1 on the ledger's leader.", f64::from(u8::from(node.ledger().is_leader()))),
-            ("tollgate_ledger_rows", "Records kept.", state.rows as f64),
-            ("tollgate_ledger_blocks", "Row blocks kept.", state.blocks as f64),
-            ("tollgate_ledger_block_bytes", "Bytes of these blocks.", state.block_bytes as f64),
-            ("tollgate_ledger_file_bytes", "Bytes of the ledger's state files.", state.file_bytes as f64),
-            ("tollgate_ledger_checkpoints_total", "Checkpoints made.", state.checkpoints as f64),
+            (
+                "tollgate_ledger_last_index",
+                "Last log index of the ledger groups, the greatest.",
+                newest(|group| group.last),
+            ),
+            (
+                "tollgate_ledger_applied_index",
+                "Applied index of the ledger groups, the greatest.",
+                newest(|group| group.applied),
+            ),
+            ("tollgate_ledger_is_leader", "Ledger groups that this node leads.", leads as f64),
+            ("tollgate_ledger_rows", "Records kept.", sum(|state| state.rows)),
+            ("tollgate_ledger_blocks", "Row blocks kept.", sum(|state| state.blocks)),
+            ("tollgate_ledger_block_bytes", "Bytes of these blocks.", sum(|state| state.block_bytes)),
+            ("tollgate_ledger_file_bytes", "Bytes of the ledger's state files.", sum(|state| state.file_bytes)),
+            ("tollgate_ledger_checkpoints_total", "Checkpoints made.", sum(|state| state.checkpoints)),
             ("tollgate_keys", "Keys in the directory.", self.directory().len() as f64),
         ];
         all.extend(self.leases().stats());

@@ -1,7 +1,7 @@
 //! What a changed policy makes of the use that was there before: a limit that is lowered to below what was used has passed
 //! its thresholds, and no row may come to say so, for all are refused.
 //!
-//! The ledger's leader looks when policies may have changed, and now and then for overrides that end by themselves. What
+//! A ledger group's leader looks when policies may have changed, and now and then for overrides that end by themselves. What
 //! it finds it writes as a look at the counter, so every replica raises the same alerts; found twice, it raises none.
 
 use std::{sync::Arc, time::Duration};
@@ -12,7 +12,7 @@ use super::Store;
 use crate::{
     model::{AccountId, ColdCommand, Command, KeyId, Name, Quota, Reservation, Revision, Timestamp, Watch},
     platform,
-    raft::{LOOKS_AT_QUOTAS, Wait},
+    raft::{Group, LOOKS_AT_QUOTAS, Wait},
 };
 
 /// Also when nothing was written: overrides end.
@@ -42,14 +42,14 @@ impl Looked {
 
 impl Store {
     /// Looks, if it is time to.
-    pub(super) async fn notice_thresholds(&self, looked: &mut Looked) {
+    pub(super) async fn notice_thresholds(&self, ledger: &Group, looked: &mut Looked) {
         let revision = self.revision();
         // A replica of a build that does not know of looks would raise no alert where the others do.
         if !looked.is_due(revision) || !self.0.node.all_speak(LOOKS_AT_QUOTAS).await {
             return;
         }
         let begun = Instant::now();
-        let found = self.unnoticed().await;
+        let found = self.unnoticed(ledger).await;
         *looked = Looked { revision, at: Some(begun), took: begun.elapsed() };
         if found.is_empty() {
             return;
@@ -57,16 +57,20 @@ impl Store {
         // More are left, or it may fail: look again.
         looked.revision = 0;
         let command = Command::from(ColdCommand::Reserve(found)).encode();
-        if let Err(error) = self.0.node.ledger().propose(&command, Wait::Applied, true, DEADLINE).await {
+        if let Err(error) = ledger.propose(&command, Wait::Applied, true, DEADLINE).await {
             tracing::debug!(%error, "notice thresholds that a changed policy has passed");
         }
     }
 
-    async fn unnoticed(&self) -> Vec<Reservation> {
-        let (store, state) = (self.clone(), Arc::clone(self.0.node.ledger().state()));
+    async fn unnoticed(&self, ledger: &Group) -> Vec<Reservation> {
+        let (store, state, group) = (self.clone(), Arc::clone(ledger.state()), ledger.id());
         let now = Timestamp::now();
         let found = platform::blocking(move || {
-            state.unnoticed(&|account, counter, start| store.watch(account, counter, start, now))
+            state.unnoticed(&|account, counter, start| {
+                // What an account had used before it moved, its group now has counted too.
+                let is_here = store.directory().group_of(account) == group;
+                if is_here { store.watch(account, counter, start, now) } else { None }
+            })
         });
         let (node, incarnation) = (self.0.node.me(), self.0.node.incarnation());
         let look = |(account, quota, period_start, watch)| Reservation {

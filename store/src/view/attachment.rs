@@ -9,9 +9,9 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-/// One value of any type, set once.
+/// One value of any type, set once; and another one, for when the first has become useless.
 #[derive(Default)]
-pub struct Attachment(OnceLock<Arc<dyn Any + Send + Sync>>);
+pub struct Attachment(OnceLock<Arc<dyn Any + Send + Sync>>, OnceLock<Box<Self>>);
 
 impl Attachment {
     /// The value, if it is of this type; made by `make` where there is none yet.
@@ -22,6 +22,11 @@ impl Attachment {
     /// As [`Attachment::get_or_init`], to be kept.
     pub fn shared<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         self.0.get()?.clone().downcast().ok()
+    }
+
+    /// Where the next value is.
+    pub fn next(&self) -> &Self {
+        self.1.get_or_init(Box::default)
     }
 }
 

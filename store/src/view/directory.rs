@@ -13,10 +13,12 @@ use super::{
     Attachment, Edit, Policies, RouteTable,
     edit::Writer,
     number,
+    placed::{PlaceOfAccount, Placed},
     tables::{self, Seen, Tables},
 };
 use crate::model::{
-    AccountId, AccountState, Env, KeyHash, KeyId, KeyState, Name, Overrides, Revision, Timestamp, Token,
+    AccountId, AccountState, Env, GroupId, KeyHash, KeyId, KeyState, Name, Overrides, Placement, Revision, Timestamp,
+    Token,
 };
 
 /// A key as the request path sees it: a consistent copy.
@@ -93,6 +95,7 @@ pub struct Directory {
     revision: AtomicU64,
     revisions: watch::Sender<Revision>,
     writer: Mutex<Writer>,
+    placed: Placed,
 }
 
 impl Default for Directory {
@@ -104,6 +107,7 @@ impl Default for Directory {
             revision: AtomicU64::new(0),
             revisions: watch::Sender::new(0),
             writer: Mutex::default(),
+            placed: Placed::default(),
         }
     }
 }
@@ -129,6 +133,46 @@ impl Directory {
     /// An account.
     pub fn account(&self, id: &AccountId) -> Option<Arc<AccountView>> {
         self.tables.load().account(id).map(|(_, view)| view)
+    }
+
+    /// The ledger group that an account is in.
+    pub fn group_of(&self, account: &AccountId) -> GroupId {
+        self.placed.group_of(account)
+    }
+
+    /// Where an account is, and whether its slot is open.
+    pub fn place_of(&self, account: &AccountId) -> PlaceOfAccount {
+        self.placed.place_of(account)
+    }
+
+    /// A slot's group, whether it is open, and since when it is there on this node's lease clock (0: since before it began).
+    pub fn slot(&self, slot: u16) -> (GroupId, bool, u64) {
+        self.placed.slot(slot)
+    }
+
+    /// Whether slots have ever moved from one ledger group to another, or are about to.
+    pub fn slots_have_moved(&self) -> bool {
+        self.placed.has_moved()
+    }
+
+    /// Epoch of the newest placement that any slot is read from; 0 while there is none.
+    pub fn placement_epoch(&self) -> Revision {
+        self.placed.epoch()
+    }
+
+    /// Epoch of the placement that all slots are read from, or a newer one.
+    pub fn placement_in_force(&self) -> Revision {
+        self.placed.in_force()
+    }
+
+    /// The placement in force; none while there is one ledger group.
+    pub fn placement(&self) -> Option<Arc<Placement>> {
+        self.placed.placement()
+    }
+
+    /// For the writer: where the slots are from now on, which is `now_ns` on the lease clock.
+    pub fn place(&self, placement: &Arc<Placement>, now_ns: u64) {
+        self.placed.place(placement, now_ns);
     }
 
     /// The routes and upstreams in force.

@@ -42,6 +42,10 @@ fn main() -> anyhow::Result<ExitCode> {
     plan.trace = args.trace;
     plan.faults = !args.manner.calm;
     plan.defect = args.manner.defect.as_deref().map(defect).transpose()?;
+    // There is nothing to be found where nothing moves; and where members come and go, little does in so short a time.
+    if plan.defect == Some(Defect::MovesWithoutCounters) {
+        (plan.splits, plan.faults) = (true, false);
+    }
     if let Some(seconds) = args.manner.seconds {
         plan.length = Duration::from_secs(seconds);
     }

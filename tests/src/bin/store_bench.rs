@@ -221,6 +221,7 @@ async fn open(dir: &Path, addr: &str, join: &[String]) -> Result<Store> {
         peer_tls: None,
         join: join.to_vec(),
         voters: 3,
+        ledger_groups: 1,
         commit_deadline: Duration::from_secs(2),
         max_waiting_rows: 65_536,
         log_retention_days: 30,

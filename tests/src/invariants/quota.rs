@@ -9,7 +9,7 @@ use super::{First, Violation};
 const LAW: &str = "no over-admission: quota";
 
 /// Units a period of the simulation's quota.
-pub const QUOTA_UNITS: u64 = 150;
+pub const QUOTA_UNITS: u64 = 60;
 
 /// Charges by account, quota and period.
 #[derive(Debug, Default)]
@@ -29,6 +29,12 @@ impl Quotas {
                 format!("{account}, {quota} from {period_start}: {charged} units of {QUOTA_UNITS} were charged")
             });
         }
+    }
+
+    /// Units that were charged to an account's newest period.
+    pub fn newest(&self, account: &str) -> u64 {
+        let of = self.charged.iter().filter(|((of, ..), _)| of == account);
+        of.max_by_key(|((.., start), _)| *start).map_or(0, |(_, units)| *units)
     }
 
     pub(crate) fn take_violation(&mut self) -> Option<Violation> {

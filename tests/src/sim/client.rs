@@ -27,6 +27,12 @@ const ACCOUNTS: usize = LIMITS.len();
 /// Operations on one register; then the next one is used, so that histories stay small enough to be judged.
 const REGISTER_OPS: u64 = 12;
 
+/// Ledger groups that are added while clients are at work.
+const MORE_GROUPS: u32 = 2;
+/// The account with a quota, and its number: its slot is one of those that move first.
+const QUOTA_ACCOUNT: usize = 1;
+const QUOTA_ACCOUNT_NUMBER: usize = 26;
+
 /// Starts a node's clients; they end with the node.
 pub(super) fn start(shared: &Rc<Shared>, at: usize, life: u32, store: &Store) {
     let node = shared.slots.borrow()[at].name.clone();
@@ -45,6 +51,12 @@ pub(super) fn start(shared: &Rc<Shared>, at: usize, life: u32, store: &Store) {
         tokio::task::spawn_local(async move {
             if n == REQUESTERS { client.administer().await } else { client.send().await }
         });
+    }
+    if at == 0 && shared.plan.splits {
+        let rng = SmallRng::seed_from_u64(shared.plan.seed ^ (u64::from(life) << 16) ^ 0x5b117);
+        let (shared, store) = (Rc::clone(shared), store.clone());
+        let client = Client { shared, store, node, at, life, n: REQUESTERS + 1, rng, requests: 0 };
+        tokio::task::spawn_local(client.split());
     }
 }
 
@@ -90,7 +102,7 @@ impl Client {
         };
         self.shared.laws.borrow_mut().barrier.seen(key.number, seen, &self.node, begun);
         let (Some(found), Seen::Active) = (found, seen) else { return };
-        let Ok(permit) = self.store.permit(&key.account, view) else { return };
+        let Ok(mut permit) = self.store.permit(&key.account, view) else { return };
         let Some(route) = self.store.directory().routes().by_name(&"scan".into()).cloned() else { return };
         let demand = Demand { key: &found, route: &route, content_bytes: 0, cost: 0, now: Timestamp::now() };
         let mut grant = match self.store.leases().acquire(demand).await {
@@ -98,6 +110,10 @@ impl Client {
             Err(Denied::Refused(_)) => return self.shared.count("requests refused: by a policy"),
             Err(Denied::Unavailable(_)) => return self.shared.count("requests refused: nobody could decide"),
         };
+        if permit.follow(&grant).is_err() {
+            grant.refund();
+            return self.shared.count("requests refused: no quorum");
+        }
         let account = key.account.as_str().to_owned();
         self.shared.laws.borrow_mut().rates.admitted(&account, clock::elapsed());
         // The wait for the grant may have been long: the key is looked up again. This instant is the one at which the request
@@ -199,6 +215,27 @@ impl Client {
                 1 => self.revoke_key().await,
                 2..=4 => self.write_register().await,
                 _ => self.read_register().await,
+            }
+        }
+    }
+
+    /// Adds a ledger group now and then, and has slots spread over it, as long as some are to come. Not at once: when slots
+    /// move, something is to have been used of what their accounts have.
+    async fn split(mut self) {
+        let most = self.shared.plan.groups + MORE_GROUPS;
+        loop {
+            self.think(500).await;
+            let used = self.shared.laws.borrow().quotas.newest(account_id(QUOTA_ACCOUNT).as_str());
+            // Where nothing goes wrong there is time to wait for that; else a moment with all members there is to be caught.
+            let is_early =
+                clock::elapsed() < self.shared.plan.length / 4 || !self.shared.plan.faults && used < QUOTA_UNITS / 2;
+            if is_early || !self.shared.load.get() || !self.shared.is_set_up.get() {
+                continue;
+            }
+            let status = self.store.cluster().await;
+            let groups = u32::try_from(status.groups.len()).unwrap_or(u32::MAX).saturating_sub(1);
+            if status.split.is_none() && groups < most && self.store.split(groups + 1).await.is_ok() {
+                self.shared.count("fault: ledger groups added");
             }
         }
     }
@@ -320,10 +357,11 @@ impl Client {
 }
 
 fn account_id(n: usize) -> AccountId {
-    format!("acct-{n}").as_str().into()
+    let number = if n == QUOTA_ACCOUNT { QUOTA_ACCOUNT_NUMBER } else { n };
+    format!("acct-{number}").as_str().into()
 }
 
-/// Account `n` has the `n`th rate limits; the second one a quota besides, the third a bound on requests at once.
+/// Account `n` has the `n`th rate limits (its number gives the same ones); the second one a quota besides, the third a bound on requests at once.
 fn tier(n: usize) -> Tier {
     let limit = |(at, limit): (usize, &RateLimit)| Limit {
         name: format!("rate-{at}").as_str().into(),
@@ -349,7 +387,7 @@ fn tier(n: usize) -> Tier {
     Tier {
         name: format!("tier-{n}").as_str().into(),
         limits,
-        quotas: if n == 1 { vec![quota] } else { Vec::new() },
+        quotas: if n == QUOTA_ACCOUNT { vec![quota] } else { Vec::new() },
         concurrency: (n == 2).then_some(CONCURRENCY),
         ..Tier::default()
     }

@@ -37,6 +37,7 @@ pub(super) async fn main(shared: Rc<Shared>, at: usize) -> turmoil::Result {
         peer_tls: None,
         join,
         voters: shared.plan.nodes,
+        ledger_groups: shared.plan.groups,
         commit_deadline: Duration::from_secs(2),
         max_waiting_rows: 4_096,
         log_retention_days: 30,

@@ -10,7 +10,7 @@ pub fn laws_broken_by(defect: Defect) -> &'static [&'static str] {
         Defect::GrantsOneTooMany | Defect::StartsLeaderFull | Defect::RefundsTwice | Defect::ForgetsLent => {
             &["no over-admission: rate"]
         }
-        Defect::OverReserves => &["no over-admission: quota"],
+        Defect::OverReserves | Defect::MovesWithoutCounters => &["no over-admission: quota"],
         Defect::AllowsOneMoreAtOnce => &["no over-admission: concurrency"],
         Defect::AnswersBeforeBarrier => &["a write that returned is in force everywhere"],
         Defect::ReadsWithoutIndex => &["linearizable reads"],

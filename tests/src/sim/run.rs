@@ -1,12 +1,18 @@
 //! Plays a plan.
 
-use std::{collections::BTreeMap, rc::Rc, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeMap,
+    rc::Rc,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use store::{
     Readiness, RowQuery, Store, UsageQuery, UsageStep,
     model::{GroupId, Row, Timestamp},
     simulation::{Defect, enter},
+    state::State,
 };
 use turmoil::{Builder, Sim};
 
@@ -40,6 +46,10 @@ pub struct Plan {
     pub nodes: usize,
     /// Nodes that form the cluster; the others join it.
     pub founders: usize,
+    /// Ledger groups to begin with.
+    pub groups: u32,
+    /// Whether more are added, and slots moved to them.
+    pub splits: bool,
     /// Simulated time with clients and faults.
     pub length: Duration,
     /// Whether anything goes wrong.
@@ -56,7 +66,11 @@ impl Plan {
         let mut rng = SmallRng::seed_from_u64(seed);
         let nodes = if rng.random_ratio(1, 4) { 5 } else { 3 };
         let founders = if rng.random_ratio(1, 2) { nodes } else { 3 };
-        Self { seed, nodes, founders, length: Duration::from_secs(45), faults: true, defect: None, trace: false }
+        // Not drawn, so that all else of a seed stays what it was.
+        let groups = if seed.is_multiple_of(4) { 3 } else { 1 };
+        let splits = seed.is_multiple_of(2);
+        let length = Duration::from_secs(45);
+        Self { seed, nodes, founders, groups, splits, length, faults: true, defect: None, trace: false }
     }
 }
 
@@ -195,7 +209,7 @@ fn digest(
     group: GroupId,
     index: u64,
 ) -> Result<(), Violation> {
-    match store.group_state(group).map(store::state::State::digest) {
+    match store.group_state(group).map(|state| state.digest()) {
         Some(Ok(digest)) => laws.states.seen(name, group, index, digest),
         // Its disk has just failed.
         _ => Ok(()),
@@ -251,9 +265,12 @@ fn at_the_end(shared: &Shared) -> Result<(), Violation> {
         for account in accounts {
             let (since, until) = (Timestamp(0), Timestamp(Timestamp::now().0 + 86_400_000_000));
             let query = UsageQuery { account: account.clone(), since, until, step: UsageStep::Day, by: None };
-            let state = store.group_state(GroupId::LEDGER).expect("every node has the ledger");
-            let points =
-                state.usage(&query).map_err(|error| Violation { law: "usage can be read", what: error.to_string() })?;
+            let mut points = Vec::new();
+            for state in ledgers(store) {
+                let of_group = state.usage(&query);
+                points
+                    .extend(of_group.map_err(|error| Violation { law: "usage can be read", what: error.to_string() })?);
+            }
             usage.insert(account.to_string(), points);
         }
         usage_is_the_sum_of_the_rows(&name, &rows, &usage)?;
@@ -261,8 +278,21 @@ fn at_the_end(shared: &Shared) -> Result<(), Violation> {
     shared.laws.borrow().reads.check()
 }
 
+/// The states of all ledger groups.
+fn ledgers(store: &Store) -> Vec<Arc<State>> {
+    let ids = store.group_views().into_iter().map(|view| view.group).filter(|group| *group != GroupId::META);
+    ids.filter_map(|group| store.group_state(group)).collect()
+}
+
 fn all_rows(store: &Store) -> Result<Vec<Row>, String> {
-    let state = store.group_state(GroupId::LEDGER).expect("every node has the ledger");
+    let mut rows = Vec::new();
+    for state in ledgers(store) {
+        rows.extend(rows_of(&state)?);
+    }
+    Ok(rows)
+}
+
+fn rows_of(state: &State) -> Result<Vec<Row>, String> {
     let (mut rows, mut cursor) = (Vec::new(), None);
     loop {
         let query = RowQuery { limit: PAGE, cursor, ..RowQuery::default() };

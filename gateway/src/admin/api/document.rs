@@ -93,7 +93,8 @@ pub(super) fn operation(method: &Method, path: &str, call: &Call) -> Value {
         parameters.push(parameter);
     }
     // These come to the same however often they are asked for.
-    const REPEATABLE: [&str; 6] = ["explain", "apply", "previewTierAs", "joinNode", "drainNode", "transferLeader"];
+    const REPEATABLE: [&str; 7] =
+        ["explain", "apply", "previewTierAs", "joinNode", "drainNode", "transferLeader", "splitLedger"];
     if *method == Method::POST && !REPEATABLE.contains(&call.id) {
         let form = pattern("^[!-~]{1,255}$");
         parameters.push(header(
@@ -180,7 +181,9 @@ fn taken(takes: Takes, method: &Method) -> Vec<Value> {
             }
             taken
         }
-        Takes::LastEvent => vec![header("Last-Event-ID", pattern("^[0-9]{1,18}$"), "Goes on after this event")],
+        Takes::LastEvent => {
+            vec![header("Last-Event-ID", pattern("^[0-9]{1,18}([.][0-9]{1,18}){0,15}$"), "Goes on after this event")]
+        }
     }
 }
 

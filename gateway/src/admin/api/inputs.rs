@@ -2,6 +2,7 @@
 //! what a schema refuses. Where a reader's rule is no regular expression the schema takes more and gives examples.
 
 use serde_json::{Value, json};
+use store::model::MAX_LEDGER_GROUPS;
 
 use super::{
     Body,
@@ -55,6 +56,11 @@ pub(crate) const NEW_KEY: Body =
 pub(crate) const NEW_NODE: Body = body(new_node, r#"{"peer_addr": "10.0.0.7:8082"}"#);
 pub(crate) const DRAIN: Body = Body { form: drain, example: r#"{"draining": true}"#, may_be_empty: true };
 pub(crate) const TRANSFER: Body = Body { form: transfer, example: r#"{"to": "node-2"}"#, may_be_empty: true };
+pub(crate) const SPLIT: Body = body(split, r#"{"ledger_groups": 2}"#);
+
+fn split() -> Value {
+    object(vec![("ledger_groups", whole(2, MAX_LEDGER_GROUPS.into()))])
+}
 
 fn new_node() -> Value {
     let addr = pattern("^[A-Za-z0-9._:\\[\\]-]{1,250}:\\+?[0-9]{1,}$");

@@ -13,8 +13,8 @@ use store::{
     CommitError, Unavailable, View,
     lease::{Demand, Denied, Policy, Refusal, Standing},
     model::{
-        Account, AccountId, AccountState, Charge, Env, Key, KeyHash, KeyState, Name, Outcome, Overrides, Route, Row,
-        Secret, SecretKind, Tier, Timestamp, Upstream,
+        Account, AccountId, AccountState, Charge, Env, GroupId, Key, KeyHash, KeyState, Name, Outcome, Overrides,
+        Route, Row, Secret, SecretKind, Tier, Timestamp, Upstream,
     },
     view::{Directory, FoundKey, RouteView, UpstreamView},
 };
@@ -218,7 +218,11 @@ impl Ledger for Double {
         Vec::new()
     }
 
-    fn record(&self, row: Row) {
+    fn bind(&self, _permit: &mut TestPermit, _grant: &TestGrant) -> Result<GroupId, Unavailable> {
+        Ok(GroupId::LEDGER)
+    }
+
+    fn record(&self, row: Row, _group: Option<GroupId>) {
         self.0.rows.lock().expect("no panic").push(row);
     }
 }
@@ -229,7 +233,7 @@ impl Permit for TestPermit {
             return Err(CommitError(unavailable()));
         }
         // Takes a moment, as a quorum does.
-        self.0.record(row);
+        self.0.record(row, None);
         tokio::task::yield_now().await;
         Ok(())
     }

@@ -3,7 +3,7 @@ use crate::model::Rate;
 
 fn wanted(name: u64, rate: &str, burst: u64) -> Wanted {
     let gcra = Gcra::new(rate.parse::<Rate>().expect("a rate"), burst);
-    Wanted { name, emission_ns: gcra.emission_ns, capacity_ns: gcra.capacity_ns, revision: 1 }
+    Wanted { name, emission_ns: gcra.emission_ns, capacity_ns: gcra.capacity_ns, revision: 1, since_ns: 0 }
 }
 
 fn buckets(empty_at_ns: Option<u64>) -> Buckets {
@@ -98,4 +98,14 @@ fn an_unknown_bucket_of_a_later_reign_was_empty_when_it_began() {
     assert_eq!(buckets.look(&one, NOW + SECOND / 2 - 1).refused.map(|refused| refused.retry_after_ns), Some(1));
     buckets.take_all([one].iter(), NOW + SECOND / 2).expect("half a second, one unit");
     assert_eq!(buckets.take_all([one].iter(), NOW + SECOND / 2).map(|_| ()), Err(Short::Refused));
+}
+
+#[test]
+fn a_bucket_that_comes_from_another_group_is_empty_when_it_comes() {
+    let buckets = buckets(None);
+    let moved = Wanted { since_ns: NOW, ..wanted(1, "2/s", 2) };
+    buckets.take_all([moved].iter(), NOW).expect_err("the other group may have let the whole burst through");
+    buckets.take_all([moved].iter(), NOW + SECOND / 2).expect("half a second for one unit");
+    buckets.take_all([moved].iter(), NOW + SECOND / 2).expect_err("and for one alone");
+    buckets.take_all([wanted(2, "2/s", 2)].iter(), NOW).expect("one that was always here is full");
 }

@@ -15,12 +15,14 @@ use crate::{
 struct Node {
     number: u64,
     incarnation: u64,
+    /// Of all its demands.
+    slot: Option<u16>,
     leader: Leases,
 }
 
 impl Node {
     fn new(leader: &Leases) -> Self {
-        Self { number: 0, incarnation: 1, leader: leader.clone() }
+        Self { number: 0, incarnation: 1, slot: None, leader: leader.clone() }
     }
 
     fn say(&mut self, demands: Vec<Wanted>, reports: Vec<Report>, ahead: Vec<Ahead>) -> Decided {
@@ -37,7 +39,8 @@ impl Node {
         reports: Vec<Report>,
         ahead: Vec<Ahead>,
     ) -> Option<Decided> {
-        let demand = |wanted| WireDemand { account: 1, concurrency: None, rates: vec![wanted], look: false };
+        let demand =
+            |wanted| WireDemand { account: 1, concurrency: None, rates: vec![wanted], look: false, slot: self.slot };
         let ask = Ask {
             group: GroupId::LEDGER,
             node: NodeId(9),
@@ -63,11 +66,26 @@ impl Node {
 
 fn bucket(rate: &str, burst: u64, revision: u64) -> Wanted {
     let gcra = Gcra::new(rate.parse().expect("a rate"), burst);
-    Wanted { name: 77, emission_ns: gcra.emission_ns, capacity_ns: gcra.capacity_ns, revision }
+    Wanted { name: 77, emission_ns: gcra.emission_ns, capacity_ns: gcra.capacity_ns, revision, since_ns: 0 }
 }
 
 fn report(lent: &Lent, term: u64, spent: u64, left: u64) -> Report {
     Report { name: lent.name, lease: lent.lease, term, spent, left, age_ns: 0 }
+}
+
+/// Another group may have let its burst through a moment ago, and a wish does not say which slot it is of.
+#[tokio::test]
+async fn a_bucket_that_came_from_another_group_is_empty_also_for_who_wishes_ahead() {
+    let (world, leader) = World::alone();
+    let mut node = Node::new(&leader);
+    let ten = bucket("10/s", 10, 1);
+    world.moved_ns.store(world.now_ns(), Ordering::Relaxed);
+    assert!(node.say(vec![], vec![], vec![Ahead { wanted: ten, units: 5 }]).lent.is_empty());
+    assert_eq!(node.say(vec![ten], vec![], vec![]).verdicts[0].decision, Decision::NotYet, "it says no slot either");
+    node.slot = Some(7);
+    assert!(node.take(ten).is_none(), "empty when it came");
+    world.wait_ns(SECOND);
+    assert!(!node.say(vec![], vec![], vec![Ahead { wanted: ten, units: 5 }]).lent.is_empty(), "known now, and full");
 }
 
 #[tokio::test]

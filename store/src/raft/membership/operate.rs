@@ -172,7 +172,7 @@ impl Node {
             self.wait_retired(&member).await?;
         }
         let until = Instant::now() + REMOVE_DEADLINE;
-        for group in self.groups() {
+        for group in self.groups().iter() {
             let remove = Remove { group: group.id(), id: member.id };
             loop {
                 let answer = self.ask_leader(group.id(), Kind::Remove, wire::cbor(&remove), CALL_DEADLINE).await;

@@ -50,8 +50,23 @@ impl Node {
         if !progress.is_empty() {
             return self.trouble().or(Some(progress));
         }
-        self.groups.iter().find_map(|group| {
-            let what = if group.id() == GroupId::META { "metadata" } else { "ledger" };
+        // A group that was just added has nothing to serve: slots come to it when all members have it.
+        let placement = self.meta().state().placement();
+        let serves = |id: &GroupId| {
+            *id <= GroupId::LEDGER
+                || placement.as_ref().is_some_and(|placement| {
+                    placement.slots_of(*id) > 0 || placement.moving.is_some_and(|moving| moving.to == *id)
+                })
+        };
+        if let Some(id) = self.unopened().find(serves) {
+            return Some(format!("ledger group {id} is not open here yet"));
+        }
+        self.groups().iter().filter(|group| serves(&group.id())).find_map(|group| {
+            let what = match group.id() {
+                GroupId::META => "metadata".to_owned(),
+                GroupId::LEDGER => "ledger".to_owned(),
+                id => format!("ledger {id}"),
+            };
             if group.leader().is_none() {
                 return self.trouble().or_else(|| Some(format!("no leader of the {what} group is known")));
             }

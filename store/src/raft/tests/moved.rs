@@ -31,7 +31,7 @@ async fn stop(node: Arc<Node>) {
 /// All nodes know `node` in both groups as it is.
 async fn known(nodes: &[Arc<Node>], node: &Node) {
     for other in nodes {
-        for group in other.groups() {
+        for group in other.groups().iter() {
             until("the membership is told", || {
                 group.members().get(&node.me().0).is_some_and(|(info, _)| info == node.info())
             })

@@ -15,7 +15,7 @@ async fn a_dead_learner_holds_back_neither_writes_nor_the_purge_of_the_log() {
     for n in 0..20 {
         first.ledger().propose(&command(n), Wait::Applied, true, PATIENCE).await.expect("commits");
     }
-    for group in first.groups() {
+    for group in first.groups().iter() {
         assert!(group.members().get(&learner.me().0).is_some_and(|(_, votes)| !votes), "a learner");
         let last = group.progress().last;
         until("a checkpoint", || group.state().checkpointed().is_some_and(|(at, _)| at.index >= last)).await;

@@ -8,7 +8,7 @@ use crate::{
     state::{ReadError, RowQuery, StateError, ledger::SETTLED_CLASS},
 };
 
-fn ledger() -> Rig {
+pub(super) fn ledger() -> Rig {
     Rig::new(GroupId::LEDGER)
 }
 
@@ -30,11 +30,11 @@ fn pages(state: &State, query: &RowQuery) -> Vec<Row> {
     }
 }
 
-fn charged(row: Row, units: u64) -> Row {
+pub(super) fn charged(row: Row, units: u64) -> Row {
     Row { charges: vec![Charge { quota: "daily".into(), period_start: 0, units }], ..row }
 }
 
-fn reserve(node: u64, incarnation: u64, units: i64) -> ColdCommand {
+pub(super) fn reserve(node: u64, incarnation: u64, units: i64) -> ColdCommand {
     let (node, account, quota) = (NodeId(node), "acme".into(), "daily".into());
     let limit = 100;
     ColdCommand::Reserve(vec![Reservation {

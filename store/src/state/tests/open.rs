@@ -47,13 +47,13 @@ fn newer_values_are_refused_by_name() {
     let storage = Storage::open(&dir.path().join("state_1"), &Options::default()).expect("opens");
     let newer = |txn: &redb::WriteTransaction| {
         let mut table = txn.open_table(Table::Vars.definition()).expect("the table");
-        table.insert(&b"state"[..], &[2u8, 0xa0][..]).expect("written");
+        table.insert(&b"state"[..], &[9u8, 0xa0][..]).expect("written");
         Ok(())
     };
     storage.write_main(redb::Durability::Immediate, newer).expect("committed");
     drop(storage);
     let error = refused(dir.path(), 1).to_string();
-    assert!(error.contains("version 2") && error.contains("main.redb"), "{error}");
+    assert!(error.contains("version 9") && error.contains("main.redb"), "{error}");
 }
 
 #[test]

@@ -37,6 +37,13 @@ pub(super) fn cluster() -> Value {
         ),
         ("groups", list(open(vec![("group", count()), ("kind", one_of(&["meta", "ledger"])), ("term", count())]))),
         (
+            "split",
+            about(
+                or_null(open(vec![("ledger_groups", count()), ("moving", or_null(any_object()))])),
+                "Accounts are being spread over so many ledger groups; the slots that move now are closed for a moment.",
+            ),
+        ),
+        (
             "certificates",
             about(
                 list(open(vec![
