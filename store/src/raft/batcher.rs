@@ -66,6 +66,12 @@ impl Place {
         waiting.fetch_sub(1, Ordering::Relaxed);
         None
     }
+
+    /// Takes one whatever the bound is.
+    pub(crate) fn beyond(waiting: &Arc<AtomicUsize>) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(waiting))
+    }
 }
 
 impl Drop for Place {

@@ -90,6 +90,12 @@ impl Lanes {
         Place::take(&self.waiting, self.max_waiting)
     }
 
+    /// Takes a place for the record that settles a row which had one of its own. Never refused: there is at most one for each
+    /// answer that is streamed now, and those are bounded by the connections and their streams.
+    pub(super) fn place_to_settle(&self) -> Place {
+        Place::beyond(&self.waiting)
+    }
+
     /// Rows queued or in flight.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)

@@ -100,7 +100,7 @@ pub(super) fn alerts(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use proptest::prelude::*;
@@ -161,7 +161,7 @@ mod tests {
         Timestamp::from_unix_seconds(1_790_000_000 + i64::try_from(second).expect("small"))
     }
 
-    fn row(number: u64, second: u64) -> Row {
+    pub(in crate::store) fn row(number: u64, second: u64) -> Row {
         let ts = at(second);
         let ms = u128::try_from(ts.0 / 1_000).expect("after 1970");
         let request_id = RequestId(ms << 80 | 7 << 76 | 2 << 62 | u128::from(number));

@@ -381,7 +381,7 @@ fn published(stage: &str, found: Option<Profile>) -> Result<Profile, ReadError> 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use super::*;
@@ -393,7 +393,7 @@ mod tests {
         wal,
     };
 
-    fn settings(dir: &std::path::Path) -> Settings {
+    pub(in crate::store) fn settings(dir: &std::path::Path) -> Settings {
         Settings {
             data_dir: dir.to_path_buf(),
             node: NodeInfo { name: "a".into(), peer_addr: "127.0.0.1:0".into(), ..NodeInfo::default() },

@@ -110,13 +110,14 @@ impl Store {
         }
     }
 
-    /// Hands in a row that nobody waits for (a settling record); it is tried until it lands or the node stops.
-    /// At the queue's bound it is dropped and counted, and the open row stays `open`. It goes to the group that gave the request
-    /// its units, if it has any, as the row that it settles did.
+    /// Hands in a row that nobody waits for; it is tried until it lands or the node stops. A settling record always has a place
+    /// (its request was answered, and its row would stay `open`); another is dropped and counted at the queue's bound. It goes to
+    /// the group that gave the request its units, if it has any, as the row that it settles did.
     pub fn record(&self, row: Row, group: Option<GroupId>) {
         let group = group.unwrap_or_else(|| self.directory().group_of(&row.account));
         let lanes = &self.0.lanes;
-        match lanes.of(group).and_then(|lane| Some((lane, lanes.place()?))) {
+        let place = || if row.settles { Some(lanes.place_to_settle()) } else { lanes.place() };
+        match lanes.of(group).and_then(|lane| Some((lane, place()?))) {
             Some((lane, place)) => lane.batcher.push_unattended(row, place),
             None => {
                 lanes.counters().dropped.fetch_add(1, Ordering::Relaxed);
@@ -127,4 +128,42 @@ impl Store {
 
 fn not_open(group: GroupId) -> Unavailable {
     Unavailable::new(format!("the ledger group {group} is not open here yet"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::Completion,
+        store::{Settings, merge, meta::tests::settings},
+    };
+
+    /// Streamed answers that ended while the queue was full stayed `open` for ever.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_settling_record_has_a_place_when_the_queue_is_full() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(Settings { max_waiting_rows: 1, ..settings(dir.path()) }).await.expect("opens");
+        while store.readiness() != Readiness::Ready {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let row = |number| Row { completion: Completion::Open, ..merge::tests::row(number, 1) };
+        let view = store.view();
+        let account = AccountId::from("acme");
+        store.permit(&account, view).expect("a place").commit(row(1)).await.expect("committed");
+        let _full = store.permit(&account, store.view()).expect("the only place");
+        assert!(store.permit(&account, store.view()).is_err());
+        store.record(Row { completion: Completion::Complete, ..row(2) }, None);
+        store.record(Row { completion: Completion::Complete, settles: true, ..row(1) }, None);
+        let mut read = None;
+        for _ in 0..1_000 {
+            read = store.request(row(1).request_id).await.expect("read");
+            if read.as_ref().is_some_and(|row| row.completion == Completion::Complete) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(read.expect("there").completion, Completion::Complete);
+        assert_eq!(store.request(row(2).request_id).await.expect("read"), None, "there was no place for it");
+        store.shutdown().await;
+    }
 }

@@ -125,7 +125,11 @@ impl Store {
             ("tollgate_row_batches_total", "Batches that these rows made.", load(&rows.batches)),
             ("tollgate_row_block_bytes_total", "Bytes of these batches' blocks.", load(&rows.block_bytes)),
             ("tollgate_row_commit_seconds_total", "Time of batches until their commit.", load(&rows.commit_ns) / 1e9),
-            ("tollgate_rows_dropped_total", "Unattended rows dropped at the bound.", load(&rows.dropped)),
+            (
+                "tollgate_rows_dropped_total",
+                "Rows of requests that nobody waits for, dropped at the bound.",
+                load(&rows.dropped),
+            ),
             ("tollgate_rows_waiting", "Rows that wait for their quorum.", self.0.lanes.waiting() as f64),
             ("tollgate_ledger_term", "Raft term of the ledger groups, the newest.", newest(|group| group.term)),
             (
