@@ -54,7 +54,7 @@ const LOADTEST: &[(&str, &[&str])] = &[
     ("plan", &["exit", "measure", "shape", "trace"]),
     ("client", &["measure", "plan", "secure"]),
     ("audit", &["admin", "client", "exit"]),
-    ("chaos", &["admin", "client", "shape"]),
+    ("chaos", &["admin", "client", "exit", "shape"]),
     ("report", &["audit", "exit", "measure"]),
     ("screen", &["chaos", "measure", "report"]),
     (
