@@ -55,7 +55,7 @@ const LOADTEST: &[(&str, &[&str])] = &[
     ("client", &["measure", "plan", "secure"]),
     ("audit", &["admin", "client", "exit"]),
     ("chaos", &["admin", "client", "exit", "shape"]),
-    ("report", &["audit", "exit", "measure"]),
+    ("report", &["audit", "client", "exit", "measure"]),
     ("screen", &["chaos", "measure", "report"]),
     (
         "run",
