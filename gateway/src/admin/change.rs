@@ -25,9 +25,9 @@ use super::{
 };
 
 /// A change whose objects others have changed meanwhile is made anew, when the caller named no revision: this often at
-/// least, however long one try takes,
+/// least, however long one try takes.
 const ATTEMPTS: usize = 8;
-/// and for this long, however many others there are. Of those that try at once one passes each time.
+/// And for this long, however many others there are: of those that try at once one passes each time.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between tries, twice as long each time and by chance up to twice that, so that those that met do not meet again.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
