@@ -47,12 +47,20 @@ impl Pool {
         self.next % count
     }
 
-    /// An idle connection, if there is one that is open as far as is known.
+    /// An idle connection, if there is one that is open as far as is known. Looks at the last ones only: a run that was late
+    /// once has thousands of them, and to look at all for every request kept it late for good.
     pub(crate) fn take(&mut self, target: usize) -> Option<Connection> {
         let idle = &mut self.targets[target].idle;
-        idle.retain(Connection::is_open);
-        let place = idle.iter().rposition(|connection| !connection.is_full())?;
-        idle[place].share().or_else(|| Some(idle.remove(place)))
+        let mut place = idle.len();
+        while place > 0 {
+            place -= 1;
+            if !idle[place].is_open() {
+                idle.remove(place);
+            } else if !idle[place].is_full() {
+                return idle[place].share().or_else(|| Some(idle.remove(place)));
+            }
+        }
+        None
     }
 
     /// Gives one back; one that is shared is there already.
@@ -64,7 +72,9 @@ impl Pool {
 
     /// A new one for all.
     pub(crate) fn share(&mut self, target: usize, connection: Connection) {
-        self.targets[target].idle.push(connection);
+        let idle = &mut self.targets[target].idle;
+        idle.retain(Connection::is_open);
+        idle.push(connection);
     }
 
     /// Whose turn it is to open a connection that is to be shared.
