@@ -86,6 +86,7 @@ impl Keys {
         let mut keys = Self { all: Vec::new(), by_pseudonym: HashMap::new(), reserved: Vec::new(), next: 0, shared: 0 };
         let no_key = lines.is_empty();
         for line in lines {
+            anyhow::ensure!(!line.key.is_empty(), "key {}: it is empty", keys.all.len() + 1);
             let mut value = HeaderValue::from_str(&format!("Bearer {}", line.key))
                 .map_err(|_| anyhow::anyhow!("key {}: not allowed in a header", keys.all.len() + 1))?;
             value.set_sensitive(true);

@@ -14,6 +14,8 @@ use crate::{
 
 /// Requests that are kept to be used again; all are forgotten at the bound.
 const MAX_SPECS: usize = 10_000;
+/// And likewise at this bound of the bytes of their bodies.
+const MAX_SPEC_BYTES: usize = 32 * 1024 * 1024;
 /// Copies of a record are spread up to the next one, and over this at most.
 const SPREAD_NS: u64 = 1_000_000_000;
 
@@ -59,6 +61,7 @@ pub(crate) struct Replay<I: Iterator> {
     keys: Keys,
     labels: Labels,
     specs: HashMap<(String, String, u64), Arc<Spec>>,
+    spec_bytes: usize,
     /// Copies of the record that is being sent, last first.
     waiting: Vec<Arrival>,
 }
@@ -66,16 +69,21 @@ pub(crate) struct Replay<I: Iterator> {
 impl<I: Iterator<Item = Result<Record>> + Send + 'static> Replay<I> {
     /// The schedule of a trace's records, which come in the order of their times.
     pub(crate) fn schedule(records: I, settings: ReplaySettings, keys: Keys, labels: Labels) -> Schedule {
+        Box::new(Self::new(records, settings, keys, labels))
+    }
+
+    fn new(records: I, settings: ReplaySettings, keys: Keys, labels: Labels) -> Self {
         let factor = Factor::new(settings.mode, settings.seed);
-        Box::new(Self {
+        Self {
             records: records.peekable(),
             settings,
             factor,
             keys,
             labels,
             specs: HashMap::new(),
+            spec_bytes: 0,
             waiting: Vec::new(),
-        })
+        }
     }
 
     fn due(&self, t: u64) -> u64 {
@@ -161,10 +169,12 @@ impl<I: Iterator<Item = Result<Record>> + Send + 'static> Replay<I> {
         if let Some(spec) = self.specs.get(&key) {
             return Ok(spec.clone());
         }
-        if self.specs.len() >= MAX_SPECS {
-            self.specs.clear();
-        }
         let spec = Arc::new(Spec::new(&key.0, &key.1, [], Body::Bytes(bytes).content())?);
+        self.spec_bytes += spec.body.len();
+        if self.specs.len() >= MAX_SPECS || self.spec_bytes > MAX_SPEC_BYTES {
+            self.specs.clear();
+            self.spec_bytes = spec.body.len();
+        }
         self.specs.insert(key, spec.clone());
         Ok(spec)
     }
@@ -223,6 +233,25 @@ mod tests {
             shape: None,
             mix: Mix::default(),
             seed: 3,
+        }
+    }
+
+    /// Ten thousand bodies of any size were kept to be used again: of 2,000 with a megabyte each, two gigabytes.
+    #[test]
+    fn bodies_that_are_made_up_are_kept_by_their_bytes() {
+        let labels = Labels::default();
+        let record = |n| Record {
+            t: n,
+            m: "POST".into(),
+            p: "/".into(),
+            b: Some(Body::Bytes(1_000_000 + n)),
+            ..Record::default()
+        };
+        let mut replay = Replay::new((0..100).map(move |n| Ok(record(n))), settings(), keys(1, &labels), labels);
+        for n in 0..100 {
+            assert_eq!(replay.next().expect("one").expect("a request").spec.body.len(), 1_000_000 + n);
+            let kept: usize = replay.specs.values().map(|spec| spec.body.len()).sum();
+            assert!(kept > 0 && kept <= MAX_SPEC_BYTES, "{n}: {kept}");
         }
     }
 

@@ -27,6 +27,10 @@ impl Timed for Seen {
     fn time(&self) -> i128 {
         self.at_ns
     }
+
+    fn held_bytes(&self) -> usize {
+        self.record.held_bytes()
+    }
 }
 
 /// Requests with the numbers of their lines.

@@ -7,15 +7,28 @@ use super::Bad;
 /// Records that are held back to be ordered, when nothing else is said.
 pub(crate) const WINDOW: usize = 10_000;
 
+/// Bytes of bodies that are held back, whatever the window: long ones make it shorter.
+const MAX_HELD_BYTES: usize = 32 * 1024 * 1024;
+
 /// Something with a time.
 pub(crate) trait Timed {
     /// Its time; only the order counts.
     fn time(&self) -> i128;
+
+    /// What it takes of the memory, apart from a small part that all have.
+    fn held_bytes(&self) -> usize;
 }
 
 impl Timed for super::Record {
     fn time(&self) -> i128 {
         self.t.into()
+    }
+
+    fn held_bytes(&self) -> usize {
+        match &self.b {
+            Some(super::Body::Text(text)) => text.len(),
+            Some(super::Body::Bytes(_)) | None => 0,
+        }
     }
 }
 
@@ -29,6 +42,7 @@ pub(crate) struct Ordered<I, T> {
     held: Vec<Option<T>>,
     free: Vec<usize>,
     number: u64,
+    held_bytes: usize,
     last: i128,
     over: bool,
 }
@@ -44,6 +58,7 @@ impl<I, T> Ordered<I, T> {
             held: Vec::new(),
             free: Vec::new(),
             number: 0,
+            held_bytes: 0,
             last: i128::MIN,
             over: false,
         }
@@ -55,7 +70,9 @@ impl<T: Timed, I: Iterator<Item = Result<(u64, T), Bad>>> Ordered<I, T> {
         let Reverse((time, _, place)) = self.heap.pop()?;
         self.last = time;
         self.free.push(place);
-        self.held[place].take()
+        let item = self.held[place].take()?;
+        self.held_bytes -= item.held_bytes();
+        Some(item)
     }
 }
 
@@ -63,7 +80,7 @@ impl<T: Timed, I: Iterator<Item = Result<(u64, T), Bad>>> Iterator for Ordered<I
     type Item = Result<T, Bad>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while !self.over && self.heap.len() <= self.window {
+        while !self.over && self.heap.len() <= self.window && self.held_bytes < MAX_HELD_BYTES {
             match self.inner.next() {
                 None => self.over = true,
                 Some(Err(bad)) => return Some(Err(bad)),
@@ -71,10 +88,11 @@ impl<T: Timed, I: Iterator<Item = Result<(u64, T), Bad>>> Iterator for Ordered<I
                     let time = item.time();
                     if time < self.last {
                         let what = format!(
-                            "{:.3} s before the line that was sent last, and further from its place than the window of {} lines: \
-                             sort the file, or give a larger --sort-window",
+                            "{:.3} s before the line that was sent last, and further from its place than the window of {} lines \
+                             (and {} MiB of bodies): sort the file, or give a larger --sort-window",
                             (self.last - time) as f64 / 1e9,
-                            self.window
+                            self.window,
+                            MAX_HELD_BYTES >> 20
                         );
                         return Some(Err(Bad::line(&self.file, line, 1, what)));
                     }
@@ -82,6 +100,7 @@ impl<T: Timed, I: Iterator<Item = Result<(u64, T), Bad>>> Iterator for Ordered<I
                         self.held.push(None);
                         self.held.len() - 1
                     });
+                    self.held_bytes += item.held_bytes();
                     self.held[place] = Some(item);
                     self.number += 1;
                     self.heap.push(Reverse((time, self.number, place)));
@@ -109,6 +128,25 @@ mod tests {
         let refused = order(&[10, 11, 12, 13, 14, 5], 3).expect_err("too late");
         assert_eq!((refused.line, refused.file.as_str()), (6, "f"));
         assert!(refused.what.contains("window of 3"), "{refused}");
+    }
+
+    /// The window was one of lines alone: a trace with bodies of a megabyte was read whole, ten gigabytes of it.
+    #[test]
+    fn long_bodies_are_held_back_by_their_bytes() {
+        const MIB: usize = 1024 * 1024;
+        let read = std::rc::Rc::new(std::cell::Cell::new(0));
+        let counted = read.clone();
+        let records = (0..100).map(move |n| {
+            counted.set(n);
+            let body = Some(crate::trace::Body::Text("x".repeat(MIB)));
+            Ok((n, Record { t: n, b: body, ..Record::default() }))
+        });
+        let mut ordered = Ordered::new(records, "f", WINDOW);
+        for n in 0..100 {
+            assert_eq!(ordered.next().expect("one").expect("in order").t, n);
+            assert!(read.get() <= n + (MAX_HELD_BYTES / MIB) as u64, "{n}: {}", read.get());
+        }
+        assert!(ordered.next().is_none() && ordered.held_bytes == 0);
     }
 
     proptest::proptest! {
