@@ -12,6 +12,9 @@
 //! trace must be at the same path on each. Histograms are added, never averaged; thresholds and audit see the whole.
 //! Orders carry API keys: without TLS a worker listens on loopback unless `--insecure` says otherwise, and it takes orders
 //! only with the token that both sides have in `TOLLGATE_LOADTEST_TOKEN`, when one is set.
+//!
+//! A worker belongs to one coordinator at a time: every message names its order. It refuses the order of another while the one
+//! that it has still asks for what is new, and stops sending by itself when nobody has asked for a while.
 
 mod remote;
 mod worker;
@@ -21,5 +24,7 @@ pub(crate) use worker::worker;
 
 /// The environment's name of the token.
 const TOKEN: &str = "TOLLGATE_LOADTEST_TOKEN";
+/// The header that names the order which a message is about.
+const ORDER: &str = "tollgate-loadtest-order";
 /// Requests of a journal that are sent at once.
 const JOURNAL_PART: usize = 20_000;

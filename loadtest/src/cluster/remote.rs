@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
 
-use super::{TOKEN, worker::Job};
+use super::{ORDER, TOKEN, worker::Job};
 use crate::{
     audit::Sent,
     client::Control,
@@ -39,6 +39,8 @@ struct Worker {
 pub(crate) struct Remote {
     agent: ureq::Agent,
     bearer: String,
+    /// Names this order to the workers.
+    order: String,
     workers: Vec<Worker>,
     labels: Labels,
     control: Arc<Control>,
@@ -60,6 +62,7 @@ impl Remote {
         let mut remote = Self {
             agent: config.new_agent(),
             bearer: format!("Bearer {}", std::env::var(TOKEN).unwrap_or_default()),
+            order: format!("{:016x}", fastrand::u64(..)),
             workers: workers.collect(),
             labels: Labels::default(),
             control: Arc::new(Control::new(Instant::now())),
@@ -68,20 +71,29 @@ impl Remote {
             paused_at: None,
             in_flight: 0,
         };
-        let shards = remote.workers.len() as u64;
-        let mut offsets = Vec::new();
-        for (shard, Worker { url, .. }) in (0..).zip(&remote.workers) {
-            let job = Job { order: order.clone(), shard, shards };
-            remote.post(url, "/order", &serde_json::to_value(job).context("write the order")?)?;
-            offsets.push(remote.clock_offset(url)?);
-        }
-        let start = Instant::now() + LEAD;
-        remote.control = Arc::new(Control::new(start));
-        let start_us = remote.control.unix_us(start);
-        for (Worker { url, .. }, offset) in remote.workers.iter().zip(offsets) {
-            remote.post(url, "/start", &json!({ "unix_us": start_us + offset }))?;
+        if let Err(error) = remote.hand_out(order) {
+            // Some may have begun: nobody would see what they send.
+            remote.tell_all("/abort");
+            return Err(error);
         }
         Ok(remote)
+    }
+
+    fn hand_out(&mut self, order: &Order) -> Result<()> {
+        let shards = self.workers.len() as u64;
+        let mut offsets = Vec::new();
+        for (shard, Worker { url, .. }) in (0..).zip(&self.workers) {
+            let job = Job { order: order.clone(), shard, shards };
+            self.post(url, "/order", &serde_json::to_value(job).context("write the order")?)?;
+            offsets.push(self.clock_offset(url)?);
+        }
+        let start = Instant::now() + LEAD;
+        self.control = Arc::new(Control::new(start));
+        let start_us = self.control.unix_us(start);
+        for (Worker { url, .. }, offset) in self.workers.iter().zip(offsets) {
+            self.post(url, "/start", &json!({ "unix_us": start_us + offset }))?;
+        }
+        Ok(())
     }
 
     /// How far a worker's clock is ahead of ours, microseconds.
@@ -100,12 +112,13 @@ impl Remote {
 
     fn get(&self, url: &str, path: &str) -> Result<Value> {
         let url = format!("{url}{path}");
-        read(&url, self.agent.get(&url).header("authorization", &self.bearer).call())
+        read(&url, self.agent.get(&url).header("authorization", &self.bearer).header(ORDER, &self.order).call())
     }
 
     fn post(&self, url: &str, path: &str, body: &Value) -> Result<Value> {
         let url = format!("{url}{path}");
-        read(&url, self.agent.post(&url).header("authorization", &self.bearer).send_json(body))
+        let request = self.agent.post(&url).header("authorization", &self.bearer).header(ORDER, &self.order);
+        read(&url, request.send_json(body))
     }
 
     /// Tells all that are not lost, and finds who is.

@@ -16,13 +16,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::{JOURNAL_PART, TOKEN};
+use super::{JOURNAL_PART, ORDER, TOKEN};
 use crate::{
     audit::Sent,
     exit::{Failure, Usage},
     run::{Engine, Fleet, Order, is_usage},
 };
 
+/// A coordinator that has asked for nothing for so long does not see any more what it has ordered; it asks each second.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+/// Within this it is there, and another's order is refused.
+const BUSY_FOR: Duration = Duration::from_secs(5);
 /// Largest order: a million keys.
 const MAX_ORDER_BYTES: usize = 256 * 1024 * 1024;
 
@@ -39,6 +43,10 @@ pub(super) struct Job {
 
 #[derive(Default)]
 struct State {
+    /// What its coordinator calls the order.
+    name: String,
+    /// When the coordinator was last heard of.
+    heard: Option<Instant>,
     job: Option<Job>,
     engine: Option<Engine>,
     /// What was sent, and what went wrong, when the engine has ended.
@@ -59,6 +67,16 @@ pub(crate) fn worker(listen: SocketAddr, insecure: bool) -> Result<()> {
     runtime.block_on(async move {
         let listener = TcpListener::bind(listen).await.with_context(|| format!("listen on {listen}"))?;
         eprintln!("worker on {}", listener.local_addr()?);
+        let forgotten = state.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                // Who holds it serves a coordinator.
+                if let Ok(mut state) = forgotten.try_lock() {
+                    state.stop_if_forgotten();
+                }
+            }
+        });
         loop {
             let (stream, _) = match listener.accept().await {
                 Ok(accepted) => accepted,
@@ -86,6 +104,7 @@ async fn answer(state: &Arc<Mutex<State>>, token: Option<&str>, request: Request
     let is_allowed = token.is_none_or(|token| given == Some(format!("Bearer {token}").as_str()));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let query = request.uri().query().unwrap_or_default().to_owned();
+    let order = request.headers().get(ORDER).and_then(|name| name.to_str().ok()).unwrap_or_default().to_owned();
     let body = Limited::new(request.into_body(), MAX_ORDER_BYTES).collect().await;
     let (status, value) = match body {
         _ if !is_allowed => {
@@ -97,7 +116,7 @@ async fn answer(state: &Arc<Mutex<State>>, token: Option<&str>, request: Request
             // An order may read a trace, an end waits for answers: not on the thread that listens.
             let done = tokio::task::spawn_blocking(move || {
                 let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-                state.execute(&method, &path, &query, &body)
+                state.execute(&order, (&method, &path, &query), &body)
             });
             match done.await {
                 Ok(Ok(value)) => (StatusCode::OK, value),
@@ -120,10 +139,18 @@ fn now_us() -> i64 {
 }
 
 impl State {
-    fn execute(&mut self, method: &Method, path: &str, query: &str, body: &[u8]) -> Result<Value> {
+    fn execute(&mut self, order: &str, (method, path, query): (&Method, &str, &str), body: &[u8]) -> Result<Value> {
+        let is_new = (method.as_str(), path) == ("POST", "/order");
+        if order == self.name || is_new {
+            ensure!(!is_new || !self.is_busy(), "it is busy with the order of another coordinator");
+            self.heard = Some(Instant::now());
+        } else if path != "/clock" {
+            anyhow::bail!("it has the order of another coordinator");
+        }
         match (method.as_str(), path) {
             ("GET", "/clock") => Ok(json!({ "unix_us": now_us() })),
             ("POST", "/order") => {
+                order.clone_into(&mut self.name);
                 if let Some(mut engine) = self.engine.take() {
                     // Its coordinator is gone.
                     engine.abort()?;
@@ -160,6 +187,21 @@ impl State {
                 Ok(json!({ "sent": part, "total": sent.len(), "failures": failures }))
             }
             _ => anyhow::bail!("{method} {path} is not known: is the coordinator of another version?"),
+        }
+    }
+
+    /// Whether an engine is at work, and its coordinator there.
+    fn is_busy(&self) -> bool {
+        let is_there = self.heard.is_some_and(|heard| heard.elapsed() < BUSY_FOR);
+        is_there && self.engine.as_ref().is_some_and(|engine| !engine.is_over())
+    }
+
+    fn stop_if_forgotten(&mut self) {
+        let is_forgotten = self.heard.is_some_and(|heard| heard.elapsed() > FORGOTTEN_AFTER);
+        if let Some(engine) = self.engine.as_mut().filter(|engine| is_forgotten && !engine.is_over()) {
+            eprintln!("the coordinator has asked for nothing for {} s: sending no more", FORGOTTEN_AFTER.as_secs());
+            self.heard = None;
+            let _ = engine.drain();
         }
     }
 

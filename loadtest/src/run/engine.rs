@@ -80,6 +80,11 @@ impl Engine {
         })
     }
 
+    /// Whether all threads have ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
     fn sent(&self) -> Vec<Sent> {
         let mut all = Vec::new();
         for (thread, journal) in (self.first_thread..).zip(&self.journals) {
@@ -111,7 +116,7 @@ impl Engine {
 impl Fleet for Engine {
     fn poll(&mut self) -> Result<Status> {
         // Before the deltas are taken: what ends in between is in the next one.
-        let finished = self.threads.iter().all(JoinHandle::is_finished);
+        let finished = self.is_over();
         let mut delta = Delta::default();
         for recorder in &self.recorders {
             delta.add(&recorder.lock().unwrap_or_else(PoisonError::into_inner).take());

@@ -62,6 +62,41 @@ fn two_workers_send_what_one_would_and_are_judged_as_one() {
     assert_eq!(by_key.len(), 20);
 }
 
+/// The second took the first one's counts and ended its engine, and passed with a tenth of its own requests counted.
+#[test]
+fn a_worker_belongs_to_one_coordinator_at_a_time() {
+    let server = Server::instant();
+    let (kept, also) = (Worker::start(tool(), "t"), Worker::start(tool(), "t"));
+    let coordinate = |workers: &str, path: &str, seconds: &str| {
+        let mut command = tool();
+        command.args(["coordinator", "--workers", workers, &format!("{}{path}", server.url)]);
+        command
+            .args(["--rate", "100/s", "--seconds", seconds, "--send-within", "60s", "--quiet"])
+            .env("TOLLGATE_LOADTEST_TOKEN", "t");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let first = coordinate(&kept.1, "/first", "4").spawn().expect("run the coordinator");
+    while server.requests().len() < 50 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // The other one of its workers is free, and is not left alone with its part.
+    let second = coordinate(&format!("{},{}", also.1, kept.1), "/second", "1").output().expect("run the coordinator");
+    let told = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(second.status.code() == Some(1) && told.contains("busy with the order of another"), "{told}");
+    let first = first.wait_with_output().expect("the coordinator ends");
+    let told = String::from_utf8_lossy(&first.stdout);
+    assert!(told.contains("400 requests planned") && told.contains("400 settled"), "{told}");
+    assert!(!told.contains("was lost"), "{told}");
+    assert_eq!(server.requests().iter().filter(|seen| seen.path != "/first").count(), 0);
+    // It is free again.
+    let (code, told) = valid(&server, || {
+        let done = coordinate(&kept.1, "/third", "1").output().expect("run the coordinator");
+        (done.status.code().unwrap_or(-1), String::from_utf8_lossy(&done.stdout).into_owned())
+    });
+    assert!(code == 0 && told.contains("100 settled"), "{code} {told}");
+}
+
 #[test]
 fn a_lost_worker_is_told_and_what_the_other_saw_is_kept() {
     let server = Server::start(|_, _| (200, "", Duration::ZERO));
