@@ -16,7 +16,7 @@ pub(crate) enum Exit {
     Usage = 2,
     /// A threshold did not hold.
     Threshold = 10,
-    /// The audit found something.
+    /// The audit found something, whatever else there is to say: no lateness can have made it.
     Audit = 11,
     /// The generator was too slow: the figures say nothing about the service.
     Invalid = 12,

@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
+    io::Write as _,
     path::Path,
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
@@ -55,9 +57,13 @@ pub(super) fn run(arguments: &RunArguments, workers: &[String]) -> Result<Exit> 
         conduct(&mut fleet, &order, &ends)?
     };
     let comparison = old.map(|old| report::compare(&old, &result));
-    println!("{}", report::summary(&result));
+    // Nobody reads it any more, perhaps: the reports and the exit code still say what it was.
+    let mut told = report::summary(&result);
     if let Some(comparison) = &comparison {
-        println!("\n{comparison}");
+        let _ = write!(told, "\n\n{comparison}");
+    }
+    if let Err(error) = writeln!(std::io::stdout(), "{told}") {
+        eprintln!("the summary could not be written: {error}");
     }
     // One that cannot be written does not take the other with it.
     let out = arguments.out.as_deref().map(|path| {

@@ -61,9 +61,10 @@ const NO_MATTER: [&str; 2] = ["seed", "threads"];
 fn warnings(old: &RunResult, new: &RunResult) -> Vec<String> {
     let mut warnings = Vec::new();
     for (result, name) in [(old, "old"), (new, "new")] {
-        if matches!(result.verdict, Verdict::Invalid | Verdict::Interrupted) {
-            let word = if result.verdict == Verdict::Invalid { "INVALID" } else { "interrupted" };
-            warnings.push(format!("the {name} run was {word}"));
+        if result.is_invalid() {
+            warnings.push(format!("the {name} run was INVALID"));
+        } else if result.verdict == Verdict::Interrupted {
+            warnings.push(format!("the {name} run was interrupted"));
         }
     }
     let mut differs = |name: &str, before: Option<&String>, after: Option<&String>| {

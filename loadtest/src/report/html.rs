@@ -33,6 +33,9 @@ pub(crate) fn html(result: &RunResult, comparison: Option<&str>) -> String {
     let (class, word) = match result.verdict {
         Verdict::Pass => ("pass", "passed"),
         Verdict::Threshold => ("fail", "a threshold did not hold"),
+        Verdict::Audit if result.is_invalid() => {
+            ("fail", "the audit found something; INVALID besides: the other figures say nothing about the service")
+        }
         Verdict::Audit => ("fail", "the audit found something"),
         Verdict::Invalid => ("warn", "INVALID: these figures say nothing about the service"),
         Verdict::Interrupted => ("warn", "interrupted"),

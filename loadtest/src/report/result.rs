@@ -16,6 +16,8 @@ use crate::{
 const VERSION: u32 = 1;
 /// The generator's lag (99 of 100) above which a run says nothing about the service.
 pub(crate) const MOST_LAG_MS: f64 = 5.0;
+/// What a reason begins with that makes the figures worthless.
+const INVALID: &str = "INVALID: ";
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -314,10 +316,16 @@ impl RunResult {
 
     /// The exit code of a run that ended so.
     pub(crate) fn exit(&self) -> Exit {
-        if self.is_usage { Exit::Usage } else { self.verdict.exit() }
+        if self.is_usage && self.verdict != Verdict::Audit { Exit::Usage } else { self.verdict.exit() }
     }
 
-    /// Decides. What makes all other figures worthless comes first.
+    /// Whether its figures say nothing about the service, whatever the verdict.
+    pub(crate) fn is_invalid(&self) -> bool {
+        self.verdict == Verdict::Invalid || self.reasons.iter().any(|reason| reason.starts_with(INVALID))
+    }
+
+    /// Decides. What the audit found comes first: a row that is not there is proof, and neither a late generator nor an early
+    /// end can have made it. Then what makes all other figures worthless.
     pub(crate) fn decide(&mut self, interrupted: bool, failures: Vec<Failure>) {
         let mut verdict = Verdict::Pass;
         let mut reasons = Vec::new();
@@ -327,21 +335,45 @@ impl RunResult {
             verdict = Verdict::Threshold;
             reasons.extend(failed);
         }
-        let audited = self.audit.as_ref();
-        if let Some(audit) = audited.filter(|audit| audit.faults() > 0) {
-            verdict = Verdict::Audit;
+        let invalid = self.invalid();
+        self.is_usage = failures.iter().any(|failure| failure.is_usage);
+        let invalid = invalid.into_iter().chain(failures.into_iter().map(|failure| failure.what));
+        let before = reasons.len();
+        reasons.extend(invalid.map(|what| format!("{INVALID}{what}")));
+        if reasons.len() > before {
+            verdict = Verdict::Invalid;
+        }
+        let answered = self.outcomes.iter().any(|of| class_of(&of.outcome) != Class::NoAnswer);
+        if verdict == Verdict::Pass && !answered && !self.outcomes.is_empty() {
+            // A threshold would have said it; that there was none makes it no pass.
+            verdict = Verdict::Invalid;
+            let why = self.outcomes.iter().map(|of| of.outcome.as_str()).collect::<BTreeSet<_>>();
+            let why = why.into_iter().collect::<Vec<_>>().join(", ");
             reasons.push(format!(
-                "audit: lost {}, doubled {}, mismatched {}, over-admitted {}, usage {}",
-                audit.lost, audit.doubled, audit.mismatched, audit.over_admitted, audit.usage_mismatches
+                "{INVALID}not one request was answered ({why}): is it the right service, and does it speak this version of HTTP?"
             ));
         }
-        let mut invalid = |what: String| {
-            verdict = Verdict::Invalid;
-            reasons.push(what);
-        };
+        if interrupted {
+            verdict = Verdict::Interrupted;
+            reasons.push("interrupted".into());
+        }
+        if let Some(audit) = self.audit.as_ref().filter(|audit| audit.faults() > 0) {
+            verdict = Verdict::Audit;
+            let found = format!(
+                "audit: lost {}, doubled {}, mismatched {}, over-admitted {}, usage {}",
+                audit.lost, audit.doubled, audit.mismatched, audit.over_admitted, audit.usage_mismatches
+            );
+            reasons.insert(0, found);
+        }
+        (self.verdict, self.reasons) = (verdict, reasons);
+    }
+
+    /// Why the figures say nothing about the service.
+    fn invalid(&self) -> Vec<String> {
+        let mut why = Vec::new();
         match self.counts {
-            Counts { planned: 0, .. } => invalid("INVALID: nothing was to be sent, so nothing was tried".into()),
-            Counts { sent: 0, .. } => invalid("INVALID: not one request was sent, so nothing was tried".into()),
+            Counts { planned: 0, .. } => why.push("nothing was to be sent, so nothing was tried".to_owned()),
+            Counts { sent: 0, .. } => why.push("not one request was sent, so nothing was tried".to_owned()),
             _ => {}
         }
         let never_connected: Vec<&str> = self
@@ -351,32 +383,24 @@ impl RunResult {
             .filter(|why| NOT_CONNECTED.contains(why))
             .collect();
         if !never_connected.is_empty() && never_connected.len() == self.outcomes.len() {
-            let why = never_connected.into_iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ");
+            let how = never_connected.into_iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ");
             let to = self.about.targets.join(", ");
-            invalid(format!("INVALID: not one connection could be made to {to} ({why}), so nothing was tried"));
+            why.push(format!("not one connection could be made to {to} ({how}), so nothing was tried"));
         }
-        if let Some(audit) = audited.filter(|audit| audit.judged == 0 && audit.faults() == 0) {
-            invalid(format!(
-                "INVALID: the audit could judge none of {} requests: none was answered to a key that the gateway knows",
+        if let Some(audit) = self.audit.as_ref().filter(|audit| audit.judged == 0 && audit.faults() == 0) {
+            why.push(format!(
+                "the audit could judge none of {} requests: none was answered to a key that the gateway knows",
                 audit.requests
             ));
         }
         if self.lag.p99 > MOST_LAG_MS {
-            invalid(format!(
-                "INVALID: the generator itself was late, p99 {:.1} ms (at most {MOST_LAG_MS} ms): fewer requests, more --threads, \
+            why.push(format!(
+                "the generator itself was late, p99 {:.1} ms (at most {MOST_LAG_MS} ms): fewer requests, more --threads, \
                  or more machines (coordinator)",
                 self.lag.p99
             ));
         }
-        self.is_usage = failures.iter().any(|failure| failure.is_usage);
-        for failure in failures {
-            invalid(format!("INVALID: {}", failure.what));
-        }
-        if interrupted {
-            verdict = Verdict::Interrupted;
-            reasons.push("interrupted".into());
-        }
-        (self.verdict, self.reasons) = (verdict, reasons);
+        why
     }
 }
 
@@ -405,9 +429,45 @@ mod tests {
     }
 
     #[test]
+    fn a_run_without_an_answer_is_no_pass() {
+        let of = |outcomes: &[&str], failed: bool| {
+            let counted = |outcome: &&str| OutcomeCount { tier: "-".into(), outcome: (*outcome).into(), count: 1 };
+            let outcomes = outcomes.iter().map(counted).collect();
+            let judged = Judged { threshold: "error_rate<1%".into(), value: 1.0, pass: !failed };
+            decided(|result| (result.outcomes, result.thresholds) = (outcomes, vec![judged]), Vec::new()).verdict
+        };
+        assert_eq!(of(&["connection-broken", "timeout"], false), Verdict::Invalid);
+        // Somebody has thought of it.
+        assert_eq!(of(&["connection-broken", "timeout"], true), Verdict::Threshold);
+        assert_eq!((of(&["timeout", "500"], false), of(&["hung-up"], false)), (Verdict::Pass, Verdict::Pass));
+    }
+
+    #[test]
     fn a_failure_makes_a_run_invalid_and_a_mistake_of_the_caller_is_told_as_one() {
         let of = |is_usage| decided(|_| {}, vec![Failure { what: "t.ndjson:3:1: …".into(), is_usage }]);
         assert_eq!((of(false).verdict, of(false).exit()), (Verdict::Invalid, Exit::Invalid));
         assert_eq!((of(true).verdict, of(true).exit()), (Verdict::Invalid, Exit::Usage));
+    }
+
+    /// The first form told a run that had lost a row and was late as well as INVALID, exit 12, as if nothing had been found.
+    #[test]
+    fn what_the_audit_found_is_hidden_by_nothing() {
+        let audit = |lost| audit::Verdict { requests: 10, judged: 10, lost, ..Default::default() };
+        let late = |lost, interrupted, is_usage| {
+            let mut result = decided(|_| {}, Vec::new());
+            (result.audit, result.lag.p99) = (Some(audit(lost)), MOST_LAG_MS + 1.0);
+            let failure = Failure { what: "t.ndjson:3:1: …".into(), is_usage };
+            result.decide(interrupted, vec![failure]);
+            result
+        };
+        for (interrupted, is_usage) in [(false, false), (true, false), (false, true)] {
+            let found = late(1, interrupted, is_usage);
+            assert_eq!((found.verdict, found.exit()), (Verdict::Audit, Exit::Audit), "{interrupted} {is_usage}");
+            assert!(found.is_invalid() && found.reasons[0].starts_with("audit: lost 1"), "{:?}", found.reasons);
+            assert!(found.reasons.iter().any(|reason| reason.contains("was late")), "{:?}", found.reasons);
+        }
+        assert_eq!(late(0, false, false).exit(), Exit::Invalid);
+        assert_eq!(late(0, true, false).exit(), Exit::Interrupted);
+        assert_eq!(late(0, false, true).exit(), Exit::Usage);
     }
 }

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM, counted.
+//! Ctrl-C, SIGTERM and the end of the terminal (SIGHUP), counted.
 
 use std::sync::{
     Arc,
@@ -17,12 +17,18 @@ impl Signals {
         std::thread::spawn(move || {
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
             runtime.block_on(async {
-                use tokio::signal::unix::{SignalKind, signal};
+                use tokio::signal::unix::{Signal, SignalKind, signal};
                 let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+                let mut hang_up = if is_hang_up_ignored() { None } else { signal(SignalKind::hangup()).ok() };
+                let hung_up = async |hang_up: &mut Option<Signal>| match hang_up {
+                    Some(hang_up) => hang_up.recv().await,
+                    None => std::future::pending().await,
+                };
                 loop {
                     tokio::select! {
                         _ = tokio::signal::ctrl_c() => {}
                         _ = terminate.recv() => {}
+                        _ = hung_up(&mut hang_up) => {}
                     }
                     count.fetch_add(1, Ordering::Relaxed);
                 }
@@ -40,4 +46,11 @@ impl Signals {
     pub(crate) fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// Whether whoever started it wants it to outlive its terminal (`nohup`): bit 0 of the mask of ignored signals.
+fn is_hang_up_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }

@@ -10,7 +10,10 @@ mod server;
 mod traces;
 mod worker;
 
-use std::process::{Command, Output};
+use std::{
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
 
 use server::Server;
 
@@ -32,17 +35,20 @@ fn run(arguments: &[&str]) -> (i32, String) {
 
 /// The exit code of a run whose generator was late: it says nothing about its target.
 const INVALID: i32 = 12;
-/// Runs that are repeated because of that, before the machine is called too busy to test on.
-const ATTEMPTS: usize = 6;
+/// How long runs are repeated because of that, before the machine is called too busy to test on; and the pause before each,
+/// in which the tests that keep it busy may end.
+const PATIENCE: Duration = Duration::from_secs(180);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Does what a user does after an invalid run: runs it again, against a server that has forgotten the run before.
 fn valid<T>(server: &Server, mut attempt: impl FnMut() -> (i32, T)) -> (i32, T) {
-    for _ in 1..ATTEMPTS {
+    let started = Instant::now();
+    loop {
         let (code, told) = attempt();
-        if code != INVALID {
+        if code != INVALID || started.elapsed() > PATIENCE {
             return (code, told);
         }
+        std::thread::sleep(PAUSE);
         server.forget();
     }
-    attempt()
 }

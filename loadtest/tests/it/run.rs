@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{run, server::Server, tool, valid};
+use crate::{INVALID, run, server::Server, tool, valid};
 
 fn result(server: &Server, more: &[&str]) -> (i32, Value) {
     let file = tempfile::NamedTempFile::new().expect("a file");
@@ -98,6 +98,19 @@ fn a_signal_drains_reports_and_ends_with_130() {
     assert!(started.elapsed() < Duration::from_secs(10));
     assert_eq!(output.status.code(), Some(130));
     assert!(String::from_utf8_lossy(&output.stdout).contains("verdict: interrupted"));
+}
+
+/// It panicked, and its exit code was that of a panic.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_summary_that_nobody_reads_changes_no_verdict() {
+    let server = Server::instant();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a full device");
+    let mut command = tool();
+    command.args(["run", &server.url, "--rate", "20/s", "--seconds", "0.5", "--quiet"]).stdout(full);
+    let output = command.stderr(std::process::Stdio::piped()).output().expect("run");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(matches!(output.status.code(), Some(0 | INVALID)) && told.contains("could not be written"), "{told}");
 }
 
 #[test]
@@ -330,7 +343,9 @@ fn chaos_that_cannot_be_done_is_refused_and_what_failed_is_no_pass() {
     assert!(server.requests().is_empty());
     let (code, text) = with("exec exit 3 @0.2s");
     assert!(code == 12 && text.contains("chaos failed") && text.contains("exit status: 3"), "{code} {text}");
-    server.forget();
-    let (code, text) = valid(&server, || with("exec true @0.9s"));
-    assert!(code == 0 && text.contains("ran true"), "{code} {text}");
+    // A step that was done is no finding. That the generator was late on a busy machine is none of it.
+    let (code, text) = with("exec true @0.5s");
+    let invalid: Vec<&str> =
+        text.lines().filter(|line| line.contains("INVALID") && !line.contains("was late")).collect();
+    assert!(text.contains("ran true") && invalid.is_empty() && [0, INVALID].contains(&code), "{code} {text}");
 }
