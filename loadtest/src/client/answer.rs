@@ -40,7 +40,7 @@ impl Answer {
         Self {
             status,
             id: text("x-request-id").and_then(uuid).unwrap_or(0),
-            retry_after: text("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs),
+            retry_after: text("retry-after").and_then(|text| retry_after(text, jiff::Timestamp::now())),
             ..Self::default()
         }
     }
@@ -52,8 +52,19 @@ impl Answer {
             code: Option<String>,
         }
         let problem = serde_json::from_slice::<Problem>(body).ok();
-        self.code = problem.and_then(|problem| problem.code).filter(|code| code.len() <= 64);
+        // It is shown on a terminal: nothing that a terminal would obey.
+        let is_code = |code: &String| code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_graphic());
+        self.code = problem.and_then(|problem| problem.code).filter(is_code);
     }
+}
+
+/// Seconds, or a date (RFC 9110 §10.2.3): one that is past is now.
+fn retry_after(text: &str, now: jiff::Timestamp) -> Option<Duration> {
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    Some(Duration::try_from(at.duration_since(now)).unwrap_or_default())
 }
 
 /// Whether an answer is a problem whose code is wanted.
@@ -111,7 +122,26 @@ mod tests {
         let mut answer = Answer::default();
         answer.read_code(br#"{"title":"Too Many Requests","code":"rate-limited","violated-policies":["x"]}"#);
         assert_eq!(answer.code.as_deref(), Some("rate-limited"));
-        answer.read_code(b"<html>");
-        assert_eq!(answer.code, None);
+        for none in [
+            &b"<html>"[..],
+            br#"{"code":"a\u001b[31m"}"#,
+            br#"{"code":"a\nb"}"#,
+            br#"{"code":"\u202e"}"#,
+            br#"{"code":"a b"}"#,
+        ] {
+            answer.read_code(none);
+            assert_eq!(answer.code, None, "{}", String::from_utf8_lossy(none));
+        }
+    }
+
+    #[test]
+    fn a_retry_may_be_told_as_seconds_or_as_a_date() {
+        let now: jiff::Timestamp = "2026-11-22T04:00:00Z".parse().expect("a time");
+        let after = |text: &str| retry_after(text, now).map(|wait| wait.as_secs());
+        assert_eq!((after("3"), after("Sun, 22 Nov 2026 04:00:07 GMT")), (Some(3), Some(7)));
+        assert_eq!(after("Sun, 22 Nov 2026 03:59:00 GMT"), Some(0));
+        for none in ["", "-5", "soon", "99999999999999999999"] {
+            assert_eq!(after(none), None, "{none}");
+        }
     }
 }

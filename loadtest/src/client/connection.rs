@@ -71,7 +71,8 @@ pub(crate) enum Failure {
 }
 
 /// Why a connection could not be made: nothing was sent over it.
-pub(crate) const NOT_CONNECTED: [&str; 4] = ["connection-refused", "no-local-port", "connect-failed", "tls-failed"];
+pub(crate) const NOT_CONNECTED: [&str; 5] =
+    ["connection-refused", "no-local-port", "too-many-open-files", "connect-failed", "tls-failed"];
 
 impl Connection {
     /// Connects; `slow` reads at most so many bytes a second.
@@ -84,6 +85,8 @@ impl Connection {
         let stream = TcpStream::connect(target.addr).await.map_err(|error| match error.kind() {
             std::io::ErrorKind::ConnectionRefused => "connection-refused",
             std::io::ErrorKind::AddrNotAvailable => "no-local-port",
+            // Ours, not the target's.
+            _ if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => "too-many-open-files",
             _ => "connect-failed",
         })?;
         let _ = stream.set_nodelay(true);

@@ -141,7 +141,7 @@ impl std::str::FromStr for Threshold {
         let ((name, bound), operator) =
             found.ok_or_else(|| format!("{text:?}: expected METRIC<VALUE with one of < <= > >= =="))?;
         let (name, bound) = (name.trim(), bound.trim());
-        let status = name.strip_prefix("status.").and_then(|status| status.parse().ok());
+        let status = name.strip_prefix("status.").and_then(status);
         let (metric, unit) = match (METRICS.iter().position(|(known, ..)| *known == name), status) {
             (Some(at), _) => (Metric::Known(at), METRICS[at].1),
             (None, Some(status)) => (Metric::Status(status), Unit::Count),
@@ -154,6 +154,12 @@ impl std::str::FromStr for Threshold {
             bound: value(bound, unit).map_err(|w| format!("{text:?}: {w}"))?,
         })
     }
+}
+
+/// Three digits: what is no status would be met by nothing, and hold for ever.
+fn status(text: &str) -> Option<u16> {
+    let is_number = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|status| is_number && *status >= 100)
 }
 
 fn unknown(name: &str) -> String {
@@ -180,10 +186,17 @@ fn value(text: &str, unit: Unit) -> Result<f64, String> {
                 found.ok_or_else(|| format!("{text:?} has no unit; expected one like 50ms, 900us or 1.5s"))?;
             Ok(number(text)? * factor)
         }
-        Unit::Share => match text.strip_suffix('%') {
-            Some(percent) => Ok(number(percent)? / 100.0),
-            None => number(text),
-        },
+        Unit::Share => {
+            let share = match text.strip_suffix('%') {
+                Some(percent) => number(percent)? / 100.0,
+                None => number(text)?,
+            };
+            // 5 for 5 % would hold whatever happens.
+            if share > 1.0 {
+                return Err(format!("{text:?} is more than all; expected a share like 5% or 0.05"));
+            }
+            Ok(share)
+        }
         Unit::PerSecond => number(text.strip_suffix("/s").unwrap_or(text)),
         Unit::Count => number(text),
     }
@@ -267,6 +280,11 @@ mod tests {
             ("p99=50ms", "expected METRIC<VALUE"),
             ("unsent==x", "not a number"),
             ("status.x==1", "not a metric"),
+            ("status.4290==0", "not a metric"),
+            ("status.42==0", "not a metric"),
+            ("status.+42==0", "not a metric"),
+            ("error_rate<5", "expected a share like 5% or 0.05"),
+            ("error_rate<101%", "more than all"),
         ] {
             let refused = text.parse::<Threshold>().expect_err(text);
             assert!(refused.contains(expected), "{text}: {refused}");

@@ -46,6 +46,10 @@ fn parse(line: &str, names: &Names) -> Result<Seen, Wrong> {
         let end = rest.find(' ').ok_or_else(|| (at(rest), format!("expected {what} and a space")))?;
         Ok((rest[..end].to_owned(), end + 1))
     };
+    if line.starts_with('{') {
+        // Such a file is mostly named .log as well.
+        return Err((1, "expected a line of the combined log, found JSON: give --from nginx-json".to_owned()));
+    }
     let mut rest = line;
     let (ip, used) = word(rest, "an address")?;
     rest = &rest[used..];
@@ -162,6 +166,7 @@ mod tests {
     fn what_is_wrong_is_said_with_its_column() {
         for (line, column, what) in [
             ("nonsense", 1, "address"),
+            (r#"{"request":"GET / HTTP/1.1","status":"200"}"#, 1, "--from nginx-json"),
             (r#"1.2.3.4 - - [yesterday] "GET / HTTP/1.1" 200 1"#, 14, "10/Oct/2000"),
             (r#"1.2.3.4 - - [10/Oct/2000:13:55:36 +0000] "\x16\x03\x01" 400 1"#, 43, "METHOD /path"),
             (r#"1.2.3.4 - - [10/Oct/2000:13:55:36 +0000] "GET / HTTP/1.1" abc 1"#, 59, "a status"),
