@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 use store::model::{Timestamp, slot_of};
-use tests::{Cluster, Load, Options, Report, Upstream, client, get, until};
+use tests::{Cluster, Load, Options, Report, Upstream, spend, until};
 
 const GROUPS: usize = 3;
 
@@ -154,20 +154,7 @@ fn quotas_and_bursts_are_exact_in_every_group() {
     let admitted: Vec<u64> = thread::scope(|scope| {
         let client = |(key, _): &'_ (String, u64)| {
             let (nodes, key) = (&cluster.nodes, key.clone());
-            scope.spawn(move || {
-                let (agent, mut admitted, mut refused, mut turn) = (client(), 0, 0, 0);
-                while refused < 9 {
-                    let answer = get(&agent, &nodes[turn % 3].url("/"), &key).expect("an answer");
-                    turn += 1;
-                    match answer.status {
-                        200 => (admitted, refused) = (admitted + 1, 0),
-                        // A leader changes, on a busy machine.
-                        503 => {}
-                        _ => refused += 1,
-                    }
-                }
-                admitted
-            })
+            scope.spawn(move || spend(nodes, &key, u64::MAX))
         };
         let clients: Vec<_> = accounts.iter().map(client).collect();
         clients.into_iter().map(|client| client.join().expect("joins")).collect()

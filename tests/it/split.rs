@@ -8,9 +8,9 @@ use std::{
 use serde_json::{Value, json};
 use store::model::slot_of;
 use tests::{
-    Admin, Cluster, Load, Report, Upstream, client, get,
+    Admin, Cluster, Load, Raw, Report, Upstream,
     rounds::{at_once, rate, rows},
-    until,
+    spend, until,
 };
 
 /// The first slot that comes to the second group when there are two.
@@ -43,23 +43,6 @@ fn wait_split(admin: &Admin) {
         let body = admin.try_get("/v1/cluster")?.body;
         (body["split"].is_null() && slots(admin)? == [512, 512]).then_some(())
     });
-}
-
-/// Sends requests through all nodes in turn until so many were let through, or nine in a row were refused; how many were.
-fn spend(cluster: &Cluster, key: &str, most: u64) -> u64 {
-    let (agent, mut admitted, mut refused, mut turn) = (client(), 0, 0, 0);
-    while admitted < most && refused < 9 {
-        let answer = get(&agent, &cluster.nodes[turn % 3].url("/"), key).expect("an answer");
-        turn += 1;
-        match answer.status {
-            200 => (admitted, refused) = (admitted + 1, 0),
-            // A leader changes, on a busy machine.
-            503 => {}
-            429 => refused += 1,
-            status => panic!("{status}: {:?}", answer.body),
-        }
-    }
-    admitted
 }
 
 fn open_accounts(cluster: &Cluster, upstream: &Upstream, tier: &str, names: &[String]) -> Vec<String> {
@@ -113,9 +96,9 @@ fn a_cluster_in_use_is_split_and_limits_go_on_where_they_were() {
     let slow: Vec<String> = names(true).skip(4).take(2).collect();
     let slow_keys = open_accounts(&cluster, &upstream, "bursts", &slow);
     for key in &daily_keys {
-        assert_eq!(spend(&cluster, key, LIMIT / 2), LIMIT / 2);
+        assert_eq!(spend(&cluster.nodes, key, LIMIT / 2), LIMIT / 2);
     }
-    let slow_before: Vec<u64> = slow_keys.iter().map(|key| spend(&cluster, key, BURST / 2)).collect();
+    let slow_before: Vec<u64> = slow_keys.iter().map(|key| spend(&cluster.nodes, key, BURST / 2)).collect();
     let urls: Vec<String> = cluster.nodes.iter().map(|node| node.url("/")).collect();
     let loads: Vec<Load> = keys.iter().map(|key| Load::paced(&urls, key, 1, PAUSE)).collect();
     loads.iter().for_each(|load| load.wait_more(0, 10));
@@ -134,11 +117,11 @@ fn a_cluster_in_use_is_split_and_limits_go_on_where_they_were() {
     // A quota has what was left of it (less what a reservation that was not answered in time holds); a slow rate loses at most
     // what a change of leader costs.
     for (name, key) in daily.iter().zip(&daily_keys) {
-        let after = spend(&cluster, key, LIMIT);
+        let after = spend(&cluster.nodes, key, LIMIT);
         assert!((LIMIT * 3 / 8..=LIMIT / 2).contains(&after), "{name}: {after}");
     }
     for (key, before) in slow_keys.iter().zip(slow_before) {
-        let after = spend(&cluster, key, BURST);
+        let after = spend(&cluster.nodes, key, BURST);
         assert!(before + after <= BURST, "{before} + {after} of {BURST}");
         assert!(before + after >= BURST * 3 / 4, "{before} + {after} of {BURST}");
     }
@@ -165,7 +148,7 @@ fn a_split_goes_on_when_leaders_are_killed_and_nothing_is_lost_or_let_through_tw
     loads.iter().for_each(|load| load.wait_more(0, 10));
     let mut spent: Vec<u64> = Vec::new();
     for (keys, most) in [(&daily_keys, LIMIT / 2), (&slow_keys, BURST / 2)] {
-        spent.extend(keys.iter().map(|key| spend(&cluster, key, most)));
+        spent.extend(keys.iter().map(|key| spend(&cluster.nodes, key, most)));
     }
 
     cluster.nodes[0].admin().write("POST", "/v1/cluster/split", &json!({ "ledger_groups": 2 }));
@@ -185,7 +168,7 @@ fn a_split_goes_on_when_leaders_are_killed_and_nothing_is_lost_or_let_through_tw
 
     let all = daily_keys.iter().zip(std::iter::repeat(LIMIT)).chain(slow_keys.iter().zip(std::iter::repeat(BURST)));
     for ((key, limit), before) in all.zip(spent) {
-        let after = spend(&cluster, key, limit);
+        let after = spend(&cluster.nodes, key, limit);
         assert!(before + after <= limit, "{before} + {after} of {limit}");
     }
     check_rows(&cluster, &loaded, loads);
@@ -251,10 +234,43 @@ fn no_limit_lets_more_through_while_its_account_moves() {
     let most = at_once(&times(&reports[1]), TAKES);
     assert!(most <= AT_ONCE, "{most} at once");
     // What is left of the quota is there, but for what requests gave back that were under way when their account moved.
-    spend(&cluster, &keys[2], BUSY_LIMIT);
+    spend(&cluster.nodes, &keys[2], BUSY_LIMIT);
     let logged = admin.rows(&format!("account={}", names[2]));
     let admitted = logged.iter().filter(|row| row["outcome"] == "admitted").count() as u64;
     assert!((BUSY_LIMIT * 9 / 10..=BUSY_LIMIT).contains(&admitted), "{admitted} of {BUSY_LIMIT}");
+}
+
+#[test]
+fn a_split_that_waits_for_a_long_request_says_so_on_every_node_and_goes_on_after_it() {
+    let upstream = Upstream::start();
+    let cluster = Cluster::start(3);
+    let admin = cluster.nodes[0].admin();
+    admin.put_route(&upstream.url);
+    admin.put_tier("few", &json!({ "concurrency": AT_ONCE }));
+    let name = names(true).next().expect("names do not end");
+    admin.create_account(&name, "few");
+    let key = admin.create_key(&name, &json!({})).1;
+    let mut stream = Raw::request(&cluster.nodes[1].data_addr, "GET /sse/1000000/100", &key, "");
+    assert_eq!(stream.head().expect("a head").status, 200);
+
+    admin.write("POST", "/v1/cluster/split", &json!({ "ledger_groups": 2 }));
+    for node in &cluster.nodes {
+        let split = until(&format!("{} says what the split waits for", node.name), || {
+            let split = node.admin().try_get("/v1/cluster")?.body["split"].clone();
+            split["waits_for"].as_str()?.contains("in flight on node-2").then_some(split)
+        });
+        assert_eq!((&split["ledger_groups"], &split["slots"]), (&json!(2), &json!(1_024)), "{split}");
+        assert!(split["slots_to_move"].as_u64().is_some_and(|left| (1..=512).contains(&left)), "{split}");
+    }
+    let (code, out, said) = cluster.nodes[2].run(&["cluster", "status"]);
+    assert_eq!(code, Some(0), "{out}{said}");
+    assert!(
+        out.contains("of 1024 slots are where they belong") && out.contains("; waits: requests in flight"),
+        "{out}"
+    );
+
+    stream.close();
+    wait_split(&admin);
 }
 
 fn counted(admin: &Admin, account: &str) -> u64 {

@@ -25,7 +25,7 @@ pub use admin::{Admin, Answer, client, get, post, send};
 pub use authority::Authority;
 pub use collector::{Collector, attribute};
 pub use disk::{Cut, Disk};
-pub use load::{Load, Received, Report};
+pub use load::{Load, Received, Report, spend};
 pub use net::{Net, SmallDisk};
 pub use node::{Cluster, Node, Options, binary, command, free_addr, loadtest};
 pub use raw::Raw;

@@ -13,6 +13,8 @@ use std::{
 use serde_json::Value;
 use ureq::Agent;
 
+use crate::{Node, client, get};
+
 /// The answer that may have no row.
 const REDUCED: &str = "temporary-reduced-capacity";
 
@@ -202,6 +204,28 @@ impl Load {
         }
         report
     }
+}
+
+/// Sends requests through all nodes in turn until so many were let through, or nine in a row were refused for want of units;
+/// how many were let through.
+///
+/// # Panics
+/// At any other answer than a 200, a 429, or a 503 while a leader changes; and when there is none.
+pub fn spend(nodes: &[Node], key: &str, most: u64) -> u64 {
+    let (agent, mut admitted, mut refused) = (client(), 0, 0);
+    for node in nodes.iter().cycle() {
+        if admitted >= most || refused >= 9 {
+            break;
+        }
+        let answer = get(&agent, &node.url("/"), key).expect("an answer");
+        match answer.status {
+            200 => (admitted, refused) = (admitted + 1, 0),
+            429 => refused += 1,
+            503 => {}
+            status => panic!("{status}: {:?}", answer.body),
+        }
+    }
+    admitted
 }
 
 fn agent() -> Agent {

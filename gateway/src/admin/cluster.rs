@@ -214,11 +214,14 @@ fn view(status: &ClusterStatus, not_ready: Option<&str>, certificates: &[Certifi
         "reason": not_ready,
         "nodes": nodes,
         "groups": groups,
-        "split": status.split.map(|split| json!({
+        "split": status.split.as_ref().map(|split| json!({
             "ledger_groups": split.ledger_groups,
+            "slots": split.slots,
+            "slots_to_move": split.slots_to_move,
             "moving": split.moving.map(|moving| json!({
                 "first_slot": moving.first, "slots": moving.slots, "from": moving.from.0, "to": moving.to.0,
             })),
+            "waits_for": split.waits_for,
         })),
         "certificates": certificates,
     })

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use store::model::MAX_LEDGER_GROUPS;
 
 use super::{
     client::segment,
@@ -92,8 +93,8 @@ enum Verb {
     },
     /// Adds ledger groups, each with its own leader, and spreads the accounts over them while the cluster serves
     Split {
-        /// How many there are to be in the end, up to 16; groups are never taken away
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=16))]
+        /// How many there are to be in the end; groups are never taken away
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=i64::from(MAX_LEDGER_GROUPS)))]
         ledger_groups: u32,
         /// Waits until all accounts are where they belong
         #[arg(long)]
@@ -122,7 +123,13 @@ impl Arguments {
             }
             Verb::Split { ledger_groups, wait } => {
                 let mut status = client.post("/v1/cluster/split", &json!({ "ledger_groups": ledger_groups }))?.body;
+                let mut told = String::new();
                 while wait && !status["split"].is_null() {
+                    let now = progress(&status["split"]);
+                    if now != told {
+                        eprintln!("{now}");
+                        told = now;
+                    }
                     std::thread::sleep(LOOK_EVERY);
                     status = client.read("/v1/cluster")?.body;
                 }
@@ -138,10 +145,44 @@ impl Arguments {
             };
             let (nodes, groups): (Vec<Value>, Vec<Value>) = (of("nodes"), of("groups"));
             let split = match status["split"]["ledger_groups"].as_u64() {
-                Some(groups) => format!("\n\naccounts are being spread over {groups} ledger groups"),
+                Some(groups) => {
+                    let progress = progress(&status["split"]);
+                    format!("\n\naccounts are being spread over {groups} ledger groups: {progress}")
+                }
                 None => String::new(),
             };
             format!("{state}\n\n{}\n\n{}{split}", rows(&nodes, NODES), rows(&groups, GROUPS))
         })
+    }
+}
+
+/// How far a split is, and what it waits for.
+fn progress(split: &Value) -> String {
+    let number = |of: &Value| of.as_u64().unwrap_or(0);
+    let (all, to_move) = (number(&split["slots"]), number(&split["slots_to_move"]));
+    let mut text = format!("{} of {all} slots are where they belong", all.saturating_sub(to_move));
+    let moving = &split["moving"];
+    if !moving.is_null() {
+        let (slots, from, to) = (number(&moving["slots"]), number(&moving["from"]), number(&moving["to"]));
+        text += &format!("; {slots} are moving from group {from} to group {to}");
+    }
+    if let Some(why) = split["waits_for"].as_str() {
+        text += &format!("; waits: {why}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_split_says_how_far_it_is_and_what_it_waits_for() {
+        let mut split = json!({ "ledger_groups": 2, "slots": 1_024, "slots_to_move": 384, "moving": null });
+        assert_eq!(progress(&split), "640 of 1024 slots are where they belong");
+        split["moving"] = json!({ "first_slot": 896, "slots": 128, "from": 1, "to": 2 });
+        split["waits_for"] = json!("c does not answer");
+        let told = progress(&split);
+        assert!(told.ends_with("; 128 are moving from group 1 to group 2; waits: c does not answer"), "{told}");
     }
 }

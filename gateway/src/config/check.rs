@@ -8,7 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use store::model::canonical_network;
+use store::model::{MAX_LEDGER_GROUPS, canonical_network};
 
 use super::{Error, List, Settings, peers};
 
@@ -145,7 +145,7 @@ fn numbers(settings: &Settings, reasons: &mut Vec<String>) {
     if ![1, 3, 5].contains(&settings.voters) {
         reasons.push(format!("voters {}: expected 1, 3 or 5", settings.voters));
     }
-    within(reasons, "ledger_groups", settings.ledger_groups, 1..=16);
+    within(reasons, "ledger_groups", settings.ledger_groups, 1..=u8::try_from(MAX_LEDGER_GROUPS).unwrap_or(u8::MAX));
     const HOUR_MS: u64 = 3_600_000;
     within(reasons, "commit_deadline_ms", settings.commit_deadline_ms, 10..=60_000);
     within(reasons, "max_waiting_rows", settings.max_waiting_rows, 1..=4_194_304);

@@ -134,6 +134,11 @@ impl Placement {
         Self { added, goal: groups, ..self.clone() }
     }
 
+    /// Slots that are still to come to another group.
+    pub fn slots_to_move(&self) -> u32 {
+        (1..=self.goal).map(|group| share(group, self.goal).saturating_sub(self.slots_of(GroupId(group)))).sum()
+    }
+
     /// What moves next towards the goal: from the group that has most too many to the one that lacks most. None when all are
     /// even. Older groups had as many each, so it is the added ones that lack some.
     pub fn next_move(&self) -> Option<Moving> {
@@ -306,12 +311,15 @@ mod tests {
                 step(placement.grown(after, &[voter()]), &mut placement);
                 let mut moves = 0;
                 while let Some(moving) = placement.next_move() {
+                    let to_move = placement.slots_to_move();
                     step(placement.closed(moving), &mut placement);
                     assert!(placement.has_moved());
                     step(placement.opened(7), &mut placement);
+                    assert_eq!(placement.slots_to_move(), to_move - u32::from(moving.slots));
                     moves += 1;
                     assert!(moves < 200, "{before} to {after} does not end");
                 }
+                assert_eq!(placement.slots_to_move(), 0);
                 step(placement.settled(), &mut placement);
                 let sizes: Vec<u32> = (1..=after).map(|group| placement.slots_of(GroupId(group))).collect();
                 let (least, most) = (sizes.iter().min().expect("some"), sizes.iter().max().expect("some"));

@@ -6,7 +6,10 @@
 //! for. Then the new group takes the counters over, and the slots are *opened* there. When that cannot be done soon, they are
 //! opened where they were, and it is tried again later. Drawn in `store/README.md`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use minicbor::{Decode, Encode};
 use tokio::time::Instant;
@@ -76,7 +79,12 @@ pub(super) async fn run(node: Arc<Node>) {
             else {
                 break;
             };
-            match step(&node, &placement).await {
+            let made = step(&node, &placement).await;
+            node.slots_wait(match &made {
+                Ok(Step::Made | Step::Last) => None,
+                Ok(Step::NotYet(why)) | Err(why) => Some(why),
+            });
+            match made {
                 Ok(Step::Made) => {}
                 Ok(Step::Last) => break,
                 Ok(Step::NotYet(why)) => {
@@ -90,6 +98,8 @@ pub(super) async fn run(node: Arc<Node>) {
                 }
             }
         }
+        // Another one leads, or nothing is to be moved.
+        node.slots_wait(None);
     }
 }
 
@@ -239,6 +249,11 @@ pub(super) fn older_build(members: &[MemberNow]) -> Option<String> {
 }
 
 impl Node {
+    /// Says in this node's status why slots that are to move do not.
+    fn slots_wait(&self, why: Option<&String>) {
+        *self.slots_wait_for.lock().unwrap_or_else(PoisonError::into_inner) = why.cloned();
+    }
+
     /// Adds ledger groups until there are so many, and begins to spread the slots over them.
     pub(crate) async fn split(&self, groups: u32) -> Result<(), OperateError> {
         let refused = |why: String| OperateError::Refused(why);

@@ -134,6 +134,8 @@ pub(crate) struct Node {
     quieten: OnceLock<Quieten>,
     /// Members that an operator wants to go, on the leader of the metadata.
     pub(super) asked_to_go: Mutex<BTreeSet<u64>>,
+    /// Why slots that are to move do not, on the leader of the metadata.
+    pub(super) slots_wait_for: Mutex<Option<String>>,
     /// What members speak.
     pub(super) heard: Heard,
     /// What forming or joining the cluster waits for; empty once it is done.
@@ -226,6 +228,7 @@ impl Node {
             in_flight: OnceLock::new(),
             quieten: OnceLock::new(),
             asked_to_go: Mutex::default(),
+            slots_wait_for: Mutex::default(),
             heard: Heard::default(),
             progress: Mutex::new("starting".into()),
             initialized_cluster: AtomicBool::new(false),

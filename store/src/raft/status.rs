@@ -1,5 +1,7 @@
 //! What a node says of itself to any peer that asks.
 
+use std::sync::PoisonError;
+
 use minicbor::{Decode, Encode};
 
 use super::{node::Node, version::Spoken};
@@ -52,6 +54,9 @@ pub(crate) struct Status {
     #[n(12)]
     #[cbor(default)]
     pub(crate) confirmed: bool,
+    /// It leads group 0, and this is why slots on their way to other ledger groups wait.
+    #[n(13)]
+    pub(crate) slots_wait_for: Option<String>,
 }
 
 /// Who leads a group.
@@ -109,6 +114,7 @@ impl Node {
             leading: groups.iter().filter(|group| group.is_leader()).map(|group| group.id()).collect(),
             members: members.map(|(id, (info, voter))| Member { id: NodeId(id), info, voter }).collect(),
             confirmed: self.meta().leads().is_some(),
+            slots_wait_for: self.slots_wait_for.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 }

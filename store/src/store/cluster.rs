@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{GroupStatus, Store, Unavailable};
 use crate::{
-    model::{GroupId, Moving, Name, NodeInfo},
+    model::{GroupId, Moving, Name, NodeInfo, SLOTS},
     raft::{OperateError, Status},
 };
 
@@ -47,12 +47,18 @@ pub struct ClusterStatus {
 }
 
 /// Slots on their way to other ledger groups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SplitStatus {
     /// Ledger groups that they are being spread over.
     pub ledger_groups: u32,
+    /// All slots …
+    pub slots: u32,
+    /// … and those that are still to move.
+    pub slots_to_move: u32,
     /// Those that are closed now.
     pub moving: Option<Moving>,
+    /// Why nothing moves for now: what was in the way of the last try.
+    pub waits_for: Option<String>,
 }
 
 /// Why a change of the cluster was not made.
@@ -83,7 +89,16 @@ impl Store {
     /// The cluster as this node sees it; every member is asked what it is, and waited for less than half a second.
     pub async fn cluster(&self) -> ClusterStatus {
         let node = &self.0.node;
-        let members = node.members_now().await.into_iter().map(|member| {
+        let now = node.members_now().await;
+        let placement = node.meta().state().placement().filter(|placement| placement.goal > 0);
+        let split = placement.map(|placement| SplitStatus {
+            ledger_groups: placement.goal,
+            slots: SLOTS.into(),
+            slots_to_move: placement.slots_to_move(),
+            moving: placement.moving,
+            waits_for: waits_for(now.iter().filter_map(|member| member.status.as_ref())),
+        });
+        let members = now.into_iter().map(|member| {
             let status = member.status;
             let of = |read: fn(&Status) -> bool| status.as_ref().is_some_and(read);
             MemberStatus {
@@ -103,10 +118,7 @@ impl Store {
                 wire: status.and_then(|status| status.spoken).map(|spoken| (spoken.oldest, spoken.newest)),
             }
         });
-        let members = members.collect();
-        let placement = node.meta().state().placement().filter(|placement| placement.goal > 0);
-        let split = placement.map(|placement| SplitStatus { ledger_groups: placement.goal, moving: placement.moving });
-        ClusterStatus { node: node.info().name.clone(), members, groups: self.groups(), split }
+        ClusterStatus { node: node.info().name.clone(), members: members.collect(), groups: self.groups(), split }
     }
 
     /// Adds ledger groups until there are so many, and begins to spread the accounts' slots over them, while the cluster is in
@@ -152,5 +164,31 @@ impl Store {
             return Err(ClusterError::Refused(format!("there is no group {group}: see tollgate cluster status")));
         }
         Ok(self.0.node.transfer(group.map(GroupId), to).await?)
+    }
+}
+
+/// Why slots do not move, from what members say: the leader of group 0 moves them.
+fn waits_for<'a>(mut members: impl Iterator<Item = &'a Status>) -> Option<String> {
+    match members.find(|status| status.confirmed) {
+        Some(leader) => leader.slots_wait_for.clone(),
+        None => Some("no member that answers leads the metadata (group 0)".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_leads_the_metadata_says_why_slots_wait() {
+        let status = |confirmed, why: &str| Status {
+            confirmed,
+            slots_wait_for: Some(why.to_owned()).filter(|why| !why.is_empty()),
+            ..Status::default()
+        };
+        let said = |all: &[Status]| waits_for(all.iter());
+        assert_eq!(said(&[status(false, "stale"), status(true, "")]), None);
+        assert_eq!(said(&[status(false, "stale"), status(true, "c is away")]).as_deref(), Some("c is away"));
+        assert!(said(&[status(false, "stale")]).is_some_and(|why| why.contains("group 0")));
     }
 }

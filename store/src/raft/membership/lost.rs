@@ -107,21 +107,7 @@ mod tests {
 
     /// `a` is there, `b!` silent, `c?` without its data.
     fn voters(text: &str) -> Vec<Voter> {
-        let status = |id| Status {
-            id: NodeId(id),
-            info: NodeInfo::default(),
-            member: false,
-            leaders: Vec::new(),
-            build: String::new(),
-            spoken: None,
-            voters: 3,
-            draining: false,
-            in_flight: 0,
-            applied: Vec::new(),
-            leading: Vec::new(),
-            members: Vec::new(),
-            confirmed: false,
-        };
+        let status = |id| Status { id: NodeId(id), voters: 3, ..Status::default() };
         let one = |(n, word): (usize, &str)| {
             let (id, info) = (n as u64 + 1, NodeInfo { name: word[..1].into(), ..NodeInfo::default() });
             let answer = match word.get(1..) {

@@ -39,7 +39,13 @@ pub(super) fn cluster() -> Value {
         (
             "split",
             about(
-                or_null(open(vec![("ledger_groups", count()), ("moving", or_null(any_object()))])),
+                or_null(open(vec![
+                    ("ledger_groups", count()),
+                    ("slots", count()),
+                    ("slots_to_move", about(count(), "Of all slots, those that are not where they belong yet.")),
+                    ("moving", or_null(any_object())),
+                    ("waits_for", about(or_null(text()), "What was in the way of the last try; it is tried again.")),
+                ])),
                 "Accounts are being spread over so many ledger groups; the slots that move now are closed for a moment.",
             ),
         ),
