@@ -172,8 +172,9 @@ impl Store {
             node.set_quieten(Box::new(move |quiet| {
                 let (leases, directory) = (leases.clone(), Arc::clone(&directory));
                 Box::pin(async move {
+                    let moving = quiet.moving;
                     directory.placement_in_force() >= quiet.epoch
-                        && leases.are_quiet(quiet.moving.from, &quiet.moving.range()).await
+                        && leases.are_quiet(moving.from, &moving.range(), quiet.settles).await
                 })
             }));
         }

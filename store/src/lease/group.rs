@@ -377,15 +377,16 @@ impl Group {
     }
 
     /// Reservations that give back what is left of the slices of accounts in these slots; and whether some of them wait for a
-    /// reservation still.
-    pub(super) fn slices_back(&self, slots: &std::ops::Range<u16>) -> (Vec<Want>, bool) {
+    /// reservation still, or (where that counts) requests are under way with units of theirs.
+    pub(super) fn slices_back(&self, slots: &std::ops::Range<u16>, settles: bool) -> (Vec<Want>, bool) {
         let (mut wants, mut is_waiting) = (Vec::new(), false);
         let now_ns = self.authority.now_ns();
         for shard in &self.slices {
             let shard = shard.read().expect("no holder panics");
             for slice in shard.values().filter(|slice| slots.contains(&slot_of(&slice.account))) {
+                // Looked at first: what a request that ends now gives back is found below.
+                is_waiting |= slice.is_waiting() || (settles && slice.is_in_use());
                 wants.extend(slice.idle(now_ns, true).map(Want::Quota));
-                is_waiting |= slice.is_waiting();
             }
         }
         (wants, is_waiting)

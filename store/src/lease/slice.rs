@@ -6,7 +6,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tokio::sync::oneshot;
@@ -37,6 +40,8 @@ pub(super) struct Slice {
     pub(super) account: AccountId,
     pub(super) quota: Name,
     state: Mutex<State>,
+    /// Takes that have ended, of [`State::takes`].
+    ended: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +50,8 @@ struct State {
     period_start: i64,
     /// The limit that the units were reserved under.
     limit: u64,
+    /// Takes that were given out, ever.
+    takes: u64,
     /// Reserved and not spent.
     left: u64,
     /// What nobody had reserved when last heard.
@@ -119,7 +126,7 @@ pub(super) struct QuotaTake {
 
 impl Slice {
     pub(super) fn new(account: AccountId, quota: Name) -> Self {
-        Self { account, quota, state: Mutex::default() }
+        Self { account, quota, state: Mutex::default(), ended: AtomicU64::new(0) }
     }
 
     /// Takes units, or says why not; and the reservations that must be made now (a fetch; a return, after the limit fell).
@@ -138,7 +145,7 @@ impl Slice {
         let step = if state.waiters.is_empty() && state.left >= units {
             state.left -= units;
             state.spent_ns = now_ns;
-            Step::Taken(self.taken(&state, policy.unit, units))
+            Step::Taken(self.taken(&mut state, policy.unit, units))
         } else if units > state.limit || (now_ns < state.none_until_ns && state.left < units) {
             Step::Exhausted
         } else {
@@ -194,7 +201,7 @@ impl Slice {
                         let answer = if fits {
                             state.left -= waiter.units;
                             state.spent_ns = now_ns;
-                            Ok(self.taken(&state, waiter.unit, waiter.units))
+                            Ok(self.taken(&mut state, waiter.unit, waiter.units))
                         } else {
                             state.none_until_ns = now_ns + ASK_AGAIN_NS;
                             Err(Short::Exhausted)
@@ -253,6 +260,12 @@ impl Slice {
         state.asking || !state.waiters.is_empty()
     }
 
+    /// A request has units of it, and its row has not come to an end.
+    pub(super) fn is_in_use(&self) -> bool {
+        let takes = self.lock().takes;
+        self.ended.load(Ordering::Acquire) != takes
+    }
+
     /// Nothing reserved or wanted, and not used for a while.
     pub(super) fn is_idle(&self, now_ns: u64) -> bool {
         let state = self.lock();
@@ -271,6 +284,7 @@ impl Slice {
             *state = State {
                 period_start: start,
                 limit,
+                takes: state.takes,
                 asking: state.asking,
                 waiters: std::mem::take(&mut state.waiters),
                 meter: state.meter,
@@ -300,7 +314,8 @@ impl Slice {
         Want { slice: self.clone(), period_start: state.period_start, limit: state.limit, units: -units, watch: None }
     }
 
-    fn taken(self: &Arc<Self>, state: &State, unit: Unit, units: u64) -> QuotaTake {
+    fn taken(self: &Arc<Self>, state: &mut State, unit: Unit, units: u64) -> QuotaTake {
+        state.takes += 1;
         let (remaining, is_over) = (state.remaining(), state.used() > state.shown_limit());
         QuotaTake { slice: self.clone(), unit, period_start: state.period_start, units, remaining, is_over }
     }
@@ -393,6 +408,7 @@ impl Drop for QuotaTake {
         if self.units > 0 {
             self.adjust(0);
         }
+        self.slice.ended.fetch_add(1, Ordering::Release);
     }
 }
 

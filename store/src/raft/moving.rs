@@ -33,6 +33,9 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 /// Longest that slots stay closed for what is in flight.
 const DRAIN_WITHIN: Duration = Duration::from_millis(1_500);
+/// For requests that hold quota units and no concurrency unit, slots stay closed no longer than this: what these have not
+/// settled then stays unsettled in the new group.
+const SETTLE_WITHIN: Duration = Duration::from_millis(250);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// A node says within this whether it is quiet.
 const QUIET_DEADLINE: Duration = Duration::from_millis(500);
@@ -54,6 +57,10 @@ pub(crate) struct Quiet {
     pub(crate) epoch: Revision,
     #[n(1)]
     pub(crate) moving: Moving,
+    /// Requests with quota units are waited for too, so that their rows settle them before the counters are carried.
+    #[n(2)]
+    #[cbor(default)]
+    pub(crate) settles: bool,
 }
 
 /// What became of a step; it is found again from the placement.
@@ -161,9 +168,11 @@ fn has_group(member: &MemberNow, id: GroupId) -> bool {
 
 /// Takes closed slots out of their group and into the new one; says up to which entry the old one had something of them.
 async fn hand_over(node: &Node, epoch: Revision, moving: &Moving) -> Result<u64, Failed> {
-    let until = Instant::now() + DRAIN_WITHIN;
-    while let Some(busy) = busy(node, Quiet { epoch, moving: *moving }).await {
-        if Instant::now() > until {
+    let closed = Instant::now();
+    loop {
+        let settles = closed.elapsed() < SETTLE_WITHIN;
+        let Some(busy) = busy(node, Quiet { epoch, moving: *moving, settles }).await else { break };
+        if closed.elapsed() > DRAIN_WITHIN {
             return Err(format!("requests in flight on {busy} did not end, or it did not answer"));
         }
         tokio::time::sleep(LOOK_AGAIN).await;

@@ -306,3 +306,34 @@ proptest! {
         })?;
     }
 }
+
+/// An account that leaves its group leaves nothing unsettled there, if its requests end soon.
+#[tokio::test]
+async fn slots_are_quiet_when_requests_with_quota_units_have_ended() {
+    let (world, leases) = World::alone();
+    let client = daily(10_000);
+    let slots = 0..crate::model::SLOTS;
+    let quiet = |settles| leases.are_quiet(GroupId::LEDGER, &slots, settles);
+    // Reservations that are under way end, and what is left goes back.
+    let is_soon_quiet = async |settles| {
+        for _ in 0..100 {
+            if quiet(settles).await {
+                return true;
+            }
+            tokio::task::yield_now().await;
+        }
+        false
+    };
+    let (mut grant, refunded) = (client.ask(&world, &leases).await.expect("one"), client.ask(&world, &leases).await);
+    assert!(is_soon_quiet(false).await);
+    assert_eq!(world.taken(), 2, "both requests have a unit");
+    assert!(!is_soon_quiet(true).await);
+    refunded.expect("another").refund();
+    assert!(!is_soon_quiet(true).await, "the first is under way");
+    world.charge(1, 1, &client.key.account.id, &grant.settle(0, 1));
+    assert!(!is_soon_quiet(true).await, "its row may not be committed yet");
+    drop(grant);
+    assert!(is_soon_quiet(true).await);
+    let books = world.ledger.lock().expect("whole").clone();
+    assert_eq!(books.values().map(|book| (book.used, book.taken())).collect::<Vec<_>>(), [(1, 1)]);
+}
