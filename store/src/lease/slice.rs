@@ -4,6 +4,8 @@
 //! and exactly the demand at its very end. The next one is fetched in the background before the last is used up, so steady
 //! traffic never waits. When there is nothing left to reserve, that is remembered, and a flood is refused from memory.
 
+mod meter;
+
 use std::{
     collections::VecDeque,
     sync::{
@@ -14,6 +16,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
+use self::meter::Meter;
 use super::authority::Granted;
 use crate::{
     model::{AccountId, Name, Overage, PeriodBounds, Timestamp, Unavailable, Unit, Watch},
@@ -30,7 +33,6 @@ const PREFETCH_REQUESTS: u64 = 4;
 const ASK_AGAIN_NS: u64 = 250_000_000;
 /// Units that nobody has spent from for so long go back.
 const IDLE_NS: u64 = 1_000_000_000;
-const SECOND_NS: u64 = 1_000_000_000;
 /// A reservation is never greater, whatever the demand: it travels as an `i64`.
 const MOST: u64 = 1 << 62;
 
@@ -409,39 +411,6 @@ impl Drop for QuotaTake {
             self.adjust(0);
         }
         self.slice.ended.fetch_add(1, Ordering::Release);
-    }
-}
-
-/// Recent demand.
-#[derive(Debug, Clone, Copy, Default)]
-struct Meter {
-    since_ns: u64,
-    units: u64,
-    requests: u64,
-    /// Units of the second before.
-    before: u64,
-}
-
-impl Meter {
-    fn count(&mut self, units: u64, now_ns: u64) {
-        let age_ns = now_ns.saturating_sub(self.since_ns);
-        if age_ns >= SECOND_NS {
-            let before = if age_ns < 2 * SECOND_NS { self.units } else { 0 };
-            *self = Self { since_ns: now_ns, units: 0, requests: 0, before };
-        }
-        self.units = self.units.saturating_add(units);
-        self.requests += 1;
-    }
-
-    /// Units a second: of the second before, or of this one so far; from 16 requests on, at this one's pace.
-    fn per_second(&self, now_ns: u64) -> u64 {
-        let age_ns = now_ns.saturating_sub(self.since_ns).max(SECOND_NS / 100);
-        let now = if self.requests >= 16 && age_ns < SECOND_NS {
-            u64::try_from(u128::from(self.units) * u128::from(SECOND_NS) / u128::from(age_ns)).unwrap_or(MOST)
-        } else {
-            self.units
-        };
-        now.max(self.before).max(1)
     }
 }
 

@@ -258,6 +258,14 @@ pub(super) fn older_build(members: &[MemberNow]) -> Option<String> {
 }
 
 impl Node {
+    /// Whether this node acts on these slots being closed, and holds nothing of them any more.
+    pub(super) async fn is_quiet(&self, quiet: Quiet) -> bool {
+        match self.quieten.get() {
+            Some(quieten) => quieten(quiet).await,
+            None => false,
+        }
+    }
+
     /// Says in this node's status why slots that are to move do not.
     fn slots_wait(&self, why: Option<&String>) {
         *self.slots_wait_for.lock().unwrap_or_else(PoisonError::into_inner) = why.cloned();

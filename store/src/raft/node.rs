@@ -131,7 +131,7 @@ pub(crate) struct Node {
     retiring: AtomicBool,
     /// Requests let through whose rows are not committed yet; told by the room above.
     in_flight: OnceLock<InFlight>,
-    quieten: OnceLock<Quieten>,
+    pub(super) quieten: OnceLock<Quieten>,
     /// Members that an operator wants to go, on the leader of the metadata.
     pub(super) asked_to_go: Mutex<BTreeSet<u64>>,
     /// Why slots that are to move do not, on the leader of the metadata.
@@ -337,14 +337,6 @@ impl Node {
     /// Who gives back what this node holds of closed slots.
     pub(crate) fn set_quieten(&self, quieten: Quieten) {
         let _ = self.quieten.set(quieten);
-    }
-
-    /// Whether this node acts on these slots being closed, and holds nothing of them any more.
-    pub(super) async fn is_quiet(&self, quiet: Quiet) -> bool {
-        match self.quieten.get() {
-            Some(quieten) => quieten(quiet).await,
-            None => false,
-        }
     }
 
     pub(super) fn in_flight(&self) -> u64 {
