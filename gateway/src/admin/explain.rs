@@ -172,7 +172,7 @@ async fn explain(store: &Store, visitor: &Visitor, question: &Question) -> Resul
     };
     let account = &key.account;
     view.account = Some(account.id.to_string());
-    view.key_id = Some(key.id.to_string());
+    view.key_id = Some(key.id().to_string());
     view.tier = Some(account.tier.to_string());
     view.about_key(&key, question, now);
 
@@ -214,7 +214,7 @@ impl View {
     }
 
     fn about_key(&mut self, key: &FoundKey, question: &Question, now: Timestamp) {
-        let at_key = Some(format!("/v1/keys/{}", key.id));
+        let at_key = Some(format!("/v1/keys/{}", key.id()));
         let at_account = Some(format!("/v1/accounts/{}", key.account.id));
         self.step(
             "key-state",
@@ -242,12 +242,12 @@ impl View {
             },
             at_key.clone(),
         );
-        let nets = || key.allowed_ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let nets = || key.allowed_ips().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         self.step(
             "ip",
             match question.ip.map(|ip| ip.to_canonical()) {
-                _ if key.allowed_ips.is_empty() => Ok("the key may come from anywhere".into()),
-                Some(ip) if is_within(&key.allowed_ips, ip) => Ok(format!("{ip} is in {}", nets())),
+                _ if key.allowed_ips().is_empty() => Ok("the key may come from anywhere".into()),
+                Some(ip) if is_within(key.allowed_ips(), ip) => Ok(format!("{ip} is in {}", nets())),
                 Some(ip) => Err((Outcome::IpNotAllowed, format!("{ip} is not in {}", nets()))),
                 None => Err((Outcome::IpNotAllowed, format!("the key may come from {} alone: say ip", nets()))),
             },
@@ -277,7 +277,7 @@ impl View {
             },
             at_tier.clone(),
         );
-        let missing = route.scopes.iter().find(|scope| !key.scopes.contains(scope));
+        let missing = route.scopes.iter().find(|scope| !key.scopes().contains(scope));
         self.step(
             "scopes",
             match missing {
@@ -326,7 +326,7 @@ impl View {
             };
             let passes = stand.remaining >= needed
                 || quota.is_some_and(|quota| quota.overage == Overage::Allow && !quota.shadow);
-            let set_by = set_by(stand.source.unwrap_or(Source::Tier), &key.id, &key.account.id, &key.account.tier);
+            let set_by = set_by(stand.source.unwrap_or(Source::Tier), &key.id(), &key.account.id, &key.account.tier);
             if !passes && !stand.shadow && self.admitted {
                 let outcome = match stand.kind {
                     "rate" => Outcome::RateLimited,
@@ -369,7 +369,7 @@ fn full(policy: &LimitPolicy, key: &FoundKey, route: &Arc<RouteView>) -> PolicyN
     let limit = &policy.limit;
     let scope = policy.per.iter().filter_map(|dimension| match dimension {
         store::model::Dimension::Account => None,
-        store::model::Dimension::Key => Some(format!("key={}", key.id)),
+        store::model::Dimension::Key => Some(format!("key={}", key.id())),
         store::model::Dimension::Route => Some(format!("route={}", route.route.name)),
     });
     PolicyNow {

@@ -54,7 +54,7 @@ fn judge<L: Ledger>(entry: &Entry<L>, key: &FoundKey) -> Result<(), Fault> {
     if key.expires_at.is_some_and(|at| at <= entry.ts) {
         return Err(Fault::ExpiredKey);
     }
-    let allowed = key.allowed_ips.is_empty() || is_within(&key.allowed_ips, entry.client.ip);
+    let allowed = key.allowed_ips().is_empty() || is_within(key.allowed_ips(), entry.client.ip);
     if allowed { Ok(()) } else { Err(Fault::IpNotAllowed) }
 }
 

@@ -296,7 +296,7 @@ impl<L: Ledger> Entry<L> {
             request_id: self.id,
             ts: self.ts,
             account: account.id.clone(),
-            key_id: known.key.id.clone(),
+            key_id: known.key.id(),
             tier: account.tier.clone(),
             route: self.route.as_ref().map(|route| route.route.name.clone()).unwrap_or_default(),
             method: known.method.clone(),

@@ -85,7 +85,7 @@ impl Rejections {
             request_id: RequestId::default(),
             ts: entry.ts,
             account: known.key.account.id.clone(),
-            key_id: known.key.id.clone(),
+            key_id: known.key.id(),
             tier: known.key.account.tier.clone(),
             route: entry.route.as_ref().map(|route| route.route.name.clone()).unwrap_or_default(),
             method: Name::default(),

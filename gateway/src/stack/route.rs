@@ -39,7 +39,7 @@ pub(super) fn find<L: Ledger, B: Inbound>(entry: &mut Entry<L>, request: &Reques
     if policies.routes.as_ref().is_some_and(|routes| !routes.contains(&route.name)) {
         return Err(Fault::RouteNotInTier);
     }
-    if let Some(scope) = route.scopes.iter().find(|scope| !key.scopes.contains(scope)) {
+    if let Some(scope) = route.scopes.iter().find(|scope| !key.scopes().contains(scope)) {
         return Err(Fault::ScopeMissing(scope.clone()));
     }
     let bounds = [route.max_body_bytes, policies.max_body_bytes];

@@ -78,7 +78,7 @@ impl Leases {
     pub async fn acquire(&self, demand: Demand<'_>) -> Result<Grant, Denied> {
         let group = self.inner.group(self.inner.authority.group(&demand.key.account.id));
         let handle = Handle::of(&group, &demand.key.account);
-        let mut held = Held::new(&group, &handle);
+        let mut held = Held::new(group, handle);
         let (mut promises, mut has_quotas) = (None, false);
         match round(&mut held, &mut promises, &mut has_quotas, &demand) {
             Round::Granted(decided) => {
@@ -127,21 +127,21 @@ pub(super) fn round(
     has_quotas: &mut bool,
     demand: &Demand<'_>,
 ) -> Round {
-    let group = held.group.clone();
     let account = &demand.key.account.id;
-    let place = group.authority.place(account);
-    if !place.is_open || place.group != group.id {
+    let place = held.group.authority.place(account);
+    if !place.is_open || place.group != held.group.id {
         return Round::Moved;
     }
     let mut wants = wants(demand);
     wants.slot = place.slot;
-    let now_ns = group.authority.now_ns();
-    let taken = match group.authority.leading(group.id, now_ns) {
+    let now_ns = held.group.authority.now_ns();
+    let taken = match held.group.authority.leading(held.group.id, now_ns) {
         Some(leadership) => {
             *promises = None;
-            let Some(since_ns) = group.authority.decides(group.id, place.slot) else { return Round::NotYet };
+            let Some(since_ns) = held.group.authority.decides(held.group.id, place.slot) else { return Round::NotYet };
             wants.begin_at(since_ns);
-            group.with_reign(leadership, |reign| lead(held, reign, &wants, demand, now_ns))
+            let reign = held.group.reign(leadership);
+            lead(held, &reign, &wants, demand, now_ns)
         }
         None => spend(held, promises.take(), &wants, demand, now_ns),
     };
@@ -152,10 +152,11 @@ pub(super) fn round(
     let short = if *has_quotas { None } else { quotas(held, demand, now_ns) };
     *has_quotas = short.is_none();
     // The look at the slot and the taking are two instants: what was taken of a slot that was closed between them goes back.
-    if short.is_none() && group.authority.place(account) == place {
+    if short.is_none() && held.group.authority.place(account) == place {
         return Round::Granted(decided);
     }
     // Nobody lets this request through now: its rates are unspent.
+    let group = &held.group;
     match rates {
         Rates::Leading(term) => {
             group.with_reign_of(term, |reign| {
@@ -170,7 +171,7 @@ pub(super) fn round(
         Some(Lacking::Wait(wait)) => Round::Reserve(wait),
         Some(Lacking::Exhausted) => {
             held.release_unit();
-            group.counters.from_memory.add(1);
+            held.group.counters.from_memory.add(1);
             Round::Refused(no_quota(held, &wants, demand))
         }
     }
@@ -190,7 +191,6 @@ fn lead(
     demand: &Demand<'_>,
     now_ns: u64,
 ) -> Result<(Decided, Rates), Round> {
-    let group = held.group.clone();
     if !wants.rates.is_empty() && !reign.is_open(now_ns) {
         return Err(Round::NotYet);
     }
@@ -202,11 +202,11 @@ fn lead(
     match wants.concurrency {
         Some(_) if held.unit => in_use = held.handle.units.in_use(),
         Some(limit) => {
-            if !group.is_settled(reign, now_ns) {
+            if !held.group.is_settled(reign, now_ns) {
                 return Err(Round::NotYet);
             }
             let units = &held.handle.units;
-            let taken = units.take_own(limit).or_else(|in_use| match group.expire(now_ns) {
+            let taken = units.take_own(limit).or_else(|in_use| match held.group.expire(now_ns) {
                 true => units.take_own(limit),
                 false => Err(in_use),
             });
@@ -214,18 +214,19 @@ fn lead(
                 Ok(total) => in_use = total,
                 Err(in_use) => return refused(held, Decision::Concurrency, in_use),
             }
-            held.hold_unit(false, group.lapses());
+            let lapses = held.group.lapses();
+            held.hold_unit(false, lapses);
         }
         None => {}
     }
     let mut taken = reign.buckets.take_all(wants.rates.iter(), now_ns);
-    if matches!(taken, Err(Short::Refused)) && group.end_leases(reign, now_ns) {
+    if matches!(taken, Err(Short::Refused)) && held.group.end_leases(reign, now_ns) {
         taken = reign.buckets.take_all(wants.rates.iter(), now_ns);
     }
     match taken {
         Ok(rates) => {
             if wants.rates.iter().any(|wanted| super::debt::is_slow(wanted.gcra())) {
-                group.raise_debts(reign, &wants.rates, now_ns, false);
+                held.group.raise_debts(reign, &wants.rates, now_ns, false);
             }
             Ok((Decided { rates, in_use, clock_ns: now_ns, now: demand.now }, Rates::Leading(reign.term())))
         }
@@ -235,7 +236,7 @@ fn lead(
         }
         Err(Short::Bound) => {
             held.release_unit();
-            group.raise_debts(reign, &wants.rates, now_ns, true);
+            held.group.raise_debts(reign, &wants.rates, now_ns, true);
             Err(Round::NotYet)
         }
     }
@@ -249,39 +250,37 @@ fn spend(
     demand: &Demand<'_>,
     now_ns: u64,
 ) -> Result<(Decided, Rates), Round> {
-    let group = held.group.clone();
-    let units = held.handle.units.clone();
     let from_memory = |held: &Held, decision, in_use| {
-        group.counters.from_memory.add(1);
-        let verdict = remembered(&group, wants, decision, in_use, now_ns);
+        held.group.counters.from_memory.add(1);
+        let verdict = remembered(&held.group, wants, decision, in_use, now_ns);
         Round::Refused(Denied::Refused(Box::new(standing::refusal(&held.handle, demand, &verdict, now_ns))))
     };
     let mut lacking = Wants { concurrency: None, rates: Few::default(), ..*wants };
     let mut in_use = 0;
     if let Some(limit) = wants.concurrency {
-        let lapses = group.lapses();
-        if !held.unit && group.holds_renewed_units(now_ns) && units.take_spare().is_some() {
+        let lapses = held.group.lapses();
+        if !held.unit && held.group.holds_renewed_units(now_ns) && held.handle.units.take_spare().is_some() {
             held.hold_unit(true, lapses);
         }
         if held.unit {
-            in_use = units.in_use();
-        } else if group.is_crowded(wants.account, now_ns) {
+            in_use = held.handle.units.in_use();
+        } else if held.group.is_crowded(wants.account, now_ns) {
             return Err(from_memory(held, Decision::Concurrency, u64::from(limit)));
         } else {
             lacking.concurrency = Some(limit);
         }
     }
     let (found, soon) = match (promises, lacking.concurrency) {
-        (Some(mut promises), None) if !promises.all.is_empty() => keep(&group, &mut promises, now_ns),
-        (_, None) => group.purses.take_all(&wants.rates, now_ns),
-        (_, Some(_)) => match group.purses.has_all(&wants.rates, now_ns) {
+        (Some(mut promises), None) if !promises.all.is_empty() => keep(&held.group, &mut promises, now_ns),
+        (_, None) => held.group.purses.take_all(&wants.rates, now_ns),
+        (_, Some(_)) => match held.group.purses.has_all(&wants.rates, now_ns) {
             Some(true) => (Found::Spent(Few::default(), Few::default()), false),
             Some(false) => (Found::None, false),
             None => (Found::Ask, false),
         },
     };
     if soon {
-        group.nudge.notify_one();
+        held.group.nudge.notify_one();
     }
     match found {
         Found::None => {
@@ -293,7 +292,7 @@ fn spend(
             let exhausted = standing::exhausted(&held.handle, demand, now_ns);
             if !exhausted.is_empty() && held.quotas.is_empty() {
                 held.release_unit();
-                group.counters.from_memory.add(1);
+                held.group.counters.from_memory.add(1);
                 return Err(Round::Refused(no_quota(held, wants, demand)));
             }
             lacking.rates = wants.rates.clone();
@@ -379,7 +378,7 @@ pub(super) async fn wait(
                 _ => return Err(Stop::Denied(nobody(&group, unavailable("no quota reservation within the deadline")))),
             },
             Round::Ask(lacks) => {
-                let spare = Held::new(&group, &held.handle);
+                let spare = Held::new(group.clone(), held.handle.clone());
                 match ask(&group, &lacks, Some(spare), until).await {
                     Ok(Told { verdict, leader_ns, .. })
                         if matches!(verdict.decision, Decision::Concurrency | Decision::Rate) =>

@@ -2,13 +2,14 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    ops::Deref,
     sync::{
         Arc, Mutex, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Guard};
 use tokio::sync::{Notify, mpsc};
 
 use super::{
@@ -75,6 +76,17 @@ pub(super) struct Reign {
     opens_ns: u64,
     /// Every other node has said what it holds, or its units have lapsed.
     settled: AtomicBool,
+}
+
+/// A reign that is acted with.
+pub(super) struct Reigning(Guard<Option<Arc<Reign>>>);
+
+impl Deref for Reigning {
+    type Target = Reign;
+
+    fn deref(&self) -> &Reign {
+        self.0.as_ref().expect("made of a reign alone")
+    }
 }
 
 /// What other nodes hold, as the leader of this term knows.
@@ -160,12 +172,16 @@ impl Group {
 
     /// Acts with the reign of this leadership, which is begun if this is its first use.
     pub(super) fn with_reign<T>(&self, leadership: Leadership, act: impl FnOnce(&Reign) -> T) -> T {
-        if let Some(reign) = &*self.reign.load()
-            && reign.leadership.term == leadership.term
-        {
-            return act(reign);
+        act(&self.reign(leadership))
+    }
+
+    /// The reign of this leadership, which is begun if this is its first use. To be held for a moment: see [`Guard`].
+    pub(super) fn reign(&self, leadership: Leadership) -> Reigning {
+        let reign = self.reign.load();
+        match &*reign {
+            Some(newest) if newest.leadership.term == leadership.term => Reigning(reign),
+            _ => Reigning(Guard::from_inner(Some(self.begin(leadership)))),
         }
-        act(&self.begin(leadership))
     }
 
     /// Acts with the reign of this term, if it is the newest.

@@ -23,15 +23,8 @@ pub(super) struct Promises {
 }
 
 impl Held {
-    pub(super) fn new(group: &Arc<Group>, handle: &Arc<Handle>) -> Self {
-        Self {
-            group: group.clone(),
-            handle: handle.clone(),
-            unit: false,
-            asked: false,
-            lapses: 0,
-            quotas: Few::default(),
-        }
+    pub(super) fn new(group: Arc<Group>, handle: Arc<Handle>) -> Self {
+        Self { group, handle, unit: false, asked: false, lapses: 0, quotas: Few::default() }
     }
 
     /// It has a unit now, which this node granted itself, or asked for; `lapses` is of before.

@@ -84,7 +84,7 @@ impl Leases {
         let rates = named.iter().zip(&verdict.rates).map(|((policy, key, route), level)| Level {
             limit: policy.limit.name.clone(),
             shadow: policy.limit.shadow,
-            key: key.map(|key| key.id.clone()),
+            key: key.map(FoundKey::id),
             route: route.map(|route| route.route.name.clone()),
             burst: policy.limit.burst,
             remaining: policy.gcra.remaining(level.tat_ns, clock_ns),

@@ -98,7 +98,7 @@ async fn spend(group: &Arc<Group>, handle: &Arc<Handle>, wants: &Wants, now_ns: 
         Found::Spent(..) => Some(false),
         Found::None => Some(true),
         Found::Ask => {
-            let told = ask(group, wants, Some(Held::new(group, handle)), until).await.ok()?;
+            let told = ask(group, wants, Some(Held::new(group.clone(), handle.clone())), until).await.ok()?;
             match told.verdict.decision {
                 Decision::Rate => Some(true),
                 Decision::Granted => {

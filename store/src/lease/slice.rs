@@ -36,14 +36,15 @@ const IDLE_NS: u64 = 1_000_000_000;
 /// A reservation is never greater, whatever the demand: it travels as an `i64`.
 const MOST: u64 = 1 << 62;
 
-/// One account's quota on this node.
+/// One account's quota on this node; what every request reads first, beside its reference count.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Slice {
-    pub(super) account: AccountId,
-    pub(super) quota: Name,
-    state: Mutex<State>,
     /// Takes that have ended, of [`State::takes`].
     ended: AtomicU64,
+    state: Mutex<State>,
+    pub(super) account: AccountId,
+    pub(super) quota: Name,
 }
 
 #[derive(Debug, Default)]
@@ -61,7 +62,7 @@ struct State {
     /// Reserved for this node in the period, less what it gave back.
     reserved: u64,
     /// What the ledger is to notice; its limit is the policy's, which clients are shown also where more is served.
-    watch: Option<Arc<Watch>>,
+    watched: Option<Watched>,
     /// A reservation is under way; at most one.
     asking: bool,
     /// The last reservation came short: the end of the quota is near.
@@ -73,6 +74,34 @@ struct State {
     /// When units were last spent. A refusal is no spending: what is left and too little for it goes back, for another node
     /// to make a whole of.
     spent_ns: u64,
+}
+
+/// A [`Watch`] in the making: kept here, so that a request compares it with its policy's without following a pointer.
+#[derive(Debug)]
+struct Watched {
+    limit: u64,
+    period_end: i64,
+    shadow: bool,
+    thresholds: Arc<[u16]>,
+}
+
+impl Watched {
+    fn new(policy: &QuotaPolicy, bounds: PeriodBounds) -> Self {
+        let (limit, shadow, period_end) = (policy.limit, policy.shadow, bounds.end.unix_seconds());
+        Self { limit, period_end, shadow, thresholds: policy.thresholds.clone() }
+    }
+
+    fn is_of(&self, policy: &QuotaPolicy, bounds: PeriodBounds) -> bool {
+        self.limit == policy.limit
+            && self.period_end == bounds.end.unix_seconds()
+            && self.shadow == policy.shadow
+            && (Arc::ptr_eq(&self.thresholds, &policy.thresholds) || self.thresholds == policy.thresholds)
+    }
+
+    fn watch(&self) -> Watch {
+        let thresholds = self.thresholds.to_vec();
+        Watch { limit: self.limit, thresholds, shadow: self.shadow, period_end: self.period_end }
+    }
 }
 
 #[derive(Debug)]
@@ -129,6 +158,11 @@ pub(super) struct QuotaTake {
 impl Slice {
     pub(super) fn new(account: AccountId, quota: Name) -> Self {
         Self { account, quota, state: Mutex::default(), ended: AtomicU64::new(0) }
+    }
+
+    /// Has it fetched from memory: its first lines, and its last.
+    pub(super) fn touch(&self) {
+        std::hint::black_box((self.state.is_poisoned(), std::ptr::from_ref(self.account.as_str())));
     }
 
     /// Takes units, or says why not; and the reservations that must be made now (a fetch; a return, after the limit fell).
@@ -300,14 +334,8 @@ impl Slice {
             }
             (state.left, state.free, state.short, state.none_until_ns, state.limit) = (0, None, false, 0, limit);
         }
-        let is_watched = |watch: &Arc<Watch>| {
-            watch.limit == policy.limit
-                && watch.period_end == bounds.end.unix_seconds()
-                && watch.shadow == policy.shadow
-                && *watch.thresholds == *policy.thresholds
-        };
-        if !state.watch.as_ref().is_some_and(is_watched) {
-            state.watch = Some(Arc::new(policy.watch(bounds)));
+        if !state.watched.as_ref().is_some_and(|watched| watched.is_of(policy, bounds)) {
+            state.watched = Some(Watched::new(policy, bounds));
         }
     }
 
@@ -340,7 +368,8 @@ impl Slice {
         let units = if state.short { missing } else { missing.max(target) }.clamp(1, MOST);
         state.asking = true;
         let units = i64::try_from(units).expect("bounded");
-        let (period_start, limit, watch) = (state.period_start, state.limit, state.watch.clone());
+        let (period_start, limit) = (state.period_start, state.limit);
+        let watch = state.watched.as_ref().map(|watched| Arc::new(watched.watch()));
         Some(Want { slice: self.clone(), period_start, limit, units, watch })
     }
 
@@ -363,7 +392,7 @@ impl State {
 
     /// The policy's limit.
     fn shown_limit(&self) -> u64 {
-        self.watch.as_ref().map_or(self.limit, |watch| watch.limit)
+        self.watched.as_ref().map_or(self.limit, |watched| watched.limit)
     }
 
     /// How large a slice should be.

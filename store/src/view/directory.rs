@@ -14,7 +14,7 @@ use super::{
     edit::Writer,
     number,
     placed::{PlaceOfAccount, Placed},
-    tables::{self, Seen, Tables},
+    tables::{self, Rare, Seen, Tables},
 };
 use crate::model::{
     AccountId, AccountState, Env, GroupId, KeyHash, KeyId, KeyState, Name, Overrides, Placement, Revision, Timestamp,
@@ -24,18 +24,14 @@ use crate::model::{
 /// A key as the request path sees it: a consistent copy.
 #[derive(Debug, Clone)]
 pub struct FoundKey {
-    /// Public id.
-    pub id: KeyId,
+    name: KeyText,
     /// Live or test.
     pub env: Env,
     /// Whether it works.
     pub state: KeyState,
     /// When it stops working.
     pub expires_at: Option<Timestamp>,
-    /// What it may do.
-    pub scopes: Arc<[Name]>,
-    /// Networks it may come from; empty for any.
-    pub allowed_ips: Arc<[IpNet]>,
+    rare: Option<Arc<Rare>>,
     /// Whose it is.
     pub account: Arc<AccountView>,
     /// Number of the key on this node, the same until a reset.
@@ -44,27 +40,61 @@ pub struct FoundKey {
     pub number: u64,
 }
 
-/// An account as the request path sees it.
+/// What a key's public id is made of: its text is needed once a request, and not to decide.
+#[derive(Debug, Clone)]
+enum KeyText {
+    Ulid(u128),
+    Other(KeyId),
+}
+
+impl KeyText {
+    fn id(&self) -> KeyId {
+        match self {
+            Self::Ulid(ulid) => number::with_key_id(*ulid, |text| text.into()),
+            Self::Other(id) => id.clone(),
+        }
+    }
+}
+
+impl FoundKey {
+    /// Public id.
+    pub fn id(&self) -> KeyId {
+        self.name.id()
+    }
+
+    /// What it may do.
+    pub fn scopes(&self) -> &[Name] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.scopes)
+    }
+
+    /// Networks it may come from; empty for any.
+    pub fn allowed_ips(&self) -> &[IpNet] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.allowed_ips)
+    }
+}
+
+/// An account as the request path sees it; what a decision reads first, beside its reference count.
 #[derive(Debug)]
+#[repr(C)]
 pub struct AccountView {
+    /// The tier's policies with the account's overrides, compiled.
+    pub policies: Arc<Policies>,
+    /// Number made of the id alone, the same on every node; names its buckets.
+    pub number: u64,
+    pub(super) revision: Revision,
+    pub(super) attachment: Attachment,
     /// Its id.
     pub id: AccountId,
     /// Whether its keys work.
     pub state: AccountState,
+    /// Number of the account on this node, the same until a reset.
+    pub slot: u32,
     /// Its tier's name.
     pub tier: Name,
     /// Region label; empty for none.
     pub region: Name,
-    /// The tier's policies with the account's overrides, compiled.
-    pub policies: Arc<Policies>,
-    /// Number of the account on this node, the same until a reset.
-    pub slot: u32,
-    /// Number made of the id alone, the same on every node; names its buckets.
-    pub number: u64,
     /// Kept for when the tier changes.
     pub(super) overrides: Option<Box<Overrides>>,
-    pub(super) revision: Revision,
-    pub(super) attachment: Attachment,
     /// The key whose own policies are laid over the account's; none in the account's own view.
     pub(super) of_key: Option<KeyId>,
 }
@@ -110,11 +140,6 @@ impl Default for Directory {
             placed: Placed::default(),
         }
     }
-}
-
-thread_local! {
-    /// What keys without scopes and networks share: one a thread, so that cores do not fight for its reference count.
-    static NOTHING: (Arc<[Name]>, Arc<[IpNet]>) = (Arc::from(Vec::new()), Arc::from(Vec::new()));
 }
 
 impl Directory {
@@ -231,26 +256,16 @@ fn found(tables: &Tables, find: impl Fn() -> Option<Seen>) -> Option<FoundKey> {
         }
         let ulid = (u128::from(words.ulid[0]) << 64) | u128::from(words.ulid[1]);
         let flag = |flag: u64| words.meta & flag != 0;
-        let id = match rare.as_ref().and_then(|rare| rare.id.clone()) {
-            Some(id) => id,
-            None => number::with_key_id(ulid, |text| text.into()),
-        };
-        let number = match rare.as_ref().and_then(|rare| rare.id.as_ref()) {
-            Some(id) => number::of_key(id),
-            None => number::of_key_ulid(ulid),
+        let (name, number) = match rare.as_ref().and_then(|rare| rare.id.as_ref()) {
+            Some(id) => (KeyText::Other(id.clone()), number::of_key(id)),
+            None => (KeyText::Ulid(ulid), number::of_key_ulid(ulid)),
         };
         let mut account = account?;
-        let (scopes, allowed_ips) = match rare {
-            Some(rare) => {
-                if let Some(own) = &rare.own {
-                    account = own.over(account, &id);
-                }
-                (rare.scopes.clone(), rare.allowed_ips.clone())
-            }
-            None => NOTHING.with(Clone::clone),
-        };
+        if let Some(own) = rare.as_ref().and_then(|rare| rare.own.as_ref()) {
+            account = own.over(account, || name.id());
+        }
         return Some(FoundKey {
-            id,
+            name,
             env: if flag(tables::TEST_ENV) { Env::Test } else { Env::Live },
             state: match (flag(tables::REVOKED), flag(tables::DISABLED)) {
                 (true, _) => KeyState::Revoked,
@@ -258,8 +273,7 @@ fn found(tables: &Tables, find: impl Fn() -> Option<Seen>) -> Option<FoundKey> {
                 (false, false) => KeyState::Active,
             },
             expires_at: flag(tables::HAS_EXPIRY).then_some(Timestamp(words.expires_at)),
-            scopes,
-            allowed_ips,
+            rare,
             account,
             slot,
             number,

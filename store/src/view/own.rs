@@ -27,21 +27,22 @@ impl OwnPolicies {
     }
 
     /// The account as this key sees it.
-    pub(super) fn over(&self, account: Arc<AccountView>, key: &KeyId) -> Arc<AccountView> {
+    pub(super) fn over(&self, account: Arc<AccountView>, key: impl FnOnce() -> KeyId) -> Arc<AccountView> {
         if let Some(made) = self.made.load().as_ref().filter(|made| Arc::ptr_eq(&made.of, &account)) {
             return made.view.clone();
         }
+        let key = key();
         let view = Arc::new(AccountView {
             id: account.id.clone(),
             state: account.state,
             tier: account.tier.clone(),
             region: account.region.clone(),
-            policies: Arc::new(account.policies.of_key(key, &self.overrides, self.revision)),
+            policies: Arc::new(account.policies.of_key(&key, &self.overrides, self.revision)),
             slot: account.slot,
             number: account.number,
             overrides: None,
             revision: account.revision,
-            of_key: Some(key.clone()),
+            of_key: Some(key),
             attachment: Attachment::default(),
         });
         self.made.store(Some(Arc::new(Made { of: account, view: view.clone() })));

@@ -64,8 +64,8 @@ fn keys_are_found_by_hash_and_by_id_with_all_they_have() {
         let key = key(n, "acme");
         for found in [directory.key(&key.hash), directory.key_by_id(&key.id)] {
             let found = found.expect("it was put");
-            assert_eq!((&found.id, found.env, found.expires_at), (&key.id, key.env, key.expires_at));
-            assert_eq!((&*found.scopes, &*found.allowed_ips), (&*key.scopes, &*key.allowed_ips));
+            assert_eq!((found.id(), found.env, found.expires_at), (key.id.clone(), key.env, key.expires_at));
+            assert_eq!((found.scopes(), found.allowed_ips()), (&*key.scopes, &*key.allowed_ips));
             assert_eq!((&*found.account.id, found.state), ("acme", KeyState::Active));
             assert_eq!(found.number, number::of_key(&key.id));
         }
@@ -251,8 +251,8 @@ fn readers_never_see_two_keys_mixed() {
                     for n in 0..64 {
                         let key = of(n);
                         if let Some(found) = directory.key(&key.hash) {
-                            assert_eq!((&found.id, &found.account.id), (&key.id, &key.account));
-                            assert_eq!((&*found.scopes, found.expires_at), (&*key.scopes, key.expires_at));
+                            assert_eq!((found.id(), &found.account.id), (key.id.clone(), &key.account));
+                            assert_eq!((found.scopes(), found.expires_at), (&*key.scopes, key.expires_at));
                         }
                     }
                 }
