@@ -266,6 +266,13 @@ impl Node {
         crate::client().get(&url).call().is_ok_and(|answer| answer.status() == 200)
     }
 
+    /// What `/readyz` says; nothing when it cannot be asked.
+    pub fn readiness(&self) -> String {
+        let url = format!("http://{}/readyz", self.admin_addr);
+        let asked = crate::client().get(&url).call();
+        asked.ok().and_then(|mut answer| answer.body_mut().read_to_string().ok()).unwrap_or_default()
+    }
+
     /// Waits until it serves.
     ///
     /// # Panics

@@ -14,6 +14,7 @@ use std::{
 };
 
 use super::{
+    group::LEADER_TRUST,
     node::{Fail, Node, NodeSettings},
     version::Spoken,
     view_lease::VIEW_LEASE,
@@ -97,6 +98,31 @@ async fn one_node_makes_a_cluster_commits_and_resumes_with_a_new_incarnation() {
     assert!(!node.made_cluster());
     assert!(node.ledger().progress().applied > last);
     node.shutdown().await;
+}
+
+/// On a machine that was busy for longer than a leader trusts its quorum's last answer, an only node refused requests with
+/// "no fresh contact with the quorum": it had not come to look that it needs nobody.
+#[tokio::test]
+async fn an_only_node_is_its_own_quorum_however_late_it_looks_and_one_of_three_is_not() {
+    let dir = tempfile::tempdir().expect("a directory");
+    // All on this thread: nothing of the nodes runs while it stands still.
+    let stand_still = || std::thread::sleep(2 * LEADER_TRUST);
+    let alone = start(&dir.path().join("alone"), "x", &free_addrs(1)[0], &[]).await;
+    until("readiness", || alone.not_ready().is_none()).await;
+    stand_still();
+    assert_eq!(alone.not_ready(), None);
+    alone.shutdown().await;
+
+    let nodes = grown(dir.path(), &["a", "b", "c"]).await;
+    until("three voters", || voters(&nodes[0]) == ["a", "b", "c"]).await;
+    let leader = || nodes.iter().find(|node| node.meta().leads().is_some());
+    until("a leader", || leader().is_some()).await;
+    let leader = leader().expect("it leads");
+    stand_still();
+    assert!(!leader.meta().is_in_contact(), "the others may have elected another meanwhile");
+    for node in &nodes {
+        node.shutdown().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
