@@ -188,6 +188,10 @@ fn bodies_beyond_the_limit_are_413_declared_or_chunked() {
     assert_eq!((full.status, full.text.as_str()), (200, "1000"));
     let declared = Raw::request(addr, "POST /count", &key, "content-length: 1001\r\n").answer().expect("an answer");
     stage.refused(&declared, 413, "body-too-large");
+    // Where nothing says how much, the node's own bound does.
+    let length = format!("content-length: {}\r\n", i64::MAX);
+    let endless = Raw::request(addr, "POST /count", &stage.key, &length).answer().expect("an answer");
+    stage.refused(&endless, 413, "body-too-large");
     assert_eq!(stage.upstream.requests(), 1, "refused before the upstream");
     let mut chunked = Raw::request(addr, "POST /count", &key, "transfer-encoding: chunked\r\n");
     chunked.send_chunk(&[b'x'; 600]).expect("send");
@@ -375,6 +379,7 @@ fn ambiguous_requests_are_400_and_never_reach_the_upstream() {
         ("POST /count", "content-length: 3\r\ntransfer-encoding: chunked\r\n"),
         ("POST /count", "content-length: 3\r\ncontent-length: 4\r\n"),
         ("POST /count", "content-length: +3\r\n"),
+        ("POST /count", "content-length: 18446744073709551616\r\n"),
         ("POST /count", "transfer-encoding: chunked, identity\r\n"),
         ("GET /", "host: other\r\n"),
         ("GET /v3/../admin", ""),
