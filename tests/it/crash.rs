@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use tests::{Cluster, Load, Report, Upstream, client, get, until};
+use serde_json::json;
+use tests::{Cluster, Load, PATIENCE, Report, Upstream, client, get, until};
 
 /// How many 200s a node gives before it is killed: another moment each round.
 fn moment(round: u64) -> u64 {
@@ -144,4 +145,48 @@ fn sigterm_of_the_leader_under_load_hands_leadership_over() {
         println!("time without a 200 after SIGTERM: {:?}", report.longest_gap(*other, from, until));
     }
     println!("SIGTERM to exit: {took:?}; answers {:?}, {} without", report.counts(), report.errors);
+}
+
+/// A limit that refills within two seconds lives in its leader's memory, and the next leader begins with it empty: that is no
+/// reason to tell a client within its limits 429.
+#[test]
+fn the_loss_of_a_leader_is_never_a_429() {
+    let upstream = Upstream::start();
+    for count in [1, 3] {
+        let mut cluster = Cluster::start(count);
+        let admin = cluster.nodes[0].admin();
+        let key = admin.open_account(&upstream.url);
+        let limit = json!([{ "name": "fast", "per": ["key"], "rate": "20/s", "burst": 40 }]);
+        admin.put_tier("open", &json!({ "limits": limit }));
+        let urls: Vec<String> = cluster.nodes.iter().map(|node| node.url("/")).collect();
+        for _ in 0..3 {
+            let victim = cluster.leader(1);
+            cluster.nodes[victim].kill();
+            if count == 1 {
+                cluster.nodes[victim].start();
+            }
+            // Four at a time, each node that is there asked in turn: fewer in all than come back meanwhile.
+            let asked = Instant::now();
+            let (mut turn, mut served) = (0, 0);
+            while served < 8 && asked.elapsed() < PATIENCE {
+                turn += 1;
+                let url = &urls[(victim + turn % count.max(2)) % count];
+                let answers: Vec<_> = std::thread::scope(|scope| {
+                    let ask = || scope.spawn(|| get(&client(), url, &key).ok());
+                    let asking: Vec<_> = (0..4).map(|_| ask()).collect();
+                    asking.into_iter().filter_map(|asking| asking.join().expect("joins")).collect()
+                });
+                for answer in &answers {
+                    assert!(matches!(answer.status, 200 | 503), "{count} nodes: {}", answer.text);
+                    served += usize::from(answer.status == 200);
+                }
+                std::thread::sleep(Duration::from_millis(if answers.is_empty() { 10 } else { 400 }));
+            }
+            assert!(served >= 8, "{count} nodes: {served} served");
+            if count > 1 {
+                cluster.nodes[victim].start();
+            }
+            cluster.nodes[victim].wait_ready();
+        }
+    }
 }

@@ -55,8 +55,8 @@ fn rolling(http2: bool) {
     let admin = cluster.nodes[0].admin();
     admin.write("PUT", "/v1/upstreams/behind", &json!({ "targets": [{ "url": upstream.url }] }));
     admin.write("PUT", "/v1/routes/all", &json!({ "match": { "path_prefix": "/" }, "upstream": "behind" }));
-    // It refills in ten seconds. One that refills within two lives in its leader's memory and begins empty under the next leader,
-    // which then says 429 for a moment: stated (README), and not what is looked at here.
+    // It refills in ten seconds. One that refills within two lives in its leader's memory and begins empty under the next leader:
+    // requests then wait for units to come back, stated (README), and not what is looked at here.
     let limits = json!([{ "name": "per-second", "per": ["key"], "rate": "10000/s", "burst": 100_000 }]);
     admin.put_tier("load", &json!({ "limits": limits, "concurrency": 10_000 }));
     admin.create_account("load", "load");

@@ -14,7 +14,7 @@ use super::{
     Leases,
     ask::{AskError, Asked, Told},
     bucket::{Short, Wanted},
-    deny::{no_quota, nobody, remembered, with_all_rates},
+    deny::{after_refilling, lacks_fast, no_quota, nobody, remembered, still_refills, with_all_rates},
     few::Few,
     grant::{Decided, Demand, Denied, Grant},
     group::{Group, Reign, Wants},
@@ -46,6 +46,8 @@ pub(super) enum Round {
     Ask(Box<Wants>),
     /// This node leads and may not decide yet.
     NotYet,
+    /// This node leads, and a bucket has no unit that it would have, had the leadership not begun with it empty.
+    Refills,
     /// A quota's slice is empty.
     Reserve(Reservation),
     /// The account's slot is closed, or another group's by now: nothing was decided.
@@ -230,6 +232,10 @@ fn lead(
             }
             Ok((Decided { rates, in_use, clock_ns: now_ns, now: demand.now }, Rates::Leading(reign.term())))
         }
+        Err(Short::Refused) if reign.refills(wants, now_ns) => {
+            held.release_unit();
+            Err(Round::Refills)
+        }
         Err(Short::Refused) => {
             held.release_unit();
             refused(held, Decision::Rate, in_use.saturating_sub(1))
@@ -359,6 +365,8 @@ pub(super) async fn wait(
     let mut pause = LOOK_AGAIN.0;
     let group = held.group.clone();
     group.counters.waited.add(1);
+    // Its place among those that wait for buckets that refill; and whether it has waited for such a bucket, here or there.
+    let (mut place, mut refills) = (None, false);
     loop {
         let mut promises = None;
         match lacking {
@@ -366,9 +374,16 @@ pub(super) async fn wait(
                 group.counters.decided.add(1);
                 return Ok(Grant::new(held, decided));
             }
+            Round::Refused(denied) if refills => return Err(Stop::Denied(after_refilling(&group, &demand, denied))),
             Round::Refused(denied) => return Err(Stop::Denied(denied)),
             Round::Moved => return Err(Stop::Moved),
             Round::NotYet => again(&mut pause, until).await.map_err(|error| Stop::Denied(nobody(&group, error)))?,
+            Round::Refills => {
+                refills = true;
+                place = place.or_else(|| group.refilling.try_acquire().ok());
+                let waited = if place.is_some() { again(&mut pause, until).await } else { Err(still_refills()) };
+                waited.map_err(|error| Stop::Denied(nobody(&group, error)))?;
+            }
             Round::Reserve(wait) => match timeout_at(until, wait).await {
                 Ok(Ok(Ok(take))) => held.quotas.push(take),
                 Ok(Ok(Err(slice::Short::Exhausted))) => {
@@ -387,7 +402,9 @@ pub(super) async fn wait(
                         let wants = wants(&demand);
                         let verdict = with_all_rates(&group, &wants, &lacks, verdict, leader_ns);
                         let refusal = standing::refusal(&held.handle, &demand, &verdict, leader_ns);
-                        return Err(Stop::Denied(Denied::Refused(Box::new(refusal))));
+                        let denied = Denied::Refused(Box::new(refusal));
+                        let denied = if refills { after_refilling(&group, &demand, denied) } else { denied };
+                        return Err(Stop::Denied(denied));
                     }
                     Ok(Told { verdict, held: granted, promises: promised, .. })
                         if verdict.decision == Decision::Granted =>
@@ -397,7 +414,14 @@ pub(super) async fn wait(
                         }
                         promises = promised;
                     }
-                    Ok(_) | Err(AskError::Moved) => {
+                    told @ (Ok(_) | Err(AskError::Moved)) => {
+                        if told.is_ok_and(|told| lacks_fast(&lacks, &told.verdict)) {
+                            refills = true;
+                            place = place.or_else(|| group.refilling.try_acquire().ok());
+                            if place.is_none() {
+                                return Err(Stop::Denied(nobody(&group, still_refills())));
+                            }
+                        }
                         again(&mut pause, until).await.map_err(|error| Stop::Denied(nobody(&group, error)))?;
                     }
                     Err(AskError::Unavailable(error)) => return Err(Stop::Denied(nobody(&group, error))),

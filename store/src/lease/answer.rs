@@ -153,6 +153,9 @@ impl Round<'_> {
                 let level = |tat_ns: &u64| RateLevel { tat_ns: *tat_ns, ..RateLevel::default() };
                 Verdict { decision: Decision::Granted, in_use, rates: levels.iter().map(level).collect() }
             }
+            Err(Short::Refused) if self.reign.refills(demand, now_ns) => {
+                self.reign.refusal(demand, Decision::NotYet, in_use.saturating_sub(1), now_ns)
+            }
             Err(Short::Refused) => self.reign.refusal(demand, Decision::Rate, in_use.saturating_sub(1), now_ns),
             Err(Short::Bound) => {
                 self.group.raise_debts(self.reign, &demand.rates, now_ns, true);

@@ -210,6 +210,13 @@ impl Buckets {
         }
     }
 
+    /// Whether a bucket of this table's memory alone began empty so short a time ago that its burst has not come back: what it
+    /// lacks, whoever decided before may have spent or not.
+    pub(super) fn refills(&self, wanted: &Wanted, now_ns: u64) -> bool {
+        let gcra = wanted.gcra();
+        !debt::is_slow(gcra) && self.began_empty(wanted).is_some_and(|at_ns| now_ns < gcra.empty_at(at_ns))
+    }
+
     /// Units that nobody has taken and nobody holds are fewer than half of the burst: who holds some reports soon.
     pub(super) fn is_tight(&self, name: u64, now_ns: u64) -> bool {
         let table = self.table(name);
@@ -273,10 +280,7 @@ impl Buckets {
     /// The TAT of a bucket that is not in the table, and what a slow one may spend.
     fn unknown(&self, wanted: &Wanted) -> (u64, Option<Box<Slow>>) {
         let gcra = wanted.gcra();
-        let empty_at_ns = match (self.empty_at_ns, wanted.since_ns) {
-            (None, 0) => None,
-            (at_ns, since_ns) => Some(at_ns.unwrap_or(0).max(since_ns)),
-        };
+        let empty_at_ns = self.began_empty(wanted);
         if debt::is_slow(gcra) {
             let slow = Slow::read(&self.debts, wanted.name, gcra);
             let tat_ns = match slow.written_ns {
@@ -286,6 +290,14 @@ impl Buckets {
             return (tat_ns, Some(Box::new(slow)));
         }
         (empty_at_ns.map_or(0, |at| gcra.empty_at(at)), None)
+    }
+
+    /// When an unknown bucket was empty; none when it began full.
+    fn began_empty(&self, wanted: &Wanted) -> Option<u64> {
+        match (self.empty_at_ns, wanted.since_ns) {
+            (None, 0) => None,
+            (at_ns, since_ns) => Some(at_ns.unwrap_or(0).max(since_ns)),
+        }
     }
 
     /// Full, and an unknown bucket would be full too.

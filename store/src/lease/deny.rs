@@ -1,10 +1,11 @@
 //! What a request that is not let through is told, and that it holds nothing any more.
 
 use super::{
-    grant::{Demand, Denied},
+    debt::is_slow,
+    grant::{Demand, Denied, Policy},
     group::{Group, Wants},
     held::Held,
-    standing,
+    standing, unavailable,
     wire::{Decision, Verdict},
 };
 use crate::model::Unavailable;
@@ -34,6 +35,24 @@ pub(super) fn no_quota(held: &mut Held, wants: &Wants, demand: &Demand<'_>) -> D
 pub(super) fn nobody(group: &Group, error: Unavailable) -> Denied {
     group.counters.unavailable.add(1);
     Denied::Unavailable(error)
+}
+
+/// A request that has waited for buckets that a new leader began empty, and then met one that others have used up: it is not
+/// told 429, which would be for the loss of the leader.
+pub(super) fn after_refilling(group: &Group, demand: &Demand<'_>, denied: Denied) -> Denied {
+    let Denied::Refused(refusal) = &denied else { return denied };
+    let mut limits = demand.key.account.policies.limits_at(demand.now);
+    let slow = limits.any(|policy| is_slow(policy.gcra) && refusal.violated.contains(&policy.limit.name));
+    if slow || refusal.policy != Policy::Rate { denied } else { nobody(group, still_refills()) }
+}
+
+/// Whether a leader that could not decide yet has no unit of a rate that it keeps in its memory alone.
+pub(super) fn lacks_fast(lacks: &Wants, verdict: &Verdict) -> bool {
+    lacks.rates.iter().zip(&verdict.rates).any(|(rate, level)| level.retry_after_ns.is_some() && !is_slow(rate.gcra()))
+}
+
+pub(super) fn still_refills() -> Unavailable {
+    unavailable("the leader is new: a rate limit that it began with an empty bucket has no unit yet")
 }
 
 /// A refusal by the concurrency alone was asked without the rates: they are as memory knows.

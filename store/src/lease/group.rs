@@ -10,7 +10,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwapOption, Guard};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::{
     ask::Asked,
@@ -40,6 +40,8 @@ pub(super) const LENT_FOR_NS: u64 = 500_000_000;
 /// Two clocks of elapsed time differ by at most one part in so many.
 pub(super) const DRIFT: u64 = 100;
 const SLICE_SHARDS: usize = 64;
+/// See [`Group::refilling`]: each looks again, or asks the leader again, every 10 ms.
+pub(super) const MOST_REFILLING: usize = 4_096;
 
 pub(super) struct Group {
     pub(super) id: GroupId,
@@ -61,6 +63,8 @@ pub(super) struct Group {
     /// A reservation that somebody waits for was sent.
     pub(super) urgent: Notify,
     pub(super) nudge: Notify,
+    /// Requests that may wait at once for buckets that refill; another is told so at once.
+    pub(super) refilling: Semaphore,
     /// When this node's concurrency units were last known to be known to the leader.
     pub(super) renewed_ns: AtomicU64,
     /// How often all units of this node have lapsed.
@@ -164,6 +168,7 @@ impl Group {
             reserves,
             urgent: Notify::new(),
             nudge: Notify::new(),
+            refilling: Semaphore::new(MOST_REFILLING),
             renewed_ns: AtomicU64::new(0),
             lapses: AtomicU64::new(0),
             counters,
@@ -441,6 +446,15 @@ impl Reign {
             verdict.decision = Decision::Rate;
         }
         verdict
+    }
+
+    /// Whether a demand that was short of units lacks none but of buckets that began empty and refill: that a leader was lost
+    /// is no reason for a 429, so it waits.
+    pub(super) fn refills(&self, demand: &Wants, now_ns: u64) -> bool {
+        let has_or_refills =
+            |wanted| self.buckets.refills(wanted, now_ns) || self.buckets.look(wanted, now_ns).refused.is_none();
+        demand.rates.iter().any(|wanted| self.buckets.refills(wanted, now_ns))
+            && demand.rates.iter().all(has_or_refills)
     }
 
     /// A verdict with the levels as they are.

@@ -63,10 +63,13 @@ async fn a_fresh_group_starts_full_and_every_later_term_empty() {
     world.wait_ns(100 * SECOND);
     world.elect(1, 2, false);
     world.wait_ns(OPENS);
-    refusal(client.now(&world, &leases));
+    let mut asking = Box::pin(client.ask(&world, &leases));
+    assert!(futures_util::poll!(&mut asking).is_pending(), "empty: it waits for its unit");
     world.wait_ns(SECOND / 5);
-    client.now(&world, &leases).expect("one unit has come back");
-    refusal(client.now(&world, &leases));
+    asking.await.expect("one unit has come back");
+    let mut asking = Box::pin(client.ask(&world, &leases));
+    assert!(futures_util::poll!(&mut asking).is_pending(), "and no other");
+    drop(asking);
     world.wait_ns(3 * SECOND);
     for _ in 0..10 {
         client.now(&world, &leases).expect("full again after burst / rate");
@@ -86,7 +89,7 @@ async fn a_new_leader_waits_for_the_end_of_what_its_predecessor_lent() {
     asking.await.expect("a unit of its own time");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_restarted_node_does_not_start_full() {
     let (world, leases) = World::alone();
     let client = client(tier(vec![rate("per-second", "5/s", 10)], vec![], None));
@@ -97,7 +100,53 @@ async fn a_restarted_node_does_not_start_full() {
     let leases = world.start(1, 2);
     world.elect(1, 2, false);
     world.wait_ns(OPENS);
-    refusal(client.now(&world, &leases));
+    assert!(matches!(client.ask(&world, &leases).await, Err(Denied::Unavailable(_))), "no unit came back");
+}
+
+/// A key within its limits was told 429 when the leader was lost.
+#[tokio::test(start_paused = true)]
+async fn the_loss_of_a_leader_is_no_refusal_on_the_new_one_nor_where_it_is_asked() {
+    let (world, one) = World::alone();
+    let two = world.start(2, 1);
+    let client = client(tier(vec![rate("fast", "2/s", 4)], vec![], None));
+    let used_up = client_of_one_slow_unit();
+    used_up.ask(&world, &one).await.expect("its unit");
+    world.elect(1, 2, false);
+    world.wait_ns(OPENS);
+    for leases in [&one, &two] {
+        let mut asking = Box::pin(client.ask(&world, leases));
+        assert!(tokio::time::timeout(Duration::from_millis(500), &mut asking).await.is_err(), "it waits");
+        world.wait_ns(SECOND / 2);
+        asking.await.expect("the first unit that comes back");
+        // No unit comes back in time, then all are somebody else's.
+        assert!(matches!(client.ask(&world, leases).await, Err(Denied::Unavailable(_))));
+        assert_eq!(refusal(used_up.ask(&world, leases).await).violated, ["hourly".into()], "kept in the state");
+    }
+    let mut asking = Box::pin(client.ask(&world, &one));
+    assert!(tokio::time::timeout(Duration::from_millis(500), &mut asking).await.is_err(), "it waits");
+    world.wait_ns(2 * SECOND);
+    while client.now(&world, &one).is_ok() {}
+    assert!(matches!(asking.await, Err(Denied::Unavailable(_))), "it has waited for the new leader");
+    assert_eq!(refusal(client.ask(&world, &one).await).violated, ["fast".into()], "it has not");
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_wait_for_a_bucket_that_refills_are_bounded() {
+    let (world, leases) = World::alone();
+    let client = client(tier(vec![rate("fast", "1/s", 1)], vec![], None));
+    world.elect(1, 2, false);
+    world.wait_ns(OPENS);
+    let mut waiting: Vec<_> = (0..group::MOST_REFILLING).map(|_| Box::pin(client.ask(&world, &leases))).collect();
+    for asking in &mut waiting {
+        assert!(futures_util::poll!(asking).is_pending());
+    }
+    assert!(matches!(client.ask(&world, &leases).now_or_never(), Some(Err(Denied::Unavailable(_)))));
+    drop(waiting);
+    assert!(client.ask(&world, &leases).now_or_never().is_none(), "there is place again");
+}
+
+fn client_of_one_slow_unit() -> Client {
+    client(tier(vec![rate("hourly", "1/h", 1)], vec![], None))
 }
 
 #[tokio::test]
