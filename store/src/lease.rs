@@ -28,12 +28,14 @@ mod levels;
 mod peek;
 mod purse;
 mod quiet;
+mod reign;
 mod reserve;
 mod shadow;
 mod slice;
 mod standing;
 mod stats;
 mod units;
+mod wait;
 mod wire;
 
 use std::{

@@ -5,8 +5,9 @@ use bytes::Bytes;
 use super::{
     authority::Authority,
     bucket::{NumberMap, Short},
-    group::{Group, Reign, Remote, RemoteNode, Wants},
+    group::{Group, Remote, RemoteNode, Wants},
     lend::{self, Lending},
+    reign::Reign,
     wire::{self, Answer, Ask, Decided, Decision, RateLevel, Verdict},
 };
 

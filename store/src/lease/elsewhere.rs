@@ -6,12 +6,13 @@ use tokio::time::Instant;
 
 use super::{
     Leases,
-    acquire::{LOOK_AGAIN, Stop, again, round, wait},
+    acquire::{Stop, round},
     deny::nobody,
     grant::{Demand, Denied, Grant},
     handle::Handle,
     held::Held,
     unavailable,
+    wait::{LOOK_AGAIN, again, wait},
 };
 
 /// How long a request waits for a slot that is on its way to another ledger group: longer than one stays closed when a node

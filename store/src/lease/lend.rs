@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use super::{
     bucket::{NumberMap, Wanted},
-    group::{DRIFT, LENT_FOR_NS, Reign, Remote, RemoteNode, with_drift},
+    group::{DRIFT, LENT_FOR_NS, Remote, RemoteNode, with_drift},
+    reign::Reign,
     wire::{Lent, Report},
 };
 use crate::model::NodeId;

@@ -6,13 +6,14 @@ use tokio::time::Instant;
 
 use super::{
     Leases,
-    acquire::{DECIDE_WITHIN, LOOK_AGAIN, again, ask, wants},
+    acquire::wants,
     ask::AskError,
     deny::{nobody, remembered},
     grant::{Demand, Denied, Standing},
     group::{Group, Wants},
     handle::Handle,
     standing,
+    wait::{DECIDE_WITHIN, LOOK_AGAIN, again, ask},
     wire::{Decision, Verdict},
 };
 use crate::model::Unavailable;

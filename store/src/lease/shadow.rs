@@ -8,15 +8,17 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    acquire::{LOOK_AGAIN, again, ask, keep},
+    acquire::keep,
     bucket::{Short, Wanted},
     debt,
     few::Few,
     grant::Demand,
-    group::{Group, Reign, Wants},
+    group::{Group, Wants},
     handle::Handle,
     held::Held,
     purse::Found,
+    reign::Reign,
+    wait::{LOOK_AGAIN, again, ask},
     wire::Decision,
 };
 use crate::model::Name;
