@@ -22,6 +22,16 @@ pub const SWITCHING_PROTOCOLS: StatusCode = StatusCode::SWITCHING_PROTOCOLS;
 /// The answer to a preflight of a page of an allowed origin.
 pub const PREFLIGHT: StatusCode = StatusCode::NO_CONTENT;
 
+/// The status of every answer to a gRPC call: how the call went is in `grpc-status`.
+pub const GRPC_ANSWER: StatusCode = StatusCode::OK;
+
+/// Written as it is to a connection beyond its address's bound, before any request is read.
+pub const TOO_MANY_CONNECTIONS_OF_ONE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 236\r\n\r\n\
+    {\"type\":\"https://iana.org/assignments/http-problem-types#temporary-reduced-capacity\",\
+    \"title\":\"Service Unavailable\",\"status\":503,\"code\":\"temporary-reduced-capacity\",\
+    \"detail\":\"this address has as many connections as one address may have\"}";
+
 /// Written as it is to a connection beyond the node's bound, before any request is read.
 pub const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 223\r\n\r\n\
@@ -188,6 +198,37 @@ impl Fault {
             Self::Unavailable(unavailable) => Some(unavailable.retry_after),
             Self::Busy(_) => Some(Duration::from_secs(1)),
             _ => None,
+        }
+    }
+
+    /// `grpc-status` of the answer to a gRPC call, as its clients would make it of the HTTP status, but where gRPC has a word of
+    /// its own: limits, sizes, times.
+    pub fn grpc_status(&self) -> u16 {
+        const DEADLINE_EXCEEDED: u16 = 4;
+        const PERMISSION_DENIED: u16 = 7;
+        const RESOURCE_EXHAUSTED: u16 = 8;
+        const UNIMPLEMENTED: u16 = 12;
+        const INTERNAL: u16 = 13;
+        const UNAVAILABLE: u16 = 14;
+        const UNAUTHENTICATED: u16 = 16;
+        match self {
+            Self::BadRequest(_) | Self::BodyBroken => INTERNAL,
+            Self::MissingKey | Self::MalformedKey | Self::UnknownKey | Self::ExpiredKey | Self::RevokedKey => {
+                UNAUTHENTICATED
+            }
+            Self::KeyDisabled
+            | Self::AccountSuspended
+            | Self::IpNotAllowed
+            | Self::ScopeMissing(_)
+            | Self::RouteNotInTier => PERMISSION_DENIED,
+            Self::NoRoute => UNIMPLEMENTED,
+            Self::BodyTooLarge(_) | Self::Refused(_) => RESOURCE_EXHAUSTED,
+            Self::BodyStalled | Self::UpstreamTimeout => DEADLINE_EXCEEDED,
+            Self::UpstreamUnreachable(_)
+            | Self::UpstreamBroke
+            | Self::UpstreamInvalid
+            | Self::Unavailable(_)
+            | Self::Busy(_) => UNAVAILABLE,
         }
     }
 

@@ -25,6 +25,7 @@ mod decided;
 mod entry;
 mod forwarded;
 pub(crate) mod fuzz;
+mod grpc;
 mod headers;
 mod hold;
 mod id;

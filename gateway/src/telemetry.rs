@@ -69,7 +69,7 @@ metrics! {
     UNKNOWN_KEYS = "tollgate_unknown_key_requests_total", Counter, Count, [], "Requests without a known key; they have no row.";
     COALESCED = "tollgate_coalesced_rejections_total", Counter, Count, [], "Rejections that share a row with others.";
     CONNECTIONS_REFUSED =
-        "tollgate_client_connections_refused_total", Counter, Count, [], "Connections refused at the node's bound.";
+        "tollgate_client_connections_refused_total", Counter, Count, [], "Connections refused at the node's bound, or at that of their address.";
     HEADS_REFUSED =
         "tollgate_client_heads_refused_total", Counter, Count, [], "Heads of HTTP/1 that cannot be read: answered 400, 414 or 431 before there is a request, and the connection closed.";
     PREFLIGHTS = "tollgate_preflights_total", Counter, Count, [], "Preflights of pages of allowed origins.";

@@ -37,6 +37,7 @@ fn stack_settings(settings: &Settings, listen: SocketAddr) -> anyhow::Result<sta
         node: settings.node_name.as_str().into(),
         region: settings.region.as_str().into(),
         max_connections: settings.max_connections,
+        max_connections_per_address: settings.max_connections_per_address,
         key_headers: key_headers.collect::<anyhow::Result<_>>()?,
         compat_headers: compat_headers.map_err(anyhow::Error::msg).context("read compat_headers")?,
         trusted_proxies: settings.trusted_proxies.0.iter().filter_map(|text| network(text)).collect(),

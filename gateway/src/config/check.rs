@@ -152,6 +152,7 @@ fn numbers(settings: &Settings, reasons: &mut Vec<String>) {
     within(reasons, "log_retention_days", settings.log_retention_days, 1..=3_650);
     within(reasons, "workers", settings.workers, 0..=1_024);
     within(reasons, "max_connections", settings.max_connections, 1..=10_000_000);
+    within(reasons, "max_connections_per_address", settings.max_connections_per_address, 0..=10_000_000);
     within(reasons, "max_body_bytes", settings.max_body_bytes, 1..=1 << 50);
     within(reasons, "admin_body_bytes", settings.admin_body_bytes, 1_024..=64 << 20);
     within(reasons, "header_timeout_ms", settings.header_timeout_ms, 1..=HOUR_MS);

@@ -187,6 +187,8 @@ settings! {
     compat_headers, "TOLLGATE_COMPAT_HEADERS": List = "", "NAME,...";
     /// Client connections at once; one more is told 503 and closed
     max_connections, "TOLLGATE_MAX_CONNECTIONS": usize = "16384", "COUNT";
+    /// Of them those that one address may have (IPv6: a /64), trusted proxies left out; no bound for 0
+    max_connections_per_address, "TOLLGATE_MAX_CONNECTIONS_PER_ADDRESS": usize = "0", "COUNT";
     /// Largest request body where neither route nor tier says
     max_body_bytes, "TOLLGATE_MAX_BODY_BYTES": u64 = "1073741824", "BYTES";
     /// Largest body of an admin request

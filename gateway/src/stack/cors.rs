@@ -65,9 +65,7 @@ impl Allowed {
     pub(crate) fn stamp(&self, headers: &mut HeaderMap) {
         let Some((_, cors)) = self.cors() else { return };
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, self.origin.clone());
-        if self.origin != "*" {
-            headers.append(header::VARY, HeaderValue::from_static("origin"));
-        }
+        vary(&self.route.route, headers);
         if cors.credentials {
             headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
@@ -78,6 +76,20 @@ impl Allowed {
 
     fn cors(&self) -> Option<(&Route, &Cors)> {
         Some((&self.route.route, self.route.route.cors.as_deref()?))
+    }
+}
+
+/// Tells caches that a route's answers depend on the origin, also an answer to whom it is not allowed or who names none: kept
+/// without this it would be given to a page that may read it, and could not.
+pub(crate) fn vary(route: &Route, headers: &mut HeaderMap) {
+    let Some(cors) = route.cors.as_ref().filter(|cors| !cors.origins.iter().any(|origin| origin == "*")) else {
+        return;
+    };
+    let says = |value: &HeaderValue| {
+        value.to_str().is_ok_and(|text| text.split(',').any(|name| name.trim().eq_ignore_ascii_case("origin")))
+    };
+    if !cors.origins.is_empty() && !headers.get_all(header::VARY).iter().any(says) {
+        headers.append(header::VARY, HeaderValue::from_static("origin"));
     }
 }
 

@@ -82,6 +82,8 @@ pub(crate) struct Entry<L: Ledger> {
     pub(crate) client: Client,
     /// As metrics name it.
     pub(crate) method: &'static str,
+    /// A gRPC call: what the gateway answers itself is told in its way.
+    pub(crate) grpc: bool,
     /// The lease on the view that all is looked up in.
     pub(crate) view: View,
     /// What is known once the key is.
@@ -158,6 +160,7 @@ impl<L: Ledger> Entry<L> {
             started: Instant::now(),
             client,
             method: "_OTHER",
+            grpc: false,
             view: shared.ledger.view(),
             known: None,
             told_path: None,

@@ -21,7 +21,6 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 /// The longest name of a method.
 const MAX_METHOD_BYTES: usize = 32;
-const VIA_US: HeaderValue = HeaderValue::from_static("1.1 tollgate");
 
 /// Refuses what is ambiguous, before anything is decided by it.
 pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Fault> {
@@ -100,6 +99,12 @@ pub(crate) fn upgrades(headers: &HeaderMap) -> bool {
 
 /// Makes the client's headers the upstream's, in place.
 pub(crate) fn to_upstream<L: Ledger>(parts: &mut Parts, entry: &Entry<L>, upgrade: bool) {
+    // The version that the message came by (RFC 9110 §7.6.3).
+    let via = HeaderValue::from_static(match parts.version {
+        Version::HTTP_2 => "2.0 tollgate",
+        Version::HTTP_10 => "1.0 tollgate",
+        _ => "1.1 tollgate",
+    });
     let authority = parts.uri.authority().map(|authority| HeaderValue::from_str(authority.as_str()));
     let headers = &mut parts.headers;
     let trailers = headers.contains_key(header::TE) && lists(headers, &header::TE, "trailers");
@@ -137,7 +142,7 @@ pub(crate) fn to_upstream<L: Ledger>(parts: &mut Parts, entry: &Entry<L>, upgrad
     {
         headers.insert(X_FORWARDED_HOST, host);
     }
-    append_list(headers, header::VIA, &VIA_US);
+    append_list(headers, header::VIA, &via);
     if let Some(edits) = &entry.route().route.request_headers {
         edit(headers, edits);
     }

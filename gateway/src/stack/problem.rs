@@ -8,15 +8,18 @@ use super::{
     Inbound, Ledger,
     body::{Download, Whole},
     entry::Entry,
-    id,
+    grpc, id,
 };
 use crate::error::Fault;
 
 /// Longest `Retry-After` in seconds: more than the longest period of a quota, a month.
 const MAX_RETRY_AFTER_SECONDS: u64 = 32 * 86_400;
 
-/// The problem's JSON text.
+/// The problem's JSON text; nothing for a gRPC call, whose answer has no body.
 pub(crate) fn body<L: Ledger>(fault: &Fault, entry: &Entry<L>) -> Bytes {
+    if entry.grpc {
+        return Bytes::new();
+    }
     let status = fault.status();
     let id = id::request_id_text(entry.id);
     let mut problem = Map::new();
@@ -40,7 +43,14 @@ pub(crate) fn body<L: Ledger>(fault: &Fault, entry: &Entry<L>) -> Bytes {
 }
 
 /// The answer with its headers.
-pub(crate) fn response<L: Ledger, B: Inbound>(fault: &Fault, body: Bytes) -> Response<Download<L, B>> {
+pub(crate) fn response<L: Ledger, B: Inbound>(
+    fault: &Fault,
+    body: Bytes,
+    entry: &Entry<L>,
+) -> Response<Download<L, B>> {
+    if entry.grpc {
+        return grpc::refusal(fault, entry.executed());
+    }
     let mut response = Response::new(Download::Whole(Whole::from(body)));
     *response.status_mut() = fault.status();
     let headers = response.headers_mut();

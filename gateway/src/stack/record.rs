@@ -8,9 +8,9 @@ use store::model::{Completion, Outcome};
 use super::{
     Inbound, Ledger, Permit, Shared,
     body::{Download, Whole},
-    cors::Allowed,
+    cors::{self, Allowed},
     entry::{Client, End, Entry, Known, cut, micros},
-    forwarded,
+    forwarded, grpc,
     headers::{self, X_REQUEST_ID},
     hold::{self, Held},
     link::Link,
@@ -48,6 +48,7 @@ impl<L: Ledger, S> Record<L, S> {
         let client = forwarded::client(client, request.headers(), &self.shared.settings.trusted_proxies);
         let mut entry = Entry::new(self.shared.clone(), client);
         entry.method = method_of(request.method());
+        entry.grpc = grpc::is_call(&request);
         entry.trace(&request);
         if tells() {
             entry.told_path = Some(cut(request.uri().path()).into());
@@ -185,7 +186,7 @@ async fn refuse<L: Ledger, B: Inbound>(mut entry: Entry<L>, fault: Fault) -> Res
     }
     entry.shared.telemetry.answered(outcome, entry.counted(status));
     tell(&mut entry, fault.code(), status);
-    let mut response = problem::response(&fault, body);
+    let mut response = problem::response(&fault, body, &entry);
     stamp(response.headers_mut(), &entry, Some(&fault));
     response
 }
@@ -208,7 +209,7 @@ fn problem_response<L: Ledger, B: Inbound>(entry: &mut Entry<L>, fault: &Fault) 
         tracing::debug!(reason = unavailable.reason, "a request could not be decided or recorded");
     }
     tell(entry, fault.code(), fault.status().as_u16());
-    let mut response = problem::response(fault, problem::body(fault, entry));
+    let mut response = problem::response(fault, problem::body(fault, entry), entry);
     stamp(response.headers_mut(), entry, Some(fault));
     response
 }
@@ -241,6 +242,8 @@ fn stamp<L: Ledger>(headers: &mut HeaderMap, entry: &Entry<L>, fault: Option<&Fa
     headers.insert(X_REQUEST_ID, entry.id_value.clone());
     if let Some(allowed) = &entry.cors {
         allowed.stamp(headers);
+    } else if let Some(route) = &entry.route {
+        cors::vary(&route.route, headers);
     }
     if let Some(known) = &entry.known {
         let standings = match fault {

@@ -4,6 +4,7 @@
 //! where tasks that move between threads cost 22 to 33.
 
 mod accept;
+mod addresses;
 mod connection;
 mod listen;
 mod registry;
@@ -74,6 +75,7 @@ impl Server {
         let settings = Arc::new(settings);
         let rejections = Arc::new(Rejections::new());
         let open = Arc::new(AtomicUsize::new(0));
+        let addresses = Arc::<addresses::Addresses>::default();
         let (inboxes, outboxes): (Vec<_>, Vec<_>) = (0..cores).map(|_| accept::mailbox()).unzip();
         let outboxes: Arc<[_]> = outboxes.into();
         let (ready, started) = mpsc::channel();
@@ -81,6 +83,7 @@ impl Server {
         for (core, (listener, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
             let (ledger, settings, rejections) = (Arc::clone(ledger), settings.clone(), rejections.clone());
             let (draining, open, outboxes, ready) = (draining.clone(), open.clone(), outboxes.clone(), ready.clone());
+            let addresses = addresses.clone();
             let serve = move || {
                 let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                     Ok(runtime) => runtime,
@@ -95,7 +98,7 @@ impl Server {
                         AbortOnDrop(tokio::spawn(checks).abort_handle())
                     });
                     let stack = Arc::new(Stack::<L, Incoming>::new(ledger.clone(), settings, rejections.clone()));
-                    let core = accept::Core { number: core, stack, open, outboxes, draining };
+                    let core = accept::Core { number: core, stack, open, addresses, outboxes, draining };
                     if let Err(error) = core.run(listener, inbox).await {
                         tracing::error!(%error, "data plane: a core cannot accept connections");
                     }

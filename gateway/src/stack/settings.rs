@@ -30,6 +30,8 @@ pub struct Settings {
     pub region: Name,
     /// Client connections at once.
     pub max_connections: usize,
+    /// Of them those that one address may have (IPv6: a /64), trusted proxies left out; no bound for 0.
+    pub max_connections_per_address: usize,
     /// Headers that may carry the key, the first present decides. `authorization` as `Bearer <key>`, others bare.
     pub key_headers: Vec<HeaderName>,
     /// Which compatibility headers to send.
@@ -58,6 +60,7 @@ impl Default for Settings {
             node: Name::from("node"),
             region: Name::default(),
             max_connections: DEFAULT_MAX_CONNECTIONS,
+            max_connections_per_address: 0,
             key_headers: vec![HeaderName::from_static("x-api-key"), header::AUTHORIZATION],
             compat_headers: CompatHeaders::default(),
             trusted_proxies: Vec::new(),

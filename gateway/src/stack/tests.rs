@@ -6,6 +6,7 @@ mod double;
 mod edges;
 mod ends;
 mod framing;
+mod grpc;
 mod harness;
 mod http2_upstream;
 mod proxying;

@@ -4,13 +4,13 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use super::{Inbound, deadline::Deadline, headers};
+use super::{Inbound, deadline::Deadline, entry::micros, headers};
 use crate::error::Fault;
 use bytes::Bytes;
 use http::HeaderName;
@@ -28,6 +28,11 @@ pub(crate) struct Meter {
     bytes: AtomicU64,
     state: AtomicU8,
     limit: u64,
+    began: Instant,
+    /// When a part of it last came, or its end: microseconds after `began`.
+    moved_us: AtomicU64,
+    /// The upstream would take more, and the client has not sent it.
+    awaits_client: AtomicBool,
 }
 
 impl Meter {
@@ -39,6 +44,21 @@ impl Meter {
     /// All of it went up, or no more will.
     pub(crate) fn is_finished(&self) -> bool {
         self.state.load(Ordering::Acquire) != RUNNING
+    }
+
+    /// When a part of it last came, or its end.
+    pub(crate) fn moved_at(&self) -> Instant {
+        self.began + Duration::from_micros(self.moved_us.load(Ordering::Relaxed))
+    }
+
+    /// It is the client's turn: who waits for the upstream's answer waits for the client in truth.
+    pub(crate) fn awaits_client(&self) -> bool {
+        !self.is_finished() && self.awaits_client.load(Ordering::Relaxed)
+    }
+
+    fn moved(&self) {
+        self.moved_us.store(micros(self.began), Ordering::Relaxed);
+        self.awaits_client.store(false, Ordering::Relaxed);
     }
 
     /// What the client did wrong, if that is why the call ended.
@@ -80,7 +100,14 @@ impl<B: Inbound> Upload<B> {
         if inner.is_end_stream() {
             return Self { running: None };
         }
-        let meter = Arc::new(Meter { bytes: AtomicU64::new(0), state: AtomicU8::new(RUNNING), limit });
+        let meter = Arc::new(Meter {
+            bytes: AtomicU64::new(0),
+            state: AtomicU8::new(RUNNING),
+            limit,
+            began: Instant::now(),
+            moved_us: AtomicU64::new(0),
+            awaits_client: AtomicBool::new(false),
+        });
         let key_headers = key_headers.clone();
         Self { running: Some(Running { inner, meter, key_headers, timeout, deadline: None, waiting: false }) }
     }
@@ -102,11 +129,13 @@ impl<B: Inbound> Running<B> {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
+            self.meter.awaits_client.store(true, Ordering::Relaxed);
             ready!(self.poll_deadline(cx));
             self.end(STALLED);
             return Poll::Ready(Some(Err(UploadError)));
         };
         self.waiting = false;
+        self.meter.moved();
         match frame {
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {

@@ -96,9 +96,8 @@ impl<L: Ledger, B: Inbound> Link<L, Request<Upload<B>>> for Upstream<B> {
             let stale = !fresh && connection.idle_for() > STALE_AFTER && may_repeat(&request);
             let copy = if repeats || stale { Some(replay(&request)) } else { None };
             let called = Instant::now();
-            let timeout = until.map_or(first_byte, |until| first_byte.min(until.saturating_duration_since(called)));
             let before = entry.called.replace(called);
-            match send(&mut connection, request, entry, timeout).await {
+            match send(&mut connection, request, entry, first_byte, until).await {
                 // Another protocol, for which nobody asked.
                 Sent::Answered(response)
                     if response.status() == SWITCHING_PROTOCOLS
@@ -165,6 +164,11 @@ impl<L: Ledger, B: Inbound> Link<L, Request<Upload<B>>> for Upstream<B> {
                     entry.upstream_us = micros(called);
                     return Err(Fault::Busy(super::LAPSED));
                 }
+                // Of the client's making: nothing against the target, or slow bodies would eject one after the other.
+                Sent::BodyLate => {
+                    entry.upstream_us = micros(called);
+                    return Err(Fault::BodyStalled);
+                }
                 Sent::TimedOut => {
                     entry.upstream_us = micros(called);
                     pool.failed(target);
@@ -201,6 +205,8 @@ enum Sent<B: Inbound> {
     Broke,
     Invalid,
     TimedOut,
+    /// The route's total time is over, and the client has not sent all of its body.
+    BodyLate,
     Lapsed,
 }
 
@@ -208,14 +214,16 @@ async fn send<L: Ledger, B: Inbound>(
     connection: &mut Connection<B>,
     request: Request<Upload<B>>,
     entry: &Entry<L>,
-    timeout: Duration,
+    first_byte: Duration,
+    until: Option<Instant>,
 ) -> Sent<B> {
     let Connection { sender, deadline, .. } = connection;
     let mut answer = pin!(sender.send(request));
+    let called = Instant::now();
+    let left = |now| until.map_or(Duration::MAX, |until| until.saturating_duration_since(now));
     // Rings each lease time as well, to see whether the request may still run.
-    let every = timeout.min(entry.shared.settings.timeouts.recheck);
-    deadline.set(entry.look_within(every));
-    let (mut since, mut sent_bytes) = (Instant::now(), 0);
+    let recheck = entry.shared.settings.timeouts.recheck;
+    deadline.set(entry.look_within(recheck.min(first_byte).min(left(called))));
     poll_fn(|cx| {
         if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
             return Poll::Ready(match answer {
@@ -231,17 +239,23 @@ async fn send<L: Ledger, B: Inbound>(
             if entry.has_lapsed() {
                 return Poll::Ready(Sent::Lapsed);
             }
-            // While the body still goes up, the upstream cannot be late.
-            let sending = entry.upload.as_ref().filter(|meter| !meter.is_finished());
-            let progress = sending.map_or(0, |meter| meter.bytes());
-            if progress > sent_bytes {
-                (since, sent_bytes) = (Instant::now(), progress);
+            let now = Instant::now();
+            let upload = entry.upload.as_ref();
+            let awaits_client = upload.is_some_and(|meter| meter.awaits_client());
+            if left(now).is_zero() {
+                return Poll::Ready(if awaits_client { Sent::BodyLate } else { Sent::TimedOut });
             }
-            let elapsed = since.elapsed();
-            if elapsed >= timeout {
+            // While the body goes up, or its next part is the client's to send, the upstream cannot be late.
+            let since = match upload {
+                Some(_) if awaits_client => now,
+                Some(meter) => meter.moved_at().max(called),
+                None => called,
+            };
+            let patience = (since + first_byte).saturating_duration_since(now);
+            if patience.is_zero() {
                 return Poll::Ready(Sent::TimedOut);
             }
-            deadline.set(entry.look_within(every).min(timeout - elapsed));
+            deadline.set(entry.look_within(recheck.min(patience).min(left(now))));
         }
         Poll::Pending
     })

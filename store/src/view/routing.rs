@@ -38,6 +38,10 @@ pub struct UpstreamView {
     pub upstream: Upstream,
 }
 
+/// The method that has a server say back what it was asked, headers of the gateway's own among it: only a route that names
+/// it takes it.
+const TRACE: &str = "TRACE";
+
 /// All routes.
 #[derive(Debug, Default)]
 pub struct RouteTable {
@@ -104,7 +108,7 @@ impl RouteTable {
     }
 
     /// The most specific route for a request: a host before any host, an exact path before a prefix, the longest prefix,
-    /// a named method before any. A route whose path fits and whose methods do not is passed over.
+    /// a named method before any. A route whose path fits and whose methods do not is passed over; `TRACE` has to be named.
     ///
     /// `host` may have a port and capitals, as clients send them; `path` is without query string, and read as an upstream
     /// may read it: `/v3//%61dmin;x=1` is `/v3/admin`.
@@ -138,7 +142,7 @@ impl Paths {
         let takes = |routes: &'_ Vec<Arc<RouteView>>| {
             routes.iter().position(|view| {
                 let methods = &view.route.matches.methods;
-                methods.is_empty() || methods.iter().any(|m| m == method)
+                methods.is_empty() && method != TRACE || methods.iter().any(|m| m == method)
             })
         };
         let pick = |map: &'_ Map<Vec<Arc<RouteView>>>, path: &str| map.get(path).and_then(takes);

@@ -12,14 +12,15 @@ use std::{
 };
 
 use hyper::body::Incoming;
+use store::model::is_within;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
 };
 
-use super::{Phase, connection, registry::Registry};
+use super::{Phase, addresses::Addresses, connection, registry::Registry};
 use crate::{
-    error::TOO_MANY_CONNECTIONS,
+    error::{TOO_MANY_CONNECTIONS, TOO_MANY_CONNECTIONS_OF_ONE},
     stack::{Ledger, Stack},
 };
 
@@ -59,6 +60,7 @@ pub(super) struct Core<L: Ledger> {
     pub(super) stack: Arc<Stack<L, Incoming>>,
     /// Connections of the whole node.
     pub(super) open: Arc<AtomicUsize>,
+    pub(super) addresses: Arc<Addresses>,
     pub(super) outboxes: Arc<[Outbox]>,
     pub(super) draining: watch::Receiver<Phase>,
 }
@@ -158,12 +160,7 @@ impl<L: Ledger> Core<L> {
 
     fn accepted(&self, stream: TcpStream, peer: SocketAddr, registry: &Arc<Registry>) {
         if self.open.load(Ordering::Relaxed) >= self.stack.settings().max_connections {
-            self.stack.telemetry().connections_refused.increment(1);
-            // Over TLS it could not read a word before its handshake: it is closed.
-            if self.stack.settings().tls.is_none() {
-                refuse(stream);
-            }
-            return;
+            return self.refuse(stream, TOO_MANY_CONNECTIONS);
         }
         // The kernel shares connections out by a hash of the addresses, unevenly when they are few.
         let count = |outbox: &Outbox| outbox.connections.load(Ordering::Relaxed);
@@ -185,9 +182,28 @@ impl<L: Ledger> Core<L> {
     }
 
     fn serve(&self, stream: TcpStream, peer: SocketAddr, registry: &Arc<Registry>) {
+        let settings = self.stack.settings();
+        let bound = settings.max_connections_per_address;
+        // A proxy's connections are those of all whom it speaks for.
+        let is_bounded = bound > 0 && !is_within(&settings.trusted_proxies, peer.ip().to_canonical());
+        let place = if is_bounded { self.addresses.place(peer.ip(), bound) } else { None };
+        if is_bounded && place.is_none() {
+            return self.refuse(stream, TOO_MANY_CONNECTIONS_OF_ONE);
+        }
         let mine = &self.outboxes[self.number].connections;
-        let counted = connection::Counted::new([self.open.clone(), mine.clone()], self.stack.telemetry());
+        let counted = connection::Counted::new([self.open.clone(), mine.clone()], place, self.stack.telemetry());
         connection::spawn(self.stack.clone(), stream, peer, registry, counted);
+    }
+
+    /// Says 503 in one write that does not wait, and closes.
+    fn refuse(&self, stream: TcpStream, answer: &[u8]) {
+        self.stack.telemetry().connections_refused.increment(1);
+        // Over TLS it could not read a word before its handshake: it is closed.
+        if self.stack.settings().tls.is_none()
+            && let Ok(mut stream) = stream.into_std()
+        {
+            let _ = stream.write(answer);
+        }
     }
 
     async fn accept_failed(&self, error: &io::Error) {
@@ -198,12 +214,5 @@ impl<L: Ledger> Core<L> {
         }
         tracing::warn!(%error, "data plane: accept");
         tokio::time::sleep(BACK_OFF).await;
-    }
-}
-
-/// Says 503 in one write that does not wait, and closes.
-fn refuse(stream: TcpStream) {
-    if let Ok(mut stream) = stream.into_std() {
-        let _ = stream.write(TOO_MANY_CONNECTIONS);
     }
 }

@@ -26,6 +26,7 @@ use metrics::{Counter, Gauge};
 use tokio::net::TcpStream;
 
 use super::{
+    addresses::Place,
     registry::{Order, Registry},
     watch::{MAX_HEAD_BYTES, Watch, Watched},
 };
@@ -233,15 +234,17 @@ impl<D: Body<Data = Bytes, Error = BoxError> + Unpin> Body for Watching<D> {
 pub(super) struct Counted {
     counts: [Arc<AtomicUsize>; 2],
     gauge: Gauge,
+    /// Among those of its address, where they are bounded.
+    _place: Option<Place>,
 }
 
 impl Counted {
-    pub(super) fn new(counts: [Arc<AtomicUsize>; 2], telemetry: &Telemetry) -> Self {
+    pub(super) fn new(counts: [Arc<AtomicUsize>; 2], place: Option<Place>, telemetry: &Telemetry) -> Self {
         for count in &counts {
             count.fetch_add(1, Ordering::Relaxed);
         }
         telemetry.connections.increment(1.0);
-        Self { counts, gauge: telemetry.connections.clone() }
+        Self { counts, gauge: telemetry.connections.clone(), _place: place }
     }
 }
 

@@ -125,6 +125,18 @@ async fn known_keys_that_may_not_are_told_why_and_have_rows() {
 }
 
 #[tokio::test]
+async fn trace_is_for_routes_that_name_it() {
+    let rig = rig(ok("what you sent")).await;
+    let trace = request("TRACE", "/", &rig.key, "Connection: close\r\n", "");
+    let answer = rig.send(&trace).await;
+    assert_eq!((status(&answer), &problem(&answer)["code"]), (404, &"no-route".into()), "{answer}");
+    assert_eq!(rig.accepted(), 0);
+    let named = rig_with(ok(""), |_| {}, |route, _| route.matches.methods = vec!["TRACE".into()]).await;
+    let answer = named.send(&request("TRACE", "/", &named.key, "Connection: close\r\n", "")).await;
+    assert_eq!(status(&answer), 200, "{answer}");
+}
+
+#[tokio::test]
 async fn a_key_that_is_revoked_while_its_request_waits_for_units_is_refused() {
     let rig = rig(ok("")).await;
     *rig.ledger.0.revoked_in_wait.lock().expect("no panic") = Some(rig.key.clone());

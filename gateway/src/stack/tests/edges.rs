@@ -124,6 +124,9 @@ async fn pages_of_allowed_origins_may_call_and_preflights_need_no_key() {
     assert_eq!(status(&rig.send(&preflight("https://app.test", "DELETE")).await), 401);
     let answer = rig.get("/v3/scan", "Origin: https://evil.test\r\n").await;
     assert_eq!((status(&answer), header(&answer, "access-control-allow-origin")), (200, None));
+    // A cache must not give these to a page that may read them.
+    assert_eq!(header(&answer, "vary"), Some("origin"));
+    assert_eq!(header(&rig.get("/v3/scan", "").await, "vary"), Some("origin"));
 }
 
 #[tokio::test]

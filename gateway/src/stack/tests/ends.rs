@@ -295,6 +295,39 @@ async fn connections_beyond_the_bound_are_told_503() {
 }
 
 #[tokio::test]
+async fn one_address_has_not_all_connections_unless_it_is_a_proxys() {
+    let bounded = |settings: &mut Settings| settings.max_connections_per_address = 1;
+    let rig = super::harness::rig_with(ok("hi"), bounded, |_, _| {}).await;
+    let mut first = rig.connect().await;
+    first.write_all(request("GET", "/", &rig.key, "", "").as_bytes()).await.expect("write");
+    read_until(&mut first, "hi").await;
+    let answer = read_all(&mut rig.connect().await).await;
+    assert_eq!((status(&answer), &problem(&answer)["code"]), (503, &"temporary-reduced-capacity".into()), "{answer}");
+    assert_eq!(Some(body(&answer).len().to_string().as_str()), header(&answer, "content-length"));
+    // Another address is let in, and so is this one when its first connection is over.
+    let other = tokio::net::TcpSocket::new_v4().expect("a socket");
+    other.bind(([127, 0, 0, 2], 0).into()).expect("an address of loopback");
+    let mut other = other.connect(rig.addr).await.expect("connect");
+    other.write_all(request("GET", "/", &rig.key, "Connection: close\r\n", "").as_bytes()).await.expect("write");
+    assert_eq!(status(&read_all(&mut other).await), 200);
+    drop(first);
+    let again = async {
+        while status(&rig.get("/", "").await) != 200 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), again).await.expect("its place is given back");
+
+    let trusted = |settings: &mut Settings| {
+        settings.max_connections_per_address = 1;
+        settings.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
+    };
+    let rig = super::harness::rig_with(ok("hi"), trusted, |_, _| {}).await;
+    let _first = rig.connect().await;
+    assert_eq!(status(&rig.get("/", "").await), 200);
+}
+
+#[tokio::test]
 async fn port_in_use_is_an_error_that_names_the_address() {
     let rig = rig(ok("")).await;
     let settings = Settings { listen: rig.addr, cores: 1, ..Settings::default() };

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use store::model::Outlier;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::harness::{body, ok, problem, read_all, read_until, request, rig, rig_with, status};
 
@@ -160,6 +161,55 @@ async fn body_that_stalls_is_408_and_has_a_row() {
     assert_eq!(status(&answer), 408, "{answer}");
     let row = rig.ledger.row().await;
     assert_eq!((row.status, row.bytes_in), (408, 4));
+}
+
+/// A body that never stops for long enough to be called silent held a connection, a call and a unit of concurrency for as long
+/// as its client liked, whatever the route's total time; and a pause in it counted as the upstream's being late, so that
+/// slow clients had healthy targets ejected.
+#[tokio::test]
+async fn a_body_that_trickles_ends_with_the_routes_total_time_and_is_not_the_targets_fault() {
+    let rig = rig_with(
+        ok("done"),
+        |_| {},
+        |route, upstream| {
+            route.timeout_ms = Some(100);
+            route.total_timeout_ms = Some(1_500);
+            upstream.outlier = Some(Outlier { failures: 1, eject_ms: 600_000, max_percent: 100 });
+        },
+    )
+    .await;
+    let mut stream = rig.connect().await;
+    let head = request("POST", "/", &rig.key, "Connection: close\r\nContent-Length: 1000000\r\n", "");
+    stream.write_all(head.as_bytes()).await.expect("write");
+    let (mut answer, mut write) = stream.split();
+    let trickle = async {
+        // Until the gateway has closed its side.
+        while write.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    let mut text = String::new();
+    let read = answer.read_to_string(&mut text);
+    tokio::select! {
+        () = trickle => {}
+        _ = tokio::time::timeout(Duration::from_secs(30), read) => {}
+    }
+    assert_eq!(status(&text), 408, "{text:?}");
+    assert_eq!(problem(&text)["code"], "request-timeout");
+    assert_eq!(rig.ledger.row().await.status, 408);
+    // The upstream is as good as before.
+    assert_eq!(body(&rig.get("/", "").await), "done");
+}
+
+#[tokio::test]
+async fn a_clients_pause_is_not_the_upstreams_being_late() {
+    let rig = rig_with(ok("done"), |_| {}, |route, _| route.timeout_ms = Some(1_000)).await;
+    let mut stream = rig.connect().await;
+    let head = request("POST", "/", &rig.key, "Connection: close\r\nContent-Length: 9\r\n", "four");
+    stream.write_all(head.as_bytes()).await.expect("write");
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    stream.write_all(b" more").await.expect("write");
+    assert_eq!(body(&read_all(&mut stream).await), "done");
 }
 
 #[tokio::test]

@@ -71,7 +71,8 @@ async fn http_2_is_chosen_by_alpn() {
     let answer = sender.send_request(request).await.expect("an answer");
     assert_eq!((answer.status().as_u16(), answer.version()), (200, Version::HTTP_2));
     assert_eq!(answer.into_body().collect().await.expect("a body").to_bytes(), "done");
-    assert_eq!(rig.got().await.header("x-forwarded-host"), Some("api.test"));
+    let got = rig.got().await;
+    assert_eq!((got.header("x-forwarded-host"), got.header("via")), (Some("api.test"), Some("2.0 tollgate")));
 }
 
 #[tokio::test]
