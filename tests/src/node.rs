@@ -6,64 +6,13 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{
-        OnceLock,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
 };
 
-use crate::{Admin, program, until};
+use crate::{Admin, program::binary, until};
 
 /// The admin token that every test cluster is made with.
 const TOKEN_FILE: &str = "admin-token";
-
-/// The `tollgate` binary: the one that `GATEWAY_BINARY` names, or the one beside the test's own executable, built now when it
-/// is missing or older than its sources (`cargo test -p tests` alone does not build it, `cargo test --workspace` does).
-///
-/// # Panics
-/// When it cannot be built.
-pub fn binary() -> PathBuf {
-    static FOUND: OnceLock<PathBuf> = OnceLock::new();
-    let found = || program_of("GATEWAY_BINARY", "tollgate", &["Cargo.lock", "gateway/src", "store/src"]);
-    FOUND.get_or_init(found).clone()
-}
-
-/// The `tollgate-loadtest` binary, as [`binary`] finds the gateway's; `LOADTEST_BINARY` names another.
-///
-/// # Panics
-/// When it cannot be built.
-pub fn loadtest() -> PathBuf {
-    static FOUND: OnceLock<PathBuf> = OnceLock::new();
-    let found = || program_of("LOADTEST_BINARY", "tollgate-loadtest", &["Cargo.lock", "loadtest/src"]);
-    FOUND.get_or_init(found).clone()
-}
-
-fn program_of(variable: &str, program: &str, sources: &[&str]) -> PathBuf {
-    if let Some(named) = std::env::var_os(variable) {
-        return named.into();
-    }
-    let path = program::directory().join(program);
-    assert!(is_fresh(&path, sources) || program::build(program, &[]), "{program} cannot be built");
-    path
-}
-
-/// Whether the binary is newer than every source that it may be made of.
-fn is_fresh(binary: &Path, sources: &[&str]) -> bool {
-    let changed = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
-    let Some(built) = changed(binary) else { return false };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the workspace");
-    let mut waiting: Vec<PathBuf> = sources.iter().map(|path| root.join(path)).collect();
-    while let Some(path) = waiting.pop() {
-        if path.is_dir() {
-            let entries = fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path());
-            // Tests are no part of it.
-            waiting.extend(entries.filter(|path| path.file_stem() != Some(OsStr::new("tests"))));
-        } else if changed(&path).is_some_and(|time| time > built) {
-            return false;
-        }
-    }
-    true
-}
 
 /// What every program may want of its environment: where programs are, where files may be, how much a panic says.
 const INHERITED: [&str; 4] = ["PATH", "HOME", "TMPDIR", "RUST_BACKTRACE"];

@@ -5,6 +5,7 @@
 //! traffic never waits. When there is nothing left to reserve, that is remembered, and a flood is refused from memory.
 
 mod meter;
+mod watched;
 
 use std::{
     collections::VecDeque,
@@ -16,7 +17,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use self::meter::Meter;
+use self::{meter::Meter, watched::Watched};
 use super::authority::Granted;
 use crate::{
     model::{AccountId, Name, Overage, PeriodBounds, Timestamp, Unavailable, Unit, Watch},
@@ -74,34 +75,6 @@ struct State {
     /// When units were last spent. A refusal is no spending: what is left and too little for it goes back, for another node
     /// to make a whole of.
     spent_ns: u64,
-}
-
-/// A [`Watch`] in the making: kept here, so that a request compares it with its policy's without following a pointer.
-#[derive(Debug)]
-struct Watched {
-    limit: u64,
-    period_end: i64,
-    shadow: bool,
-    thresholds: Arc<[u16]>,
-}
-
-impl Watched {
-    fn new(policy: &QuotaPolicy, bounds: PeriodBounds) -> Self {
-        let (limit, shadow, period_end) = (policy.limit, policy.shadow, bounds.end.unix_seconds());
-        Self { limit, period_end, shadow, thresholds: policy.thresholds.clone() }
-    }
-
-    fn is_of(&self, policy: &QuotaPolicy, bounds: PeriodBounds) -> bool {
-        self.limit == policy.limit
-            && self.period_end == bounds.end.unix_seconds()
-            && self.shadow == policy.shadow
-            && (Arc::ptr_eq(&self.thresholds, &policy.thresholds) || self.thresholds == policy.thresholds)
-    }
-
-    fn watch(&self) -> Watch {
-        let thresholds = self.thresholds.to_vec();
-        Watch { limit: self.limit, thresholds, shadow: self.shadow, period_end: self.period_end }
-    }
 }
 
 #[derive(Debug)]

@@ -19,7 +19,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use openraft::{Raft, ServerState, async_runtime::watch::WatchReceiver, errors::ClientWriteError};
+use openraft::{Raft, async_runtime::watch::WatchReceiver, errors::ClientWriteError};
 use tokio::time::Instant;
 
 use super::{
@@ -220,19 +220,6 @@ impl Group {
 
     fn is_in_contact_at(&self, now_ns: u64) -> bool {
         now_ns < self.contact_until_ns.load(Ordering::SeqCst) || self.is_its_own_quorum()
-    }
-
-    /// Whether this node leads and is the only voter: nobody else's word is needed, however late [`Group::watch`] comes to say so
-    /// on a machine that is busy. What is read here knows of other voters before these can elect: they need this node's vote
-    /// until it has committed, one step later, that they do not.
-    fn is_its_own_quorum(&self) -> bool {
-        let Some(led) = self.led.load().as_deref().copied() else { return false };
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.running_state.is_ok()
-            && metrics.state == ServerState::Leader
-            && metrics.current_term == led.term
-            && metrics.membership_config.voter_ids().eq([self.me.0])
     }
 
     /// Lease clock until which this replica's view may be trusted; what is looked up after this call is part of that view.

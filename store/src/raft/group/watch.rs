@@ -227,6 +227,19 @@ impl Group {
         let lease_ms = u64::try_from(VIEW_LEASE.as_millis()).unwrap_or(u64::MAX);
         Ok(ViewGrant { index, lease_ms, decides: self.granting(now_ns).is_some() })
     }
+
+    /// Whether this node leads and is the only voter: nobody else's word is needed, however late [`Group::watch`] comes to say so
+    /// on a machine that is busy. What is read here knows of other voters before these can elect: they need this node's vote
+    /// until it has committed, one step later, that they do not.
+    pub(super) fn is_its_own_quorum(&self) -> bool {
+        let Some(led) = self.led.load().as_deref().copied() else { return false };
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.running_state.is_ok()
+            && metrics.state == ServerState::Leader
+            && metrics.current_term == led.term
+            && metrics.membership_config.voter_ids().eq([self.me.0])
+    }
 }
 
 /// Whether a leader that its quorum has not answered for so long is to say nothing now.
