@@ -9,8 +9,8 @@ generator over the requests that were answered; memory is the most that it held.
 tollgate-loadtest and vegeta send on a schedule that waits for no answer; oha (asked with --latency-correction) and hey share
 the rate out among 64 clients of which each waits for its answer. Latency counts from the intended send with tollgate-loadtest
 and oha, from the actual one with hey, vegeta and wrk. A generator that is missing is reported as missing.
-Needs: nginx, taskset and a release build of tollgate-loadtest in --bin; for the others Debian's wrk and hey, oha from
-crates.io (`cargo install oha --locked`), vegeta.
+Needs: nginx, taskset and a release build of tollgate-loadtest in --bin; for the others Debian's wrk and hey, oha
+(`cargo install oha --locked`), vegeta.
 """
 import argparse, json, os, re, shutil, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
