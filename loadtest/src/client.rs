@@ -17,7 +17,7 @@ mod timer;
 
 pub(crate) use answer::{uuid, uuid_text};
 pub(crate) use behaviour::Behaviours;
-pub(crate) use connection::NOT_CONNECTED;
+pub(crate) use connection::{NOT_CONNECTED, OUT_OF_FILES};
 pub(crate) use control::Control;
 pub(crate) use generator::Generator;
 pub(crate) use journal::{Entry, Journal, client_id};

@@ -72,7 +72,9 @@ pub(crate) enum Failure {
 
 /// Why a connection could not be made: nothing was sent over it.
 pub(crate) const NOT_CONNECTED: [&str; 5] =
-    ["connection-refused", "no-local-port", "too-many-open-files", "connect-failed", "tls-failed"];
+    ["connection-refused", "no-local-port", OUT_OF_FILES, "connect-failed", "tls-failed"];
+/// The generator's own limit, which says nothing about the target.
+pub(crate) const OUT_OF_FILES: &str = "too-many-open-files";
 
 impl Connection {
     /// Connects; `slow` reads at most so many bytes a second.
@@ -85,8 +87,7 @@ impl Connection {
         let stream = TcpStream::connect(target.addr).await.map_err(|error| match error.kind() {
             std::io::ErrorKind::ConnectionRefused => "connection-refused",
             std::io::ErrorKind::AddrNotAvailable => "no-local-port",
-            // Ours, not the target's.
-            _ if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => "too-many-open-files",
+            _ if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => OUT_OF_FILES,
             _ => "connect-failed",
         })?;
         let _ = stream.set_nodelay(true);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{blocks::blocks, threshold::Judged};
 use crate::{
     audit,
-    client::NOT_CONNECTED,
+    client::{NOT_CONNECTED, OUT_OF_FILES},
     exit::{Exit, Failure},
     measure::{CLASSES, Class, Label, Labels, Point, Quantiles, Second, Totals, encode, quantiles},
 };
@@ -386,6 +386,12 @@ impl RunResult {
             let how = never_connected.into_iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ");
             let to = self.about.targets.join(", ");
             why.push(format!("not one connection could be made to {to} ({how}), so nothing was tried"));
+        }
+        let of_ours = self.outcomes.iter().filter(|of| of.outcome == OUT_OF_FILES).map(|of| of.count).sum::<u64>();
+        if of_ours > 0 {
+            why.push(format!(
+                "{of_ours} requests found no file descriptor left in the generator: raise its limit (ulimit -n)"
+            ));
         }
         if let Some(audit) = self.audit.as_ref().filter(|audit| audit.judged == 0 && audit.faults() == 0) {
             why.push(format!(

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use super::{few::Few, group::Group, slice::Slice, units::Entry};
+use super::{group::Group, slice::Slice, units::Entry};
 use crate::{
     model::{MAX_LEDGER_GROUPS, Timestamp, slot_of},
     view::{AccountView, Policies, QuotaPolicy},
@@ -17,10 +17,9 @@ pub(super) struct Handle {
     group: u64,
     pub(super) policies: Arc<Policies>,
     pub(super) units: Arc<Entry>,
-    /// Of each of the policies' quotas, in their order.
-    slices: Few<Arc<Slice>>,
-    /// Of those that each of them replaces, which have counters of their own where a key's quota replaces its account's.
-    replaced: Box<[Box<[Arc<Slice>]>]>,
+    /// Of each of the policies' quotas, in their order; then of those that they replace, which have counters of their own
+    /// where a key's quota replaces its account's.
+    slices: Box<[Box<[Arc<Slice>]>]>,
 }
 
 /// Tells groups of one process apart, also those that are gone.
@@ -37,7 +36,6 @@ impl Handle {
         for _ in 0..MAX_LEDGER_GROUPS {
             match attachment.get_or_init(|| Arc::new(Self::new(group, account))) {
                 Some(handle) if handle.group == group.serial => {
-                    handle.touch();
                     return attachment.shared().expect("it is there, of this type");
                 }
                 _ => attachment = attachment.next(),
@@ -49,34 +47,25 @@ impl Handle {
 
     fn new(group: &Group, account: &AccountView) -> Self {
         let slice = |policy: &QuotaPolicy| group.slice((&account.id, account.number), (&policy.counter, policy.number));
-        let replaced = |policy: &QuotaPolicy| {
-            std::iter::successors(policy.fallback.as_deref(), |policy| policy.fallback.as_deref()).map(slice).collect()
+        let chain = |policy| {
+            std::iter::successors(Some(policy), |policy: &&QuotaPolicy| policy.fallback.as_deref()).map(slice).collect()
         };
-        let quotas = &account.policies.quotas;
         let units = group.units.entry(account.number);
         units.set_slot(slot_of(&account.id));
         Self {
             group: group.serial,
             policies: account.policies.clone(),
             units,
-            slices: quotas.iter().map(slice).collect(),
-            replaced: quotas.iter().map(replaced).collect(),
+            slices: account.policies.quotas.iter().map(chain).collect(),
         }
-    }
-
-    /// Reads from all that a decision is about to lock, one after the other: here the processor fetches them side by side.
-    /// (An atomic operation that writes lets no later read begin before it.)
-    fn touch(&self) {
-        self.units.touch();
-        self.slices.iter().for_each(|slice| slice.touch());
     }
 
     /// The quotas in force, with their slices.
     pub(super) fn quotas(&self, now: Timestamp) -> impl Iterator<Item = (&QuotaPolicy, &Arc<Slice>)> {
-        let all = self.policies.quotas.iter().zip(self.slices.iter()).enumerate();
-        all.filter_map(move |(n, (policy, slice))| match policy.in_force_at(now)? {
-            (in_force, 0) => Some((in_force, slice)),
-            (in_force, ended) => Some((in_force, self.replaced.get(n)?.get(ended - 1)?)),
+        let all = self.policies.quotas.iter().zip(&self.slices);
+        all.filter_map(move |(policy, slices)| {
+            let (in_force, depth) = policy.in_force_at(now)?;
+            Some((in_force, slices.get(depth)?))
         })
     }
 }

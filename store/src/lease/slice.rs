@@ -5,7 +5,6 @@
 //! traffic never waits. When there is nothing left to reserve, that is remembered, and a flood is refused from memory.
 
 mod meter;
-mod watched;
 
 use std::{
     collections::VecDeque,
@@ -17,7 +16,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use self::{meter::Meter, watched::Watched};
+use self::meter::Meter;
 use super::authority::Granted;
 use crate::{
     model::{AccountId, Name, Overage, PeriodBounds, Timestamp, Unavailable, Unit, Watch},
@@ -37,9 +36,8 @@ const IDLE_NS: u64 = 1_000_000_000;
 /// A reservation is never greater, whatever the demand: it travels as an `i64`.
 const MOST: u64 = 1 << 62;
 
-/// One account's quota on this node; what every request reads first, beside its reference count.
+/// One account's quota on this node.
 #[derive(Debug)]
-#[repr(C)]
 pub(super) struct Slice {
     /// Takes that have ended, of [`State::takes`].
     ended: AtomicU64,
@@ -63,7 +61,7 @@ struct State {
     /// Reserved for this node in the period, less what it gave back.
     reserved: u64,
     /// What the ledger is to notice; its limit is the policy's, which clients are shown also where more is served.
-    watched: Option<Watched>,
+    watch: Option<Arc<Watch>>,
     /// A reservation is under way; at most one.
     asking: bool,
     /// The last reservation came short: the end of the quota is near.
@@ -131,11 +129,6 @@ pub(super) struct QuotaTake {
 impl Slice {
     pub(super) fn new(account: AccountId, quota: Name) -> Self {
         Self { account, quota, state: Mutex::default(), ended: AtomicU64::new(0) }
-    }
-
-    /// Has it fetched from memory: its first lines, and its last.
-    pub(super) fn touch(&self) {
-        std::hint::black_box((self.state.is_poisoned(), std::ptr::from_ref(self.account.as_str())));
     }
 
     /// Takes units, or says why not; and the reservations that must be made now (a fetch; a return, after the limit fell).
@@ -307,8 +300,14 @@ impl Slice {
             }
             (state.left, state.free, state.short, state.none_until_ns, state.limit) = (0, None, false, 0, limit);
         }
-        if !state.watched.as_ref().is_some_and(|watched| watched.is_of(policy, bounds)) {
-            state.watched = Some(Watched::new(policy, bounds));
+        let is_watched = |watch: &Arc<Watch>| {
+            watch.limit == policy.limit
+                && watch.period_end == bounds.end.unix_seconds()
+                && watch.shadow == policy.shadow
+                && *watch.thresholds == *policy.thresholds
+        };
+        if !state.watch.as_ref().is_some_and(is_watched) {
+            state.watch = Some(Arc::new(policy.watch(bounds)));
         }
     }
 
@@ -341,8 +340,7 @@ impl Slice {
         let units = if state.short { missing } else { missing.max(target) }.clamp(1, MOST);
         state.asking = true;
         let units = i64::try_from(units).expect("bounded");
-        let (period_start, limit) = (state.period_start, state.limit);
-        let watch = state.watched.as_ref().map(|watched| Arc::new(watched.watch()));
+        let (period_start, limit, watch) = (state.period_start, state.limit, state.watch.clone());
         Some(Want { slice: self.clone(), period_start, limit, units, watch })
     }
 
@@ -365,7 +363,7 @@ impl State {
 
     /// The policy's limit.
     fn shown_limit(&self) -> u64 {
-        self.watched.as_ref().map_or(self.limit, |watched| watched.limit)
+        self.watch.as_ref().map_or(self.limit, |watch| watch.limit)
     }
 
     /// How large a slice should be.

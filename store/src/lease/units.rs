@@ -26,10 +26,10 @@ pub(super) struct Units {
     changed: Mutex<Vec<Arc<Entry>>>,
 }
 
-/// One account's; what every request writes or reads first, beside its reference count.
+/// One account's.
 #[derive(Debug)]
-#[repr(C)]
 pub(super) struct Entry {
+    account: u64,
     /// All parts in one, so that one compare-and-swap decides over them.
     count: AtomicU64,
     /// So many may be kept idle: the leader's last word.
@@ -39,18 +39,12 @@ pub(super) struct Entry {
     changed: AtomicBool,
     /// Of the account; none ([`SLOTS`]) until a request of this node's knew it.
     slot: AtomicU16,
-    account: u64,
 }
 
 impl Entry {
     /// The account's slot.
     pub(super) fn set_slot(&self, slot: u16) {
         self.slot.store(slot, Ordering::Release);
-    }
-
-    /// Has it fetched from memory.
-    pub(super) fn touch(&self) {
-        std::hint::black_box(self.count.load(Ordering::Relaxed));
     }
 
     /// The account's number.

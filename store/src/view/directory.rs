@@ -73,9 +73,8 @@ impl FoundKey {
     }
 }
 
-/// An account as the request path sees it; what a decision reads first, beside its reference count.
+/// An account as the request path sees it.
 #[derive(Debug)]
-#[repr(C)]
 pub struct AccountView {
     /// The tier's policies with the account's overrides, compiled.
     pub policies: Arc<Policies>,

@@ -31,6 +31,7 @@ fn a_run_without_an_answer_is_no_pass() {
     assert_eq!(of(&["connection-broken", "timeout"], false), Verdict::Invalid);
     // Somebody has thought of it.
     assert_eq!(of(&["connection-broken", "timeout"], true), Verdict::Threshold);
+    assert_eq!(of(&["200", "too-many-open-files"], false), Verdict::Invalid, "the generator's own limit");
     assert_eq!((of(&["timeout", "500"], false), of(&["hung-up"], false)), (Verdict::Pass, Verdict::Pass));
 }
 
