@@ -1,6 +1,6 @@
 //! What a node may spend: rate limits, concurrency and quotas.
 //!
-//! The stack makes one call, [`Leases::acquire`]. Rates and concurrency are decided by the leader of the account's ledger
+//! The stack makes one call, [`Leases::begin`]. Rates and concurrency are decided by the leader of the account's ledger
 //! group (in its memory); quotas are spent from slices that are reserved in the replicated state. Whoever is refused is
 //! given back exactly what was taken before the refusal.
 //!
@@ -48,6 +48,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::{runtime::Handle, sync::mpsc};
 
+pub use acquire::Acquiring;
 pub use authority::{Authority, Granted, Holder, Leadership, Place};
 pub use grant::{Demand, Denied, Grant, Policy, Refusal, Standing};
 pub use levels::{Level, Levels};
@@ -120,8 +121,13 @@ impl Leases {
 }
 
 impl Inner {
+    /// The group, if it is the first.
+    fn first(&self, id: GroupId) -> Option<&Arc<Group>> {
+        self.first.get().filter(|first| first.id == id)
+    }
+
     fn group(&self, id: GroupId) -> Arc<Group> {
-        if let Some(first) = self.first.get().filter(|first| first.id == id) {
+        if let Some(first) = self.first(id) {
             return first.clone();
         }
         let find = || self.groups.load().iter().find(|group| group.id == id).cloned();

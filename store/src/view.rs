@@ -6,6 +6,7 @@
 mod attachment;
 mod directory;
 mod edit;
+mod hold;
 mod index;
 pub(crate) mod number;
 mod own;
@@ -16,7 +17,7 @@ mod routing;
 mod slots;
 mod tables;
 
-pub use attachment::Attachment;
+pub use attachment::{Attached, Attachment};
 pub use directory::{AccountView, Directory, FoundKey};
 pub use edit::Edit;
 pub use placed::PlaceOfAccount;

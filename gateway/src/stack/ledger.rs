@@ -6,7 +6,7 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use store::{
     CommitError, RowPermit, Store, Unavailable, View,
-    lease::{self, Demand, Denied, Standing},
+    lease::{self, Acquiring, Demand, Standing},
     model::{AccountId, Charge, GroupId, KeyHash, Name, Row},
     view::{FoundKey, RouteView, UpstreamView},
 };
@@ -38,8 +38,8 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Unavailable`]; the upstream must not be called.
     fn permit(&self, account: &AccountId, view: View) -> Result<Self::Permit, Unavailable>;
-    /// Takes what the request needs of every policy, all or none.
-    fn acquire(&self, demand: Demand<'_>) -> impl Future<Output = Result<Self::Grant, Denied>> + Send;
+    /// Takes what the request needs of every policy, all or none; at once, where memory decides.
+    fn acquire<'a>(&'a self, demand: Demand<'a>) -> Acquiring<'a, Self::Grant>;
     /// Where a client stands, for an answer that takes nothing; memory only.
     fn standings(&self, demand: Demand<'_>) -> Vec<Standing>;
     /// Sends a permit's row to the ledger group that gave the units, where its charges are settled; says which that is.
@@ -105,8 +105,8 @@ impl Ledger for Store {
         Store::permit(self, account, view)
     }
 
-    fn acquire(&self, demand: Demand<'_>) -> impl Future<Output = Result<lease::Grant, Denied>> + Send {
-        self.leases().acquire(demand)
+    fn acquire<'a>(&'a self, demand: Demand<'a>) -> Acquiring<'a, lease::Grant> {
+        self.leases().begin(demand)
     }
 
     fn standings(&self, demand: Demand<'_>) -> Vec<Standing> {

@@ -1,14 +1,9 @@
 //! Fourth link: a place in the commit queue, then a unit of concurrency, rates and quotas; all or none.
 
-use std::{
-    future::{Future, poll_fn},
-    pin::pin,
-    sync::Arc,
-    time::Instant,
-};
+use std::{future::poll_fn, sync::Arc, time::Instant};
 
 use http::Request;
-use store::lease::{Demand, Denied};
+use store::lease::{Acquiring, Demand, Denied};
 
 use super::{Inbound, Ledger, auth, entry::Entry, ledger::Grant, link::Link, route};
 use crate::error::Fault;
@@ -84,16 +79,18 @@ async fn acquire<L: Ledger>(entry: &mut Entry<L>, declared: Option<u64>) -> Resu
         now: entry.ts,
     };
     let mut waited = None;
-    let grant = {
-        let mut acquiring = pin!(entry.shared.ledger.acquire(demand));
-        let polled = poll_fn(|context| {
-            let polled = acquiring.as_mut().poll(context);
-            if polled.is_pending() && waited.is_none() {
-                waited = Some(Instant::now());
-            }
-            polled
-        });
-        polled.await
+    let grant = match entry.shared.ledger.acquire(demand) {
+        Acquiring::Decided(decided) => decided,
+        Acquiring::Waits(mut waits) => {
+            let polled = poll_fn(|context| {
+                let polled = waits.as_mut().poll(context);
+                if polled.is_pending() && waited.is_none() {
+                    waited = Some(Instant::now());
+                }
+                polled
+            });
+            polled.await
+        }
     };
     if let Some(since) = waited {
         entry.shared.telemetry.lease_wait.record(since.elapsed());

@@ -85,7 +85,11 @@ impl Server {
             let (draining, open, outboxes, ready) = (draining.clone(), open.clone(), outboxes.clone(), ready.clone());
             let addresses = addresses.clone();
             let serve = move || {
-                let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                let runtime = match tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .on_thread_park(store::view::Directory::rest_thread)
+                    .build()
+                {
                     Ok(runtime) => runtime,
                     Err(error) => return drop(ready.send(Err(error))),
                 };

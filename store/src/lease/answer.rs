@@ -35,13 +35,14 @@ fn act(group: &Group, authority: &dyn Authority, ask: &Ask) -> Answer {
     if ask.node == authority.holder().node {
         return Answer::NotLeading;
     }
+    let reign = group.reign(leadership);
     group
-        .with_reign(leadership, |reign| group.with_remote(reign, |remote| act_in(group, reign, remote, ask, now_ns)))
+        .with_remote(reign, |remote| act_in(group, reign, remote, ask, now_ns))
         // A newer reign has begun since.
         .unwrap_or(Answer::NotLeading)
 }
 
-fn act_in(group: &Group, reign: &Reign, remote: &mut Remote, ask: &Ask, now_ns: u64) -> Answer {
+fn act_in(group: &Group, reign: Reign<'_>, remote: &mut Remote, ask: &Ask, now_ns: u64) -> Answer {
     let holder = ask.holder();
     match remote.nodes.get(&ask.node) {
         Some(known) if known.incarnation > holder.incarnation => return Answer::Stale,
@@ -102,7 +103,7 @@ fn hold(group: &Group, node: &mut RemoteNode, ask: &Ask) {
 /// One message's demands.
 struct Round<'a> {
     group: &'a Group,
-    reign: &'a Reign,
+    reign: Reign<'a>,
     remote: &'a mut Remote,
     ask: &'a Ask,
     now_ns: u64,
@@ -118,7 +119,7 @@ impl Round<'_> {
         demand.begin_at(since_ns);
         let demand = &demand;
         let not_yet = !demand.rates.is_empty() && !reign.is_open(now_ns);
-        if not_yet || (demand.concurrency.is_some() && !group.is_settled(reign, now_ns)) {
+        if not_yet || (demand.concurrency.is_some() && !reign.is_settled(now_ns)) {
             return reign.refusal(demand, Decision::NotYet, 0, now_ns);
         }
         let Some(limit) = demand.concurrency else { return self.rates(demand, 0) };

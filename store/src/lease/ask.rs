@@ -104,7 +104,7 @@ impl Sender {
             let sent_ns = group.authority.now_ns();
             if let Some(leadership) = group.authority.leading(group.id, sent_ns) {
                 // This node decides itself; and its own units are known to it.
-                group.with_reign(leadership, |_| ());
+                group.reign(leadership);
                 group.renewed_ns.store(sent_ns, Ordering::Release);
                 self.say_all = true;
                 return fail(batch, &AskError::Moved);
@@ -197,7 +197,7 @@ fn tell(group: &Arc<Group>, batch: Vec<Asked>, ask: &Ask, decided: &Decided, sen
                 if asked.demand.concurrency.is_some() {
                     held.handle.units.add_own();
                     held.handle.units.learn(verdict.in_use);
-                    held.hold_unit(true, group.lapses());
+                    held.unit.hold(true, group.lapses());
                 }
                 held
             });

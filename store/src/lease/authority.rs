@@ -11,7 +11,7 @@ pub struct Leadership {
     /// Raft's term; names the leader.
     pub term: u64,
     /// When this node began to use the leadership, on its lease clock ([`Authority::now_ns`]): after the leader lease of
-    /// its predecessor had certainly run out. The same for the whole term.
+    /// its predecessor had certainly run out. Later in the same term when it was given up and taken again.
     pub since_ns: u64,
     /// Nobody can have decided for this group before: its log was empty when the term began. Buckets start full only then.
     pub fresh: bool,

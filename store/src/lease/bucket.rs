@@ -7,6 +7,9 @@
 //! A bucket that is not in the table is in the state that all unknown buckets are in: full when nobody can have taken from
 //! it before this table began, else empty at that instant (or at the later one at which its account came to this group); a slow one ([`super::debt`]) as the replicated state says. So a
 //! table can forget a bucket as soon as it is full again.
+//!
+//! The tables are a group's, for all its reigns: each shard says of which reign it is, and is emptied when a later one first
+//! looks into it. So a request finds its reign with nothing but its term, and a shard with one lock.
 
 use std::{
     collections::HashMap,
@@ -27,14 +30,28 @@ use crate::{
 
 const SHARDS: usize = 64;
 /// A shard is swept for full buckets when it has grown to this, and then when it has doubled.
-const SWEEP_AT: usize = 1_024;
+const SWEEP_AT: usize = 128;
 
-/// Buckets of one reign.
-pub(super) struct Buckets {
-    shards: Box<[Shard]>,
+/// The buckets of a group, of whichever reign.
+pub(super) struct Shards {
+    all: Box<[Shard]>,
+    debts: debt::Source,
+}
+
+/// Buckets as one reign sees them.
+#[derive(Clone, Copy)]
+pub(super) struct Buckets<'g> {
+    shards: &'g Shards,
+    began: Began,
+}
+
+/// How the buckets of a reign began.
+#[derive(Debug, Clone, Copy, Default)]
+struct Began {
+    /// The reign's term, greater than those before; none before the first.
+    term: Option<u64>,
     /// When they began, empty; none when they began full.
     empty_at_ns: Option<u64>,
-    debts: debt::Source,
 }
 
 /// On a cache line of its own.
@@ -44,6 +61,9 @@ struct Shard(Mutex<Table>);
 
 #[derive(Default)]
 struct Table {
+    began: Began,
+    /// When full buckets were forgotten last: whoever comes with an earlier reading of the clock takes at this instant.
+    swept_ns: u64,
     buckets: NumberMap<Bucket>,
     sweep_at: usize,
 }
@@ -102,11 +122,29 @@ pub(super) struct Level {
     pub(super) none_for_ns: u64,
 }
 
-impl Buckets {
-    pub(super) fn new(empty_at_ns: Option<u64>, debts: debt::Source) -> Self {
-        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect(), empty_at_ns, debts }
+impl Shards {
+    pub(super) fn new(debts: debt::Source) -> Self {
+        Self { all: (0..SHARDS).map(|_| Shard::default()).collect(), debts }
     }
 
+    /// Of the reign of this term, whose buckets began empty at that instant, or full.
+    pub(super) fn of(&self, term: u64, empty_at_ns: Option<u64>) -> Buckets<'_> {
+        Buckets { shards: self, began: Began { term: Some(term), empty_at_ns } }
+    }
+
+    /// Buckets remembered.
+    pub(super) fn len(&self) -> usize {
+        self.all.iter().map(|shard| shard.lock().buckets.len()).sum()
+    }
+}
+
+impl Shard {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().expect("no holder panics")
+    }
+}
+
+impl Buckets<'_> {
     /// Spends one unit of each now, or of none; the levels after.
     ///
     /// # Errors
@@ -117,7 +155,7 @@ impl Buckets {
         now_ns: u64,
     ) -> Result<Few<u64>, Short> {
         let undo = |bucket: &mut Bucket, wanted: &Wanted| bucket.unspend(wanted, now_ns, now_ns);
-        self.all(wanted, now_ns, |bucket| bucket.spend(1, now_ns), undo)
+        self.all(wanted, now_ns, |bucket, now_ns| bucket.spend(1, now_ns), undo)
     }
 
     /// Lends one unit of each, or of none; the levels after.
@@ -129,21 +167,21 @@ impl Buckets {
         wanted: impl Iterator<Item = &'a Wanted> + Clone,
         now_ns: u64,
     ) -> Result<Few<u64>, Short> {
-        self.all(wanted, now_ns, |bucket| bucket.out += 1, |bucket, _| bucket.out -= 1)
+        self.all(wanted, now_ns, |bucket, _| bucket.out += 1, |bucket, _| bucket.out -= 1)
     }
 
     fn all<'a>(
         &self,
         wanted: impl Iterator<Item = &'a Wanted> + Clone,
         now_ns: u64,
-        act: impl Fn(&mut Bucket),
+        act: impl Fn(&mut Bucket, u64),
         undo: impl Fn(&mut Bucket, &Wanted),
     ) -> Result<Few<u64>, Short> {
         let mut levels = Few::default();
         for (taken, one) in wanted.clone().enumerate() {
-            let level = self.with(one, now_ns, |bucket| {
+            let level = self.with(one, now_ns, |bucket, now_ns| {
                 bucket.check(1, now_ns).map(|()| {
-                    act(bucket);
+                    act(bucket, now_ns);
                     bucket.shown_tat_ns(now_ns)
                 })
             });
@@ -162,7 +200,7 @@ impl Buckets {
 
     /// Lends up to `units` more of a bucket, ahead of demand; never below half of its burst, which is for those who wait.
     pub(super) fn lend_ahead(&self, wanted: &Wanted, units: u64, now_ns: u64) -> u64 {
-        self.with(wanted, now_ns, |bucket| {
+        self.with(wanted, now_ns, |bucket, now_ns| {
             let (free, burst) = (bucket.free(now_ns), bucket.gcra.capacity_ns / bucket.gcra.emission_ns);
             let units = units.min(free.saturating_sub(burst.div_ceil(2)));
             if units == 0 || bucket.check(units, now_ns).is_err() {
@@ -193,13 +231,13 @@ impl Buckets {
     /// A bucket as it stands; takes nothing and remembers nothing.
     pub(super) fn look(&self, wanted: &Wanted, now_ns: u64) -> Level {
         let table = self.table(wanted.name);
-        let gcra = wanted.gcra();
+        let (gcra, began) = (wanted.gcra(), table.began);
         let (tat_ns, out, gcra) = match table.buckets.get(&wanted.name) {
             Some(bucket) if bucket.gcra == gcra || bucket.revision > wanted.revision => {
                 (bucket.tat_ns, bucket.out, bucket.gcra)
             }
             Some(bucket) => (converted(bucket, gcra, now_ns), bucket.out, gcra),
-            None => (self.unknown(wanted).0, 0, gcra),
+            None => (self.unknown(began, wanted).0, 0, gcra),
         };
         drop(table);
         let shown_ns = tat_ns.max(now_ns).saturating_add(out.saturating_mul(gcra.emission_ns));
@@ -214,7 +252,8 @@ impl Buckets {
     /// lacks, whoever decided before may have spent or not.
     pub(super) fn refills(&self, wanted: &Wanted, now_ns: u64) -> bool {
         let gcra = wanted.gcra();
-        !debt::is_slow(gcra) && self.began_empty(wanted).is_some_and(|at_ns| now_ns < gcra.empty_at(at_ns))
+        !debt::is_slow(gcra)
+            && self.table(wanted.name).began.empty(wanted).is_some_and(|at_ns| now_ns < gcra.empty_at(at_ns))
     }
 
     /// Units that nobody has taken and nobody holds are fewer than half of the burst: who holds some reports soon.
@@ -230,26 +269,27 @@ impl Buckets {
         self.table(name).buckets.contains_key(&name)
     }
 
-    /// Acts on a bucket that is known.
+    /// Acts on a bucket that is known, of this reign and no later one.
     pub(super) fn change<T>(&self, name: u64, act: impl FnOnce(&mut Bucket) -> T) -> Option<T> {
-        self.table(name).buckets.get_mut(&name).map(act)
+        let mut table = self.table(name);
+        if table.began.term != self.began.term {
+            return None;
+        }
+        table.buckets.get_mut(&name).map(act)
     }
 
-    /// Acts on all buckets, a shard at a time.
+    /// Acts on all buckets of this reign, a shard at a time.
     pub(super) fn each(&self, mut act: impl FnMut(u64, &mut Bucket)) {
-        for shard in &self.shards {
-            let mut table = shard.0.lock().expect("no holder panics");
-            table.buckets.iter_mut().for_each(|(name, bucket)| act(*name, bucket));
+        for shard in &self.shards.all {
+            let mut table = shard.lock();
+            if table.began.term == self.began.term {
+                table.buckets.iter_mut().for_each(|(name, bucket)| act(*name, bucket));
+            }
         }
     }
 
-    /// Buckets remembered.
-    pub(super) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.0.lock().expect("no holder panics").buckets.len()).sum()
-    }
-
-    /// Calls `act` with the bucket, made or converted if need be.
-    fn with<T>(&self, wanted: &Wanted, now_ns: u64, act: impl FnOnce(&mut Bucket) -> T) -> T {
+    /// Calls `act` with the bucket, made or converted if need be, and the instant at which it acts.
+    fn with<T>(&self, wanted: &Wanted, now_ns: u64, act: impl FnOnce(&mut Bucket, u64) -> T) -> T {
         let gcra = wanted.gcra();
         let mut table = self.table(wanted.name);
         if let Some(bucket) = table.buckets.get_mut(&wanted.name) {
@@ -257,32 +297,42 @@ impl Buckets {
                 bucket.tat_ns = converted(bucket, gcra, now_ns);
                 bucket.gcra = gcra;
                 // A bound in units of the old rate says nothing: the state is asked anew.
-                let changed = || Slow::changed(bucket.slow.as_deref(), &self.debts, wanted.name);
+                let changed = || Slow::changed(bucket.slow.as_deref(), &self.shards.debts, wanted.name);
                 bucket.slow = debt::is_slow(gcra).then(|| Box::new(changed()));
             }
             bucket.revision = bucket.revision.max(wanted.revision);
-            return act(bucket);
+            return act(bucket, now_ns);
         }
+        let began = table.began;
         if table.buckets.len() >= table.sweep_at.max(SWEEP_AT) {
-            table.buckets.retain(|_, bucket| !self.may_be_forgotten(bucket, now_ns));
+            table.buckets.retain(|_, bucket| !began.may_be_forgotten(bucket, now_ns));
             table.sweep_at = table.buckets.len() * 2;
+            table.swept_ns = table.swept_ns.max(now_ns);
         }
-        let (tat_ns, slow) = self.unknown(wanted);
+        let now_ns = now_ns.max(table.swept_ns);
+        let (tat_ns, slow) = self.unknown(began, wanted);
         let new = Bucket { gcra, revision: wanted.revision, tat_ns, out: 0, slow };
-        act(table.buckets.entry(wanted.name).or_insert(new))
+        act(table.buckets.entry(wanted.name).or_insert(new), now_ns)
     }
 
+    /// The table of this reign; of a later one, if that has begun: it began empty after this one, so what it lets through
+    /// may be let through.
+    #[inline]
     fn table(&self, name: u64) -> MutexGuard<'_, Table> {
         // Names are hashes; the map inside uses the other bits.
-        self.shards[(name >> 56) as usize % SHARDS].0.lock().expect("no holder panics")
+        let mut table = self.shards.all[(name >> 56) as usize % SHARDS].lock();
+        if table.began.term < self.began.term {
+            *table = Table { began: self.began, ..Table::default() };
+        }
+        table
     }
 
-    /// The TAT of a bucket that is not in the table, and what a slow one may spend.
-    fn unknown(&self, wanted: &Wanted) -> (u64, Option<Box<Slow>>) {
+    /// The TAT of a bucket that is not in a table that began so, and what a slow one may spend.
+    fn unknown(&self, began: Began, wanted: &Wanted) -> (u64, Option<Box<Slow>>) {
         let gcra = wanted.gcra();
-        let empty_at_ns = self.began_empty(wanted);
+        let empty_at_ns = began.empty(wanted);
         if debt::is_slow(gcra) {
-            let slow = Slow::read(&self.debts, wanted.name, gcra);
+            let slow = Slow::read(&self.shards.debts, wanted.name, gcra);
             let tat_ns = match slow.written_ns {
                 0 => 0,
                 debt_ns => empty_at_ns.unwrap_or(0).saturating_add(debt_ns),
@@ -291,9 +341,11 @@ impl Buckets {
         }
         (empty_at_ns.map_or(0, |at| gcra.empty_at(at)), None)
     }
+}
 
+impl Began {
     /// When an unknown bucket was empty; none when it began full.
-    fn began_empty(&self, wanted: &Wanted) -> Option<u64> {
+    fn empty(&self, wanted: &Wanted) -> Option<u64> {
         match (self.empty_at_ns, wanted.since_ns) {
             (None, 0) => None,
             (at_ns, since_ns) => Some(at_ns.unwrap_or(0).max(since_ns)),

@@ -157,7 +157,7 @@ impl Debt {
     }
 
     /// The answer to its reservation.
-    pub(super) fn written(&self, buckets: &Buckets, landed: bool) {
+    pub(super) fn written(&self, buckets: Buckets<'_>, landed: bool) {
         buckets.change(self.bucket, |bucket| {
             let Some(slow) = bucket.slow.as_mut().filter(|slow| slow.number == self.number) else { return };
             slow.asking = false;
@@ -168,7 +168,7 @@ impl Debt {
     }
 }
 
-impl Buckets {
+impl Buckets<'_> {
     /// The reservation that a bucket needs now to go on spending, if none is under way.
     pub(super) fn debt(&self, bucket: u64, now_ns: u64) -> Option<Debt> {
         self.change(bucket, |state| {

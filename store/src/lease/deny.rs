@@ -18,15 +18,15 @@ pub(super) fn remembered(group: &Group, wants: &Wants, decision: Decision, in_us
 
 /// The refusal by a quota; everything that was taken is given back.
 pub(super) fn no_quota(held: &mut Held, wants: &Wants, demand: &Demand<'_>) -> Denied {
-    let taken = held.quotas.take().count();
+    let taken = held.end_quotas();
     held.release_unit();
-    let (group, handle) = (&held.group, &held.handle);
+    let (group, handle) = (held.group(), &held.handle);
     let now_ns = group.authority.now_ns();
     let mut refused = standing::refusing(handle, demand, now_ns);
     let this = handle.quotas(demand.now).nth(taken).map(|(policy, _)| policy);
     refused.extend(this.filter(|policy| !refused.iter().any(|other| other.name == policy.name)));
     let verdict = match group.authority.leading(group.id, now_ns) {
-        Some(leadership) => group.with_reign(leadership, |reign| group.look(reign, wants, now_ns)),
+        Some(leadership) => group.look(group.reign(leadership), wants, now_ns),
         None => remembered(group, wants, Decision::Granted, handle.units.in_use(), now_ns),
     };
     Denied::Refused(Box::new(standing::quota_refusal(handle, demand, &refused, &verdict, now_ns)))

@@ -29,7 +29,7 @@ impl Leases {
             let group = self.inner.group(place.group);
             if place.is_open {
                 let handle = Handle::of(&group, &demand.key.account);
-                let mut held = Held::new(group.clone(), handle);
+                let mut held = Held::new(handle, demand.now);
                 let (mut promises, mut has_quotas) = (None, false);
                 let lacking = round(&mut held, &mut promises, &mut has_quotas, &demand);
                 match wait(held, has_quotas, lacking, demand).await {

@@ -94,8 +94,6 @@ pub(super) struct Decided {
     pub(super) in_use: u64,
     /// The lease clock at that instant.
     pub(super) clock_ns: u64,
-    /// The request's own time.
-    pub(super) now: Timestamp,
 }
 
 /// Units taken. Dropping it gives the concurrency unit back and leaves everything else spent.
@@ -116,7 +114,7 @@ impl Grant {
 
     /// The ledger group that gave them: the request's row goes there.
     pub fn group(&self) -> GroupId {
-        self.held.group.id
+        self.held.group().id
     }
 
     /// Where the client stands with every policy, after this request.
@@ -127,12 +125,12 @@ impl Grant {
     /// Policies that would have refused this request if they were no shadows: limits that had no unit, and quotas that have
     /// no more.
     pub fn shadows(&self) -> Vec<Name> {
-        let quotas = self.held.handle.quotas(self.decided.now).zip(self.held.quotas.iter());
+        let quotas = self.held.handle.quotas(self.held.now).zip(self.held.quotas.iter());
         let over = quotas.filter(|((policy, _), take)| policy.shadow && take.is_over);
         let all: Vec<Name> =
             self.shadows.iter().cloned().chain(over.map(|((policy, _), _)| policy.name.clone())).collect();
         if !all.is_empty() {
-            self.held.group.counters.shadowed.add(1);
+            self.held.group().counters.shadowed.add(1);
         }
         all
     }
@@ -144,7 +142,9 @@ impl Grant {
     pub fn settle(&mut self, content_bytes: u64, cost: u64) -> Vec<Charge> {
         let settled = std::mem::replace(&mut self.settled, true);
         let mut charges = Vec::with_capacity(1);
-        for take in self.held.quotas.iter_mut() {
+        let Held { handle, quotas, .. } = &mut self.held;
+        for take in quotas {
+            let slice = handle.slice(take.place);
             let units = match take.unit {
                 Unit::Requests => take.units,
                 Unit::ContentBytes => content_bytes,
@@ -154,10 +154,10 @@ impl Grant {
             if settled && units <= charged {
                 continue;
             }
-            self.held.group.counters.overdrawn.add(take.adjust(units));
+            handle.group.counters.overdrawn.add(slice.adjust(take, units));
             if units > charged {
                 let units = units - charged;
-                charges.push(Charge { quota: take.quota().clone(), period_start: take.period_start, units });
+                charges.push(Charge { quota: slice.quota.clone(), period_start: take.period_start, units });
             }
         }
         charges
@@ -182,8 +182,12 @@ impl Grant {
 
     /// How long [`Grant::has_lapsed`] stays false if no word of the leader comes; none without a concurrency unit.
     pub fn lapses_after(&self) -> Option<Duration> {
-        let Held { group, unit: true, lapses, .. } = &self.held else { return None };
-        let left_ns = if *lapses == group.lapses() { group.units_last_ns(group.authority.now_ns()) } else { 0 };
+        let Held { handle, unit, .. } = &self.held;
+        if !unit.is_held {
+            return None;
+        }
+        let group = &handle.group;
+        let left_ns = if unit.lapses == group.lapses() { group.units_last_ns(group.authority.now_ns()) } else { 0 };
         Some(Duration::from_nanos(left_ns))
     }
 }

@@ -4,22 +4,21 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc, Mutex, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
-use arc_swap::{ArcSwapOption, Guard};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::{
     ask::Asked,
     authority::{Authority, Leadership},
-    bucket::{Buckets, NumberMap, Wanted},
+    bucket::{NumberMap, Shards, Wanted},
     debt,
     few::Few,
-    handle, lend,
+    lend,
     purse::Purses,
-    reign::{Reign, Reigning},
+    reign::Reign,
     reserve::Want,
     slice::Slice,
     stats::Counters,
@@ -28,7 +27,6 @@ use super::{
 };
 use crate::{
     model::{AccountId, GroupId, Name, NodeId, slot_of},
-    platform::planted,
     view::number,
 };
 
@@ -45,10 +43,15 @@ pub(super) const MOST_REFILLING: usize = 4_096;
 
 pub(super) struct Group {
     pub(super) id: GroupId,
-    /// See [`handle::next_serial`].
-    pub(super) serial: u64,
     pub(super) authority: Arc<dyn Authority>,
-    reign: ArcSwapOption<Reign>,
+    /// One more than the newest term that this node has begun to reign in; 0 before the first.
+    begun: AtomicU64,
+    /// That leadership's beginning as it was when the reign began: one that was given up and taken again in its term is the same.
+    since_ns: AtomicU64,
+    /// The same of the newest reign that knows all concurrency units under way: see [`Reign::is_settled`].
+    pub(super) settled: AtomicU64,
+    /// Of the newest reign.
+    pub(super) buckets: Shards,
     remote: Mutex<Remote>,
     /// Lease clock when the first of the units that other nodes hold ends; looked at without the lock.
     next_end_ns: AtomicU64,
@@ -75,7 +78,7 @@ pub(super) struct Group {
 /// What other nodes hold, as the leader of this term knows.
 #[derive(Debug, Default)]
 pub(super) struct Remote {
-    term: u64,
+    leadership: Option<Leadership>,
     pub(super) nodes: HashMap<NodeId, RemoteNode>,
     /// Nodes that the reign has not heard of.
     unheard: HashSet<NodeId>,
@@ -132,11 +135,17 @@ impl Group {
         reserves: mpsc::UnboundedSender<Want>,
         counters: Arc<Counters>,
     ) -> Self {
+        let debts: debt::Source = {
+            let authority = authority.clone();
+            Arc::new(move |bucket| debt::newest(&*authority, id, bucket))
+        };
         Self {
             id,
-            serial: handle::next_serial(),
             authority,
-            reign: ArcSwapOption::empty(),
+            begun: AtomicU64::new(0),
+            since_ns: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            buckets: Shards::new(debts),
             remote: Mutex::default(),
             next_end_ns: AtomicU64::new(u64::MAX),
             units: Units::new(),
@@ -154,34 +163,24 @@ impl Group {
         }
     }
 
-    /// Acts with the reign of this leadership, which is begun if this is its first use.
-    pub(super) fn with_reign<T>(&self, leadership: Leadership, act: impl FnOnce(&Reign) -> T) -> T {
-        act(&self.reign(leadership))
+    /// The reign of this leadership, which is begun if this is its first use; a later one, if that has begun.
+    pub(super) fn reign(&self, leadership: Leadership) -> Reign<'_> {
+        self.newest_reign(leadership).unwrap_or_else(|| Reign::of(self, self.begin(leadership)))
     }
 
-    /// The reign of this leadership, which is begun if this is its first use. To be held for a moment: see [`Guard`].
-    pub(super) fn reign(&self, leadership: Leadership) -> Reigning {
-        let reign = self.reign.load();
-        match &*reign {
-            Some(newest) if newest.leadership.term == leadership.term => Reigning(reign),
-            _ => Reigning(Guard::from_inner(Some(self.begin(leadership)))),
-        }
+    /// The reign of this leadership, if it is the newest.
+    pub(super) fn newest_reign(&self, leadership: Leadership) -> Option<Reign<'_>> {
+        let begun = self.begun.load(Ordering::Acquire) == leadership.term.saturating_add(1);
+        // Of a later reign, if that begins just now: then this one opens later, and lets nothing through before.
+        begun.then(|| Reign::of(self, Leadership { since_ns: self.since_ns.load(Ordering::Acquire), ..leadership }))
     }
 
-    /// Acts with the reign of this term, if it is the newest.
-    pub(super) fn with_reign_of<T>(&self, term: u64, act: impl FnOnce(&Reign) -> T) -> Option<T> {
-        let reign = self.reign.load();
-        reign.as_ref().filter(|reign| reign.leadership.term == term).map(|reign| act(reign))
-    }
-
-    fn begin(&self, leadership: Leadership) -> Arc<Reign> {
+    fn begin(&self, leadership: Leadership) -> Leadership {
         let mut remote = self.remote.lock().expect("no holder panics");
-        if let Some(reign) = &*self.reign.load()
-            && reign.leadership.term >= leadership.term
-        {
+        if let Some(newest) = remote.leadership.filter(|newest| newest.term >= leadership.term) {
             // Begun by another thread; or this thread read its leadership long ago, and deciding by the newer reign, which
             // began empty after that, is safe.
-            return reign.clone();
+            return newest;
         }
         let now_ns = self.authority.now_ns();
         self.note_lapse(now_ns);
@@ -191,40 +190,34 @@ impl Group {
         self.purses.clear();
         let unheard: HashSet<_> =
             if leadership.fresh { HashSet::new() } else { self.authority.peers(self.id).into_iter().collect() };
-        let starts_full = leadership.fresh || planted!(StartsLeaderFull);
-        let opens_ns = if starts_full { 0 } else { leadership.since_ns.saturating_add(with_drift(LENT_FOR_NS)) };
-        let (authority, id) = (self.authority.clone(), self.id);
-        let reign = Arc::new(Reign {
-            leadership,
-            buckets: Buckets::new(
-                (!starts_full).then_some(opens_ns),
-                Arc::new(move |bucket| debt::newest(&*authority, id, bucket)),
-            ),
-            opens_ns,
-            settled: AtomicBool::new(unheard.is_empty()),
-        });
-        *remote = Remote { term: leadership.term, unheard, ..Remote::default() };
+        let is_alone = unheard.is_empty();
+        *remote = Remote { leadership: Some(leadership), unheard, ..Remote::default() };
         self.next_end_ns.store(u64::MAX, Ordering::Release);
-        self.reign.store(Some(reign.clone()));
-        reign
+        if is_alone {
+            Reign::of(self, leadership).settle();
+        }
+        self.since_ns.store(leadership.since_ns, Ordering::Release);
+        self.begun.store(leadership.term.saturating_add(1), Ordering::Release);
+        leadership
     }
 
     /// What a demand would meet.
-    pub(super) fn look(&self, reign: &Reign, demand: &Wants, now_ns: u64) -> Verdict {
+    pub(super) fn look(&self, reign: Reign<'_>, demand: &Wants, now_ns: u64) -> Verdict {
         let in_use = self.units.look(demand.account).map_or(0, |entry| entry.in_use());
         reign.look(demand, in_use, now_ns)
     }
 
     /// Holds what other nodes hold: for a whole message, if the reign still stands.
-    pub(super) fn with_remote<T>(&self, reign: &Reign, act: impl FnOnce(&mut Remote) -> T) -> Option<T> {
+    pub(super) fn with_remote<T>(&self, reign: Reign<'_>, act: impl FnOnce(&mut Remote) -> T) -> Option<T> {
         let mut remote = self.remote.lock().expect("no holder panics");
-        let done = (remote.term == reign.leadership.term).then(|| act(&mut remote));
+        let done =
+            remote.leadership.is_some_and(|newest| newest.term == reign.leadership.term).then(|| act(&mut remote));
         self.next_end_ns.store(remote.ends.front().map_or(u64::MAX, |end| end.end_ns), Ordering::Release);
         done
     }
 
     /// Counts rate units whose lease has ended as spent; whether there may have been any.
-    pub(super) fn end_leases(&self, reign: &Reign, now_ns: u64) -> bool {
+    pub(super) fn end_leases(&self, reign: Reign<'_>, now_ns: u64) -> bool {
         if now_ns < self.next_end_ns.load(Ordering::Acquire) {
             return false;
         }
@@ -232,23 +225,11 @@ impl Group {
     }
 
     /// A node has said all that it holds.
-    pub(super) fn heard(&self, reign: &Reign, remote: &mut Remote, node: NodeId) {
+    pub(super) fn heard(&self, reign: Reign<'_>, remote: &mut Remote, node: NodeId) {
         remote.unheard.remove(&node);
         if remote.unheard.is_empty() {
-            reign.settled.store(true, Ordering::Release);
+            reign.settle();
         }
-    }
-
-    /// Whether the leader knows all concurrency units that are under way.
-    pub(super) fn is_settled(&self, reign: &Reign, now_ns: u64) -> bool {
-        if reign.settled.load(Ordering::Acquire) {
-            return true;
-        }
-        let lapsed = now_ns >= reign.leadership.since_ns.saturating_add(with_drift(UNITS_LEASE_NS));
-        if lapsed {
-            reign.settled.store(true, Ordering::Release);
-        }
-        lapsed
     }
 
     /// Frees the units of nodes that have not been heard of; whether there were any. Looks at most every tenth of a lease.
@@ -343,24 +324,23 @@ impl Group {
 
     /// Rate buckets in memory.
     pub(super) fn buckets(&self) -> usize {
-        self.reign.load().as_ref().map_or(0, |reign| reign.buckets.len())
+        self.buckets.len()
     }
 
     /// Has the debts of slow buckets written anew that have mostly been refilled.
     pub(super) fn refresh_debts(&self, now_ns: u64) {
         let Some(leadership) = self.authority.leading(self.id, now_ns) else { return };
-        self.with_reign(leadership, |reign| {
-            for debt in reign.buckets.stale_debts(now_ns) {
-                self.reserve(Want::Debt { term: leadership.term, debt }, false);
-            }
-        });
+        let reign = self.reign(leadership);
+        for debt in reign.buckets.stale_debts(now_ns) {
+            self.reserve(Want::Debt { leadership: reign.leadership, debt }, false);
+        }
     }
 
     /// Has what a slow bucket owes written, so that it may go on spending, if need be.
-    pub(super) fn raise_debts(&self, reign: &Reign, rates: &Few<Wanted>, now_ns: u64, urgent: bool) {
+    pub(super) fn raise_debts(&self, reign: Reign<'_>, rates: &Few<Wanted>, now_ns: u64, urgent: bool) {
         for wanted in rates.iter() {
             if let Some(debt) = reign.buckets.debt(wanted.name, now_ns) {
-                self.reserve(Want::Debt { term: reign.term(), debt }, urgent);
+                self.reserve(Want::Debt { leadership: reign.leadership, debt }, urgent);
             }
         }
     }

@@ -1,43 +1,32 @@
 //! What this room keeps with an account's view: its concurrency and its quotas' slices, found once and not a request.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::{iter, sync::Arc};
 
-use super::{group::Group, slice::Slice, units::Entry};
+use super::{few::Few, group::Group, slice::Slice, units::Entry};
 use crate::{
     model::{MAX_LEDGER_GROUPS, Timestamp, slot_of},
-    view::{AccountView, Policies, QuotaPolicy},
+    view::{AccountView, Attached, Policies, QuotaPolicy},
 };
 
 /// An account's, in one group of one node.
 #[derive(Debug)]
 pub(super) struct Handle {
-    group: u64,
+    pub(super) group: Arc<Group>,
     pub(super) policies: Arc<Policies>,
     pub(super) units: Arc<Entry>,
-    /// Of each of the policies' quotas, in their order; then of those that they replace, which have counters of their own
-    /// where a key's quota replaces its account's.
-    slices: Box<[Box<[Arc<Slice>]>]>,
-}
-
-/// Tells groups of one process apart, also those that are gone.
-pub(super) fn next_serial() -> u64 {
-    static SERIAL: AtomicU64 = AtomicU64::new(1);
-    SERIAL.fetch_add(1, Ordering::Relaxed)
+    /// Of each of the policies' quotas, in their order, each followed by those that it replaces, which have counters of their
+    /// own where a key's quota replaces its account's.
+    slices: Few<Arc<Slice>>,
 }
 
 impl Handle {
     /// The account's, from its view or made.
-    pub(super) fn of(group: &Group, account: &AccountView) -> Arc<Self> {
+    pub(super) fn of(group: &Arc<Group>, account: &AccountView) -> Arc<Self> {
         let mut attachment = account.attachment();
         // One for each group that the account has been in.
         for _ in 0..MAX_LEDGER_GROUPS {
-            match attachment.get_or_init(|| Arc::new(Self::new(group, account))) {
-                Some(handle) if handle.group == group.serial => {
-                    return attachment.shared().expect("it is there, of this type");
-                }
+            match attachment.get_or_init(|| Self::new(group, account).with_near()) {
+                Some(handle) if Arc::ptr_eq(&handle.group, group) => return handle,
                 _ => attachment = attachment.next(),
             }
         }
@@ -45,27 +34,48 @@ impl Handle {
         Arc::new(Self::new(group, account))
     }
 
-    fn new(group: &Group, account: &AccountView) -> Self {
+    fn new(group: &Arc<Group>, account: &AccountView) -> Self {
         let slice = |policy: &QuotaPolicy| group.slice((&account.id, account.number), (&policy.counter, policy.number));
-        let chain = |policy| {
-            std::iter::successors(Some(policy), |policy: &&QuotaPolicy| policy.fallback.as_deref()).map(slice).collect()
-        };
         let units = group.units.entry(account.number);
         units.set_slot(slot_of(&account.id));
         Self {
-            group: group.serial,
+            group: group.clone(),
             policies: account.policies.clone(),
             units,
-            slices: account.policies.quotas.iter().map(chain).collect(),
+            slices: account.policies.quotas.iter().flat_map(chain).map(slice).collect(),
         }
+    }
+
+    /// With what a decision goes on to from here.
+    fn with_near(self) -> (Arc<Self>, [Option<Arc<Attached>>; 2]) {
+        let units = self.policies.concurrency.map(|_| self.units.clone() as Arc<Attached>);
+        let slice = self.slices.first().cloned().map(|slice| slice as Arc<Attached>);
+        (Arc::new(self), [units, slice])
     }
 
     /// The quotas in force, with their slices.
     pub(super) fn quotas(&self, now: Timestamp) -> impl Iterator<Item = (&QuotaPolicy, &Arc<Slice>)> {
-        let all = self.policies.quotas.iter().zip(&self.slices);
-        all.filter_map(move |(policy, slices)| {
+        self.placed_quotas(now).map(|(policy, place)| (policy, self.slice(place)))
+    }
+
+    /// The quotas in force, each with the place of its slice.
+    pub(super) fn placed_quotas(&self, now: Timestamp) -> impl Iterator<Item = (&QuotaPolicy, u32)> {
+        let mut next = 0;
+        self.policies.quotas.iter().filter_map(move |policy| {
+            let first = next;
+            next += chain(policy).count();
             let (in_force, depth) = policy.in_force_at(now)?;
-            Some((in_force, slices.get(depth)?))
+            Some((in_force, u32::try_from(first + depth).ok()?))
         })
     }
+
+    /// The slice at a place.
+    pub(super) fn slice(&self, place: u32) -> &Arc<Slice> {
+        &self.slices[place as usize]
+    }
+}
+
+/// A quota and those that it replaces.
+fn chain(policy: &QuotaPolicy) -> impl Iterator<Item = &QuotaPolicy> {
+    iter::successors(Some(policy), |policy| policy.fallback.as_deref())
 }

@@ -41,7 +41,7 @@ pub(super) struct Lending {
 
 /// Takes over what a node says about its leases; with a message that names all of them, those that it does not name have
 /// never reached it.
-pub(super) fn hear(reign: &Reign, remote: &mut Remote, node: NodeId, reports: &[Report], full: bool, now_ns: u64) {
+pub(super) fn hear(reign: Reign<'_>, remote: &mut Remote, node: NodeId, reports: &[Report], full: bool, now_ns: u64) {
     end(reign, remote, now_ns);
     let Remote { nodes, ends, .. } = remote;
     let Some(of) = nodes.get_mut(&node) else { return };
@@ -78,7 +78,7 @@ pub(super) fn hear(reign: &Reign, remote: &mut Remote, node: NodeId, reports: &[
 
 /// Counts units, which the bucket has counted as out, to a node's lease.
 pub(super) fn lend(
-    reign: &Reign,
+    reign: Reign<'_>,
     remote: &mut Remote,
     node: NodeId,
     wanted: &Wanted,
@@ -107,7 +107,7 @@ pub(super) fn lend(
 }
 
 /// Leases that have ended unheard: their units are spent, at the latest now.
-pub(super) fn end(reign: &Reign, remote: &mut Remote, now_ns: u64) {
+pub(super) fn end(reign: Reign<'_>, remote: &mut Remote, now_ns: u64) {
     while let Some(end) = remote.ends.front().copied().filter(|end| end.end_ns <= now_ns) {
         remote.ends.pop_front();
         let Some(of) = remote.nodes.get_mut(&end.node) else { continue };
@@ -120,7 +120,7 @@ pub(super) fn end(reign: &Reign, remote: &mut Remote, now_ns: u64) {
 }
 
 /// The process that held them is gone: what it did not report is spent.
-pub(super) fn forfeit(reign: &Reign, node: &mut RemoteNode, now_ns: u64) {
+pub(super) fn forfeit(reign: Reign<'_>, node: &mut RemoteNode, now_ns: u64) {
     for (name, lease) in node.leases.drain() {
         reign.buckets.settle(name, lease.out, 0, now_ns);
     }

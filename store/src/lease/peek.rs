@@ -46,7 +46,7 @@ impl Leases {
         let handle = Handle::of(&group, &demand.key.account);
         let (wants, now_ns) = (wants(&demand), group.authority.now_ns());
         let verdict = match group.authority.leading(group.id, now_ns) {
-            Some(leadership) => group.with_reign(leadership, |reign| group.look(reign, &wants, now_ns)),
+            Some(leadership) => group.look(group.reign(leadership), &wants, now_ns),
             None => remembered(&group, &wants, Decision::Granted, handle.units.in_use(), now_ns),
         };
         standing::standings(&handle, &demand, &verdict, now_ns)
@@ -63,7 +63,7 @@ pub(super) async fn look(group: &Arc<Group>, wants: &Wants) -> Result<(Verdict, 
     loop {
         let now_ns = group.authority.now_ns();
         if let Some(leadership) = group.authority.leading(group.id, now_ns) {
-            return Ok((group.with_reign(leadership, |reign| group.look(reign, wants, now_ns)), now_ns));
+            return Ok((group.look(group.reign(leadership), wants, now_ns), now_ns));
         }
         match ask(group, wants, None, until).await {
             Ok(told) => return Ok((told.verdict, told.leader_ns)),

@@ -1,41 +1,52 @@
 //! A term of this node's leadership of a ledger group.
 
-use std::{
-    ops::Deref,
-    sync::{Arc, atomic::AtomicBool},
-};
-
-use arc_swap::Guard;
+use std::sync::atomic::Ordering;
 
 use super::{
     authority::Leadership,
     bucket::Buckets,
-    group::Wants,
+    group::{Group, LENT_FOR_NS, UNITS_LEASE_NS, Wants, with_drift},
     wire::{Decision, RateLevel, Verdict},
 };
+use crate::platform::planted;
 
-/// A term of this node's leadership.
-pub(super) struct Reign {
+/// A term of this node's leadership: all of it follows from the leadership and from what the group keeps.
+#[derive(Clone, Copy)]
+pub(super) struct Reign<'g> {
     pub(super) leadership: Leadership,
-    pub(super) buckets: Buckets,
+    pub(super) buckets: Buckets<'g>,
+    group: &'g Group,
     /// Rate units lent by an earlier leader may be spent until then.
-    pub(super) opens_ns: u64,
-    /// Every other node has said what it holds, or its units have lapsed.
-    pub(super) settled: AtomicBool,
+    opens_ns: u64,
 }
 
-/// A reign that is acted with.
-pub(super) struct Reigning(pub(super) Guard<Option<Arc<Reign>>>);
-
-impl Deref for Reigning {
-    type Target = Reign;
-
-    fn deref(&self) -> &Reign {
-        self.0.as_ref().expect("made of a reign alone")
+impl<'g> Reign<'g> {
+    /// Of a leadership that has begun in the group.
+    pub(super) fn of(group: &'g Group, leadership: Leadership) -> Self {
+        let starts_full = leadership.fresh || planted!(StartsLeaderFull);
+        let opens_ns = if starts_full { 0 } else { leadership.since_ns.saturating_add(with_drift(LENT_FOR_NS)) };
+        let buckets = group.buckets.of(leadership.term, (!starts_full).then_some(opens_ns));
+        Self { leadership, buckets, group, opens_ns }
     }
-}
 
-impl Reign {
+    /// Whether every other node has said what concurrency units it holds, or they have lapsed: the leader knows all that are
+    /// under way.
+    pub(super) fn is_settled(&self, now_ns: u64) -> bool {
+        if self.group.settled.load(Ordering::Acquire) == settled_in(self.term()) {
+            return true;
+        }
+        let lapsed = now_ns >= self.leadership.since_ns.saturating_add(with_drift(UNITS_LEASE_NS));
+        if lapsed {
+            self.settle();
+        }
+        lapsed
+    }
+
+    /// Every other node has said what it holds.
+    pub(super) fn settle(&self) {
+        self.group.settled.fetch_max(settled_in(self.term()), Ordering::AcqRel);
+    }
+
     pub(super) fn term(&self) -> u64 {
         self.leadership.term
     }
@@ -77,4 +88,9 @@ impl Reign {
         };
         Verdict { decision, in_use, rates: demand.rates.iter().map(level).collect() }
     }
+}
+
+/// What [`Group::settled`] says when a term's reign is; 0 is none's.
+fn settled_in(term: u64) -> u64 {
+    term.saturating_add(1)
 }

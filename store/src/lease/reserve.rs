@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    authority::Granted,
+    authority::{Granted, Leadership},
     debt::Debt,
     group::Group,
     slice::{self},
@@ -19,8 +19,9 @@ use crate::model::{Reservation, Unavailable};
 /// Reservations in one entry. A slice and a bucket have at most one under way, so the queue before it is bounded by their
 /// number.
 const WANTS_AN_ENTRY: usize = 1_024;
-/// What nobody waits for is made together with what comes within this.
-const LINGER: Duration = Duration::from_millis(1);
+/// What nobody waits for is made together with what comes within this: slices are asked for when half of one is left, so there
+/// is time, and each time the task is woken costs a request's thread some ten decisions.
+const LINGER: Duration = Duration::from_millis(4);
 
 /// A reservation that must be made.
 #[derive(Debug, Clone)]
@@ -28,7 +29,7 @@ pub(super) enum Want {
     Quota(slice::Want),
     /// In a term of this node's leadership.
     Debt {
-        term: u64,
+        leadership: Leadership,
         debt: Debt,
     },
 }
@@ -95,9 +96,11 @@ pub(super) async fn make(group: &Arc<Group>, batch: Vec<Want>) {
         let result = granted.as_ref().map(|granted| granted[at]).map_err(Clone::clone);
         match want {
             Want::Quota(want) => quota(group, want, result),
-            Want::Debt { term, debt } => {
+            Want::Debt { leadership, debt } => {
                 let landed = result.is_ok_and(|granted| debt.has_landed(granted));
-                group.with_reign_of(*term, |reign| debt.written(&reign.buckets, landed));
+                if let Some(reign) = group.newest_reign(*leadership) {
+                    debt.written(reign.buckets, landed);
+                }
             }
         }
     }

@@ -14,7 +14,6 @@ use super::{
     few::Few,
     grant::Demand,
     group::{Group, Wants},
-    handle::Handle,
     held::Held,
     purse::Found,
     reign::Reign,
@@ -39,9 +38,9 @@ pub(super) async fn refusing(held: &Held, demand: &Demand<'_>) -> Vec<Name> {
             revision: account.policy_revision().max(policy.revision),
             since_ns: 0,
         };
-        let slot = held.group.authority.place(&account.id).slot;
+        let slot = held.group().authority.place(&account.id).slot;
         let wants = Wants { account: account.number, slot, concurrency: None, rates: Few::from_iter([wanted]) };
-        if would_refuse(&held.group, &held.handle, &wants, until).await == Some(true) {
+        if would_refuse(held, &wants, until).await == Some(true) {
             refusing.push(policy.limit.name.clone());
         }
     }
@@ -49,13 +48,14 @@ pub(super) async fn refusing(held: &Held, demand: &Demand<'_>) -> Vec<Name> {
 }
 
 /// Takes a unit, or says that there is none; nothing when nobody can say in time.
-async fn would_refuse(group: &Arc<Group>, handle: &Arc<Handle>, wants: &Wants, until: Instant) -> Option<bool> {
+async fn would_refuse(held: &Held, wants: &Wants, until: Instant) -> Option<bool> {
+    let group = held.group();
     let mut pause = LOOK_AGAIN.0;
     loop {
         let now_ns = group.authority.now_ns();
         let told = match group.authority.leading(group.id, now_ns) {
-            Some(leadership) => group.with_reign(leadership, |reign| lead(group, reign, wants, now_ns)),
-            None => spend(group, handle, wants, now_ns, until).await,
+            Some(leadership) => lead(group, group.reign(leadership), wants, now_ns),
+            None => spend(held, wants, now_ns, until).await,
         };
         if told.is_some() {
             return told;
@@ -65,7 +65,7 @@ async fn would_refuse(group: &Arc<Group>, handle: &Arc<Handle>, wants: &Wants, u
 }
 
 /// As the leader.
-fn lead(group: &Arc<Group>, reign: &Reign, wants: &Wants, now_ns: u64) -> Option<bool> {
+fn lead(group: &Arc<Group>, reign: Reign<'_>, wants: &Wants, now_ns: u64) -> Option<bool> {
     if !reign.is_open(now_ns) {
         return None;
     }
@@ -91,7 +91,8 @@ fn lead(group: &Arc<Group>, reign: &Reign, wants: &Wants, now_ns: u64) -> Option
 }
 
 /// As a node that does not lead.
-async fn spend(group: &Arc<Group>, handle: &Arc<Handle>, wants: &Wants, now_ns: u64, until: Instant) -> Option<bool> {
+async fn spend(held: &Held, wants: &Wants, now_ns: u64, until: Instant) -> Option<bool> {
+    let group = held.group();
     let (found, soon) = group.purses.take_all(&wants.rates, now_ns);
     if soon {
         group.nudge.notify_one();
@@ -100,7 +101,7 @@ async fn spend(group: &Arc<Group>, handle: &Arc<Handle>, wants: &Wants, now_ns: 
         Found::Spent(..) => Some(false),
         Found::None => Some(true),
         Found::Ask => {
-            let told = ask(group, wants, Some(Held::new(group.clone(), handle.clone())), until).await.ok()?;
+            let told = ask(group, wants, Some(Held::new(held.handle.clone(), held.now)), until).await.ok()?;
             match told.verdict.decision {
                 Decision::Rate => Some(true),
                 Decision::Granted => {

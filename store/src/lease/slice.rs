@@ -5,6 +5,7 @@
 //! traffic never waits. When there is nothing left to reserve, that is remembered, and a flood is refused from memory.
 
 mod meter;
+mod take;
 
 use std::{
     collections::VecDeque,
@@ -17,6 +18,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use self::meter::Meter;
+pub(super) use self::take::{Awaited, Take};
 use super::authority::Granted;
 use crate::{
     model::{AccountId, Name, Overage, PeriodBounds, Timestamp, Unavailable, Unit, Watch},
@@ -46,40 +48,50 @@ pub(super) struct Slice {
     pub(super) quota: Name,
 }
 
+/// What a take looks at comes first, so that it lies on few cache lines.
 #[derive(Debug, Default)]
 struct State {
-    /// Seconds since 1970. Never goes back.
-    period_start: i64,
-    /// The limit that the units were reserved under.
-    limit: u64,
-    /// Takes that were given out, ever.
-    takes: u64,
+    /// Edition of the policy, and start of the period, of the last demand: the same ones again change nothing here.
+    seen: (u64, i64),
     /// Reserved and not spent.
     left: u64,
+    /// Takes that were given out, ever.
+    takes: u64,
+    /// How often the limit has changed.
+    limits: u32,
+    /// The limit that the units were reserved under.
+    limit: u64,
+    /// The policy's, which clients are shown also where more is served.
+    shown_limit: u64,
     /// What nobody had reserved when last heard.
     free: Option<u64>,
     /// Reserved for this node in the period, less what it gave back.
     reserved: u64,
-    /// What the ledger is to notice; its limit is the policy's, which clients are shown also where more is served.
-    watch: Option<Arc<Watch>>,
-    /// A reservation is under way; at most one.
-    asking: bool,
-    /// The last reservation came short: the end of the quota is near.
-    short: bool,
-    /// Refuse from memory until then (lease clock).
-    none_until_ns: u64,
-    waiters: VecDeque<Waiter>,
+    /// Seconds since 1970. Never goes back.
+    period_start: i64,
     meter: Meter,
     /// When units were last spent. A refusal is no spending: what is left and too little for it goes back, for another node
     /// to make a whole of.
     spent_ns: u64,
+    /// Refuse from memory until then (lease clock).
+    none_until_ns: u64,
+    /// A reservation is under way; at most one.
+    asking: bool,
+    /// The last reservation came short: the end of the quota is near.
+    short: bool,
+    /// Boxed, so that none cost a word.
+    #[allow(clippy::box_collection, reason = "nearly always none")]
+    waiters: Option<Box<VecDeque<Waiter>>>,
+    /// What the ledger is to notice.
+    watch: Option<Arc<Watch>>,
 }
 
 #[derive(Debug)]
 struct Waiter {
+    place: u32,
     units: u64,
     unit: Unit,
-    answer: oneshot::Sender<Result<QuotaTake, Short>>,
+    answer: oneshot::Sender<Result<Awaited, Short>>,
 }
 
 /// Why a waiter got nothing.
@@ -106,24 +118,11 @@ pub(super) struct Want {
 /// The answer to a demand.
 #[derive(Debug)]
 pub(super) enum Step {
-    Taken(QuotaTake),
+    Taken(Take),
     /// Refused from memory.
     Exhausted,
     /// The answer comes with the next reservation.
-    Wait(oneshot::Receiver<Result<QuotaTake, Short>>),
-}
-
-/// Units taken from a slice; they go back when it is dropped, unless they were kept.
-#[derive(Debug)]
-pub(super) struct QuotaTake {
-    slice: Arc<Slice>,
-    pub(super) unit: Unit,
-    pub(super) period_start: i64,
-    pub(super) units: u64,
-    /// See [`Slice::remaining`], right after.
-    pub(super) remaining: u64,
-    /// More than the limit is used with it, as far as this node knows; units that other nodes hold count as used.
-    pub(super) is_over: bool,
+    Wait(oneshot::Receiver<Result<Awaited, Short>>),
 }
 
 impl Slice {
@@ -134,7 +133,7 @@ impl Slice {
     /// Takes units, or says why not; and the reservations that must be made now (a fetch; a return, after the limit fell).
     pub(super) fn take(
         self: &Arc<Self>,
-        policy: &QuotaPolicy,
+        (policy, place): (&QuotaPolicy, u32),
         bounds: PeriodBounds,
         units: u64,
         now_ns: u64,
@@ -144,10 +143,10 @@ impl Slice {
         self.enter(&mut state, policy, bounds, &mut wants);
         state.meter.count(units, now_ns);
         // Those who wait are served first, or a large demand would starve.
-        let step = if state.waiters.is_empty() && state.left >= units {
+        let step = if state.waiters.is_none() && state.left >= units {
             state.left -= units;
             state.spent_ns = now_ns;
-            Step::Taken(self.taken(&mut state, policy.unit, units))
+            Step::Taken(state.taken(place, policy.unit, units))
         } else if units > state.limit || (now_ns < state.none_until_ns && state.left < units) {
             Step::Exhausted
         } else {
@@ -156,7 +155,7 @@ impl Slice {
                 state.none_until_ns = now_ns + ASK_AGAIN_NS;
             }
             let (answer, wait) = oneshot::channel();
-            state.waiters.push_back(Waiter { units, unit: policy.unit, answer });
+            state.waiters.get_or_insert_default().push_back(Waiter { place, units, unit: policy.unit, answer });
             Step::Wait(wait)
         };
         wants.extend(self.next_want(&mut state, units, now_ns));
@@ -177,7 +176,7 @@ impl Slice {
             let current = state.period_start == want.period_start && state.limit == want.limit;
             match granted {
                 Err(unavailable) => {
-                    for waiter in state.waiters.drain(..) {
+                    for waiter in state.waiters.take().into_iter().flat_map(|waiters| *waiters) {
                         answers.push((waiter.answer, Err(Short::Unavailable(unavailable.clone()))));
                     }
                 }
@@ -194,22 +193,19 @@ impl Slice {
                     state.free = granted.free;
                     state.short = granted.units < want.units.unsigned_abs();
                     state.none_until_ns = 0;
-                    while let Some(waiter) = state.waiters.front() {
-                        let fits = state.left >= waiter.units;
-                        if !fits && !state.short {
-                            break;
-                        }
-                        let waiter = state.waiters.pop_front().expect("it was looked at");
-                        let answer = if fits {
+                    let mut waiters = state.waiters.take().unwrap_or_default();
+                    while let Some(waiter) = waiters.pop_front_if(|waiter| state.short || state.left >= waiter.units) {
+                        let answer = if state.left >= waiter.units {
                             state.left -= waiter.units;
                             state.spent_ns = now_ns;
-                            Ok(self.taken(&mut state, waiter.unit, waiter.units))
+                            Ok(Awaited::new(self, state.taken(waiter.place, waiter.unit, waiter.units)))
                         } else {
                             state.none_until_ns = now_ns + ASK_AGAIN_NS;
                             Err(Short::Exhausted)
                         };
                         answers.push((waiter.answer, answer));
                     }
+                    state.waiters = Some(waiters).filter(|waiters| !waiters.is_empty());
                 }
             }
             wants.extend(self.next_want(&mut state, 0, now_ns));
@@ -247,7 +243,7 @@ impl Slice {
     pub(super) fn idle(self: &Arc<Self>, now_ns: u64, at_once: bool) -> Option<Want> {
         let mut state = self.lock();
         let idle = at_once || now_ns.saturating_sub(state.spent_ns) >= IDLE_NS;
-        if !idle || state.asking || !state.waiters.is_empty() || state.left == 0 {
+        if !idle || state.asking || state.waiters.is_some() || state.left == 0 {
             return None;
         }
         let left = std::mem::take(&mut state.left);
@@ -259,13 +255,14 @@ impl Slice {
     /// A reservation is under way, or somebody waits for one.
     pub(super) fn is_waiting(&self) -> bool {
         let state = self.lock();
-        state.asking || !state.waiters.is_empty()
+        state.asking || state.waiters.is_some()
     }
 
     /// A request has units of it, and its row has not come to an end.
     pub(super) fn is_in_use(&self) -> bool {
-        let takes = self.lock().takes;
-        self.ended.load(Ordering::Acquire) != takes
+        // In this order: both only grow, and as many as have ended were taken.
+        let ended = self.ended.load(Ordering::Acquire);
+        ended != self.lock().takes
     }
 
     /// Nothing reserved or wanted, and not used for a while.
@@ -273,7 +270,7 @@ impl Slice {
         let state = self.lock();
         !state.asking
             && state.left == 0
-            && state.waiters.is_empty()
+            && state.waiters.is_none()
             && now_ns.saturating_sub(state.spent_ns.max(state.none_until_ns)) > 4 * IDLE_NS
     }
 
@@ -281,12 +278,16 @@ impl Slice {
     fn enter(self: &Arc<Self>, state: &mut State, policy: &QuotaPolicy, bounds: PeriodBounds, wants: &mut Vec<Want>) {
         let limit = limit_of(policy);
         let start = bounds.start.unix_seconds();
+        if state.seen == (policy.edition(), start) {
+            return;
+        }
         if start > state.period_start || (state.limit == 0 && state.period_start == 0) {
             // What is left of the old period is worth nothing in the new one.
             *state = State {
                 period_start: start,
                 limit,
                 takes: state.takes,
+                limits: state.limits.wrapping_add(u32::from(limit != state.limit)),
                 asking: state.asking,
                 waiters: std::mem::take(&mut state.waiters),
                 meter: state.meter,
@@ -299,6 +300,7 @@ impl Slice {
                 state.reserved = state.reserved.saturating_sub(state.left);
             }
             (state.left, state.free, state.short, state.none_until_ns, state.limit) = (0, None, false, 0, limit);
+            state.limits = state.limits.wrapping_add(1);
         }
         let is_watched = |watch: &Arc<Watch>| {
             watch.limit == policy.limit
@@ -309,6 +311,8 @@ impl Slice {
         if !state.watch.as_ref().is_some_and(is_watched) {
             state.watch = Some(Arc::new(policy.watch(bounds)));
         }
+        state.shown_limit = policy.limit;
+        state.seen = (policy.edition(), start);
     }
 
     fn back(self: &Arc<Self>, state: &State, units: u64) -> Want {
@@ -316,28 +320,23 @@ impl Slice {
         Want { slice: self.clone(), period_start: state.period_start, limit: state.limit, units: -units, watch: None }
     }
 
-    fn taken(self: &Arc<Self>, state: &mut State, unit: Unit, units: u64) -> QuotaTake {
-        state.takes += 1;
-        let (remaining, is_over) = (state.remaining(), state.used() > state.shown_limit());
-        QuotaTake { slice: self.clone(), unit, period_start: state.period_start, units, remaining, is_over }
-    }
-
     fn next_want(self: &Arc<Self>, state: &mut State, typical: u64, now_ns: u64) -> Option<Want> {
         if state.asking {
             return None;
         }
-        let waiting: u64 = state.waiters.iter().fold(0, |sum, waiter| sum.saturating_add(waiter.units));
-        let target = state.target(now_ns);
-        let ahead = !state.short
-            && now_ns >= state.none_until_ns
-            && target >= typical.max(1).saturating_mul(PREFETCH_REQUESTS)
-            && state.left < target / 2
-            && typical > 0;
+        let waiting: u64 = state
+            .waiters
+            .iter()
+            .flat_map(|waiters| waiters.iter())
+            .fold(0, |sum: u64, waiter| sum.saturating_add(waiter.units));
+        // A slice that is worth it, and less than half of one left.
+        let worth = || typical.saturating_mul(PREFETCH_REQUESTS).max(state.left.saturating_mul(2).saturating_add(2));
+        let ahead = !state.short && typical > 0 && now_ns >= state.none_until_ns && state.is_target(worth(), now_ns);
         if waiting == 0 && !ahead {
             return None;
         }
         let missing = waiting.saturating_sub(state.left);
-        let units = if state.short { missing } else { missing.max(target) }.clamp(1, MOST);
+        let units = if state.short { missing } else { missing.max(state.target(now_ns)) }.clamp(1, MOST);
         state.asking = true;
         let units = i64::try_from(units).expect("bounded");
         let (period_start, limit, watch) = (state.period_start, state.limit, state.watch.clone());
@@ -350,9 +349,15 @@ impl Slice {
 }
 
 impl State {
+    fn taken(&mut self, place: u32, unit: Unit, units: u64) -> Take {
+        self.takes += 1;
+        let (remaining, is_over) = (self.remaining(), self.used() > self.shown_limit);
+        Take { place, unit, period_start: self.period_start, limits: self.limits, units, remaining, is_over }
+    }
+
     /// Its own units and what nobody had reserved when it last heard; without that word, what this node has not spent.
     fn remaining(&self) -> u64 {
-        self.shown_limit().saturating_sub(self.used())
+        self.shown_limit.saturating_sub(self.used())
     }
 
     /// Units used in the period, those that other nodes hold among them; without word of those, what this node has spent.
@@ -361,56 +366,17 @@ impl State {
         taken.saturating_sub(self.left)
     }
 
-    /// The policy's limit.
-    fn shown_limit(&self) -> u64 {
-        self.watch.as_ref().map_or(self.limit, |watch| watch.limit)
-    }
-
     /// How large a slice should be.
     fn target(&self, now_ns: u64) -> u64 {
         let of_free = self.free.map_or(u64::MAX, |free| free / SLICE_OF_FREE);
         self.meter.per_second(now_ns).min(self.limit / SLICE_OF_LIMIT).min(of_free)
     }
-}
 
-impl QuotaTake {
-    pub(super) fn quota(&self) -> &Name {
-        &self.slice.quota
-    }
-
-    /// Makes it what was truly used: less goes back to the slice, more is taken from it as far as there is. The units beyond
-    /// that nobody reserved are the answer.
-    pub(super) fn adjust(&mut self, units: u64) -> u64 {
-        let mut state = self.slice.lock();
-        let current = state.period_start == self.period_start;
-        let beyond = if units <= self.units {
-            if current {
-                state.left = state.left.saturating_add(self.units - units);
-            }
-            0
-        } else {
-            let more = units - self.units;
-            let covered = if current { more.min(state.left) } else { 0 };
-            state.left -= covered;
-            more - covered
-        };
-        drop(state);
-        self.units = units;
-        beyond
-    }
-
-    /// Leaves the units spent.
-    pub(super) fn keep(mut self) {
-        self.units = 0;
-    }
-}
-
-impl Drop for QuotaTake {
-    fn drop(&mut self) {
-        if self.units > 0 {
-            self.adjust(0);
-        }
-        self.slice.ended.fetch_add(1, Ordering::Release);
+    /// Whether [`State::target`] is that large, or larger.
+    fn is_target(&self, units: u64, now_ns: u64) -> bool {
+        self.limit / SLICE_OF_LIMIT >= units
+            && self.free.is_none_or(|free| free / SLICE_OF_FREE >= units)
+            && self.meter.reaches(units, now_ns)
     }
 }
 

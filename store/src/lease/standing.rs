@@ -21,7 +21,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 
 /// Where the client stands with every policy, after its request was granted.
 pub(super) fn granted(held: &Held, decided: &Decided) -> Vec<Standing> {
-    let (handle, now) = (&held.handle, decided.now);
+    let (handle, now) = (&held.handle, held.now);
     let policies = &handle.policies;
     let mut out = Vec::with_capacity(policies.limits.len() + policies.quotas.len() + 1);
     let rates = policies.limits_at(now).zip(decided.rates.iter());

@@ -34,7 +34,7 @@ pub(super) async fn wait(
 ) -> Result<Grant, Stop> {
     let until = Instant::now() + DECIDE_WITHIN;
     let mut pause = LOOK_AGAIN.0;
-    let group = held.group.clone();
+    let group = held.group().clone();
     group.counters.waited.add(1);
     // Its place among those that wait for buckets that refill; and whether it has waited for such a bucket, here or there.
     let (mut place, mut refills) = (None, false);
@@ -42,7 +42,7 @@ pub(super) async fn wait(
         let mut promises = None;
         match lacking {
             Round::Granted(decided) => {
-                group.counters.decided.add(1);
+                group.counters.decided.add_one();
                 return Ok(Grant::new(held, decided));
             }
             Round::Refused(denied) if refills => return Err(Stop::Denied(after_refilling(&group, &demand, denied))),
@@ -56,7 +56,7 @@ pub(super) async fn wait(
                 waited.map_err(|error| Stop::Denied(nobody(&group, error)))?;
             }
             Round::Reserve(wait) => match timeout_at(until, wait).await {
-                Ok(Ok(Ok(take))) => held.quotas.push(take),
+                Ok(Ok(Ok(take))) => held.quotas.push(take.take()),
                 Ok(Ok(Err(slice::Short::Exhausted))) => {
                     return Err(Stop::Denied(no_quota(&mut held, &wants(&demand), &demand)));
                 }
@@ -64,7 +64,7 @@ pub(super) async fn wait(
                 _ => return Err(Stop::Denied(nobody(&group, unavailable("no quota reservation within the deadline")))),
             },
             Round::Ask(lacks) => {
-                let spare = Held::new(group.clone(), held.handle.clone());
+                let spare = Held::new(held.handle.clone(), demand.now);
                 match ask(&group, &lacks, Some(spare), until).await {
                     Ok(Told { verdict, leader_ns, .. })
                         if matches!(verdict.decision, Decision::Concurrency | Decision::Rate) =>

@@ -1,18 +1,21 @@
 //! Keys, accounts, tiers, routes and tokens as the request path reads them: in memory, without a lock on the reader's side.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    hint::black_box,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
-use arc_swap::{ArcSwap, ArcSwapOption, Guard};
+use arc_swap::{ArcSwap, Guard};
 use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::{
     Attachment, Edit, Policies, RouteTable,
     edit::Writer,
-    number,
+    hold, number,
     placed::{PlaceOfAccount, Placed},
     tables::{self, Rare, Seen, Tables},
 };
@@ -76,12 +79,13 @@ impl FoundKey {
 /// An account as the request path sees it.
 #[derive(Debug)]
 pub struct AccountView {
+    // What a decision reads comes first, so that it lies on few cache lines.
+    pub(super) attachment: Attachment,
     /// The tier's policies with the account's overrides, compiled.
     pub policies: Arc<Policies>,
     /// Number made of the id alone, the same on every node; names its buckets.
     pub number: u64,
     pub(super) revision: Revision,
-    pub(super) attachment: Attachment,
     /// Its id.
     pub id: AccountId,
     /// Whether its keys work.
@@ -99,6 +103,13 @@ pub struct AccountView {
 }
 
 impl AccountView {
+    /// Reads a word of each of the cache lines that a decision about the account needs: see [`Attachment::touch`].
+    pub(super) fn touch(self: &Arc<Self>) {
+        // The first line, where its references are counted.
+        black_box(Arc::strong_count(self));
+        self.attachment.touch();
+    }
+
     /// Grows whenever its policies change: by the account, by its tier, or by moving to another tier.
     pub fn policy_revision(&self) -> Revision {
         self.policies.revision.max(self.revision)
@@ -118,7 +129,7 @@ impl AccountView {
 /// The directory. One writer (apply), any number of readers.
 #[derive(Debug)]
 pub struct Directory {
-    tables: ArcSwap<Tables>,
+    tables: Arc<ArcSwap<Tables>>,
     routes: ArcSwap<RouteTable>,
     keys: AtomicUsize,
     revision: AtomicU64,
@@ -130,7 +141,7 @@ pub struct Directory {
 impl Default for Directory {
     fn default() -> Self {
         Self {
-            tables: ArcSwap::default(),
+            tables: Arc::default(),
             routes: ArcSwap::default(),
             keys: AtomicUsize::new(0),
             revision: AtomicU64::new(0),
@@ -144,14 +155,25 @@ impl Default for Directory {
 impl Directory {
     /// Looks a key up by the hash of its secret. None too when its account is gone.
     pub fn key(&self, hash: &KeyHash) -> Option<FoundKey> {
-        let tables = self.tables.load();
-        found(&tables, || tables.by_hash(hash))
+        hold::with_newest(&self.tables, |tables| found(tables, || tables.by_hash(hash)))
+    }
+
+    /// To be called when a thread that looks keys up has nothing to do: it lets go of what it holds for the next look-up, which
+    /// may be an old version of the directory by then.
+    pub fn rest_thread() {
+        hold::let_go();
     }
 
     /// Looks a key up by its public id (explain, admin; not the hot path).
     pub fn key_by_id(&self, id: &KeyId) -> Option<FoundKey> {
-        let tables = self.tables.load();
-        found(&tables, || tables.by_id(id))
+        loop {
+            let tables = self.tables.load();
+            let found = found(&tables, || tables.by_id(id));
+            // An account's number may be another's by now: see `hold`.
+            if Arc::ptr_eq(&tables, &self.tables.load()) {
+                return found;
+            }
+        }
     }
 
     /// An account.
@@ -235,8 +257,8 @@ impl Directory {
         self.revisions.send_if_modified(|newest| std::mem::replace(newest, revision) != revision);
     }
 
-    /// For the writer: a run of changes. Each is in force when its call returns, except that routes and upstreams are
-    /// published together when the run is dropped, and that after [`Edit::reset`] everything is.
+    /// For the writer: a run of changes. Those of keys are in force when their call returns; those of accounts, tiers, routes
+    /// and upstreams together when the run is dropped, and after [`Edit::reset`] everything is.
     pub fn edit(&self) -> Edit<'_> {
         Edit::new(self.writer.lock().expect("no writer panics"), &self.tables, &self.routes, &self.keys)
     }
@@ -248,7 +270,7 @@ fn found(tables: &Tables, find: impl Fn() -> Option<Seen>) -> Option<FoundKey> {
     loop {
         let seen = find()?;
         let (slot, words) = (seen.slot, &seen.words);
-        let account = tables.accounts.at((words.meta >> 32) as u32).and_then(ArcSwapOption::load_full);
+        let account = tables.accounts.at((words.meta >> 32) as u32);
         let rare = tables.rare(words);
         if !tables.is_still(&seen) {
             continue;
@@ -259,7 +281,7 @@ fn found(tables: &Tables, find: impl Fn() -> Option<Seen>) -> Option<FoundKey> {
             Some(id) => (KeyText::Other(id.clone()), number::of_key(id)),
             None => (KeyText::Ulid(ulid), number::of_key_ulid(ulid)),
         };
-        let mut account = account?;
+        let mut account = Arc::clone(account?);
         if let Some(own) = rare.as_ref().and_then(|rare| rare.own.as_ref()) {
             account = own.over(account, || name.id());
         }

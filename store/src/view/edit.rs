@@ -40,6 +40,8 @@ pub(super) struct Writer {
     routes: BTreeMap<Name, Route>,
     upstreams: BTreeMap<Name, Upstream>,
     route_slots: HashMap<Name, u32>,
+    /// Older versions of the tables that readers may hold still: freed here, where nobody waits for it.
+    retired: Vec<Arc<Tables>>,
 }
 
 impl Writer {
@@ -62,12 +64,16 @@ impl Writer {
 #[derive(Debug)]
 pub struct Edit<'a> {
     writer: MutexGuard<'a, Writer>,
-    /// What readers of `published` see, or will see after a reset.
+    /// What readers of `published` see, but for changes of accounts since; after a reset what they will see.
     tables: Tables,
     published: &'a ArcSwap<Tables>,
     routes: &'a ArcSwap<RouteTable>,
     keys: &'a AtomicUsize,
     routes_changed: bool,
+    /// Some of `tables` that readers do not see yet …
+    accounts_changed: bool,
+    /// … a slot whose account went among them.
+    slot_freed: bool,
     /// What there was before a reset.
     before: Option<Writer>,
 }
@@ -80,7 +86,17 @@ impl<'a> Edit<'a> {
         keys: &'a AtomicUsize,
     ) -> Self {
         let tables = Tables::clone(&published.load());
-        Self { writer, tables, published, routes, keys, routes_changed: false, before: None }
+        Self {
+            writer,
+            tables,
+            published,
+            routes,
+            keys,
+            routes_changed: false,
+            accounts_changed: false,
+            slot_freed: false,
+            before: None,
+        }
     }
 }
 
@@ -108,9 +124,10 @@ impl Edit<'_> {
             of_key: None,
             attachment: Attachment::default(),
         };
-        self.place_of_account(slot).store(Some(Arc::new(view)));
+        self.set_account(slot, Some(Arc::new(view)));
         if !known
-            && let Some(grown) = self.writer.account_fill.insert(&self.tables.account_by_id, index_hash(number), slot)
+            && let Some(grown) =
+                self.writer.account_fill.insert(&self.tables.account_by_id, index_hash(number), slot, 0)
         {
             self.tables.account_by_id = Arc::new(grown);
             self.publish();
@@ -126,8 +143,9 @@ impl Edit<'_> {
             writer.awaited.insert(id.clone(), slot);
         } else {
             writer.accounts.give_back(slot);
+            self.slot_freed = true;
         }
-        self.place_of_account(slot).store(None);
+        self.set_account(slot, None);
     }
 
     /// Puts a key, new or changed. Its account may come later; until then it is not found.
@@ -167,18 +185,19 @@ impl Edit<'_> {
         let number = ulid.map_or_else(|| number::of_key(&key.id), number::of_key_ulid);
         match self.tables.by_number(number, ulid, &key.id) {
             Some(seen) => self.change_key(seen.slot, &words),
-            None => self.add_key(number, &words),
+            None => self.add_key(number, account, &words),
         }
     }
 
-    fn add_key(&mut self, number: u64, words: &Words) {
+    fn add_key(&mut self, number: u64, account: u32, words: &Words) {
         let slot = self.writer.records.take();
         if self.tables.records.make_room(slot) {
             self.publish();
         }
         self.tables.records.at(slot).expect("room was made").write(words);
-        let by_id = self.writer.id_fill.insert(&self.tables.key_by_id, index_hash(number), slot);
-        let by_hash = self.writer.key_fill.insert(&self.tables.key_by_hash, index_hash_of_secret(words.hash), slot);
+        let by_id = self.writer.id_fill.insert(&self.tables.key_by_id, index_hash(number), slot, 0);
+        let hash = index_hash_of_secret(words.hash);
+        let by_hash = self.writer.key_fill.insert(&self.tables.key_by_hash, hash, slot, account);
         let grown = by_id.is_some() || by_hash.is_some();
         if let Some(index) = by_id {
             self.tables.key_by_id = Arc::new(index);
@@ -198,7 +217,8 @@ impl Edit<'_> {
         if old.hash != words.hash {
             // A new secret under the same id. The old one has stopped working with the record's change.
             let hash = index_hash_of_secret(words.hash);
-            if let Some(grown) = self.writer.key_fill.insert(&self.tables.key_by_hash, hash, slot) {
+            let account = (words.meta >> 32) as u32;
+            if let Some(grown) = self.writer.key_fill.insert(&self.tables.key_by_hash, hash, slot, account) {
                 self.tables.key_by_hash = Arc::new(grown);
                 self.publish();
             }
@@ -233,6 +253,7 @@ impl Edit<'_> {
             if let Some(id) = gone {
                 writer.awaited.remove(&id);
                 writer.accounts.give_back(account);
+                self.slot_freed = true;
             }
         }
     }
@@ -251,25 +272,25 @@ impl Edit<'_> {
         self.resolve_accounts(name);
     }
 
-    fn resolve_accounts(&self, tier: &Name) {
-        for place in self.tables.accounts.iter() {
-            let old = place.load();
-            if let Some(old) = old.as_ref().filter(|view| view.tier == *tier) {
-                place.store(Some(Arc::new(AccountView {
+    fn resolve_accounts(&mut self, tier: &Name) {
+        let writer = &*self.writer;
+        self.accounts_changed |= self.tables.accounts.replace(|old| {
+            (old.tier == *tier).then(|| {
+                Arc::new(AccountView {
                     id: old.id.clone(),
                     state: old.state,
                     tier: old.tier.clone(),
                     region: old.region.clone(),
-                    policies: self.writer.policies(tier, old.overrides.as_deref(), &old.policies.resets, old.revision),
+                    policies: writer.policies(tier, old.overrides.as_deref(), &old.policies.resets, old.revision),
                     slot: old.slot,
                     number: old.number,
                     overrides: old.overrides.clone(),
                     revision: old.revision,
                     attachment: Attachment::default(),
                     of_key: None,
-                })));
-            }
-        }
+                })
+            })
+        });
     }
 
     /// Puts a route.
@@ -311,8 +332,11 @@ impl Edit<'_> {
     /// Takes everything away, because a snapshot follows. Readers go on with what was there until this run is dropped, so
     /// that filling the directory anew never makes a good key look unknown.
     pub fn reset(&mut self) {
-        let route_slots = self.writer.route_slots.clone();
-        let before = std::mem::replace(&mut *self.writer, Writer { route_slots, ..Writer::default() });
+        if self.accounts_changed {
+            self.publish();
+        }
+        let (route_slots, retired) = (self.writer.route_slots.clone(), std::mem::take(&mut self.writer.retired));
+        let before = std::mem::replace(&mut *self.writer, Writer { route_slots, retired, ..Writer::default() });
         self.tables = Tables::default();
         self.routes_changed = true;
         self.before.get_or_insert(before);
@@ -322,8 +346,10 @@ impl Edit<'_> {
     /// Without a reset it does nothing.
     pub fn abandon(mut self) {
         if let Some(before) = self.before.take() {
-            *self.writer = before;
+            let retired = std::mem::take(&mut self.writer.retired);
+            *self.writer = Writer { retired, ..before };
             self.tables = Tables::clone(&self.published.load());
+            self.accounts_changed = false;
         }
     }
 
@@ -340,33 +366,42 @@ impl Edit<'_> {
     }
 
     fn new_account_slot(&mut self) -> u32 {
-        let slot = self.writer.accounts.take();
-        if self.tables.accounts.make_room(slot) {
+        if self.slot_freed {
+            // Its number may be given to another account now, whose keys would be found with what readers see there still.
             self.publish();
         }
+        let slot = self.writer.accounts.take();
         if self.writer.keys_of.len() <= slot as usize {
             self.writer.keys_of.resize(slot as usize + 1, 0);
         }
         slot
     }
 
-    fn place_of_account(&self, slot: u32) -> &arc_swap::ArcSwapOption<AccountView> {
-        self.tables.accounts.at(slot).expect("a slot has room from when it is taken")
+    fn set_account(&mut self, slot: u32, view: Option<Arc<AccountView>>) {
+        self.tables.accounts.set(slot, view);
+        self.accounts_changed = true;
     }
 
-    /// Shows readers a table that grew.
-    fn publish(&self) {
+    /// Shows readers a table that grew, and accounts as they are now.
+    fn publish(&mut self) {
         if self.before.is_none() {
-            self.published.store(Arc::new(self.tables.clone()));
+            self.show();
+            (self.accounts_changed, self.slot_freed) = (false, false);
         }
+    }
+
+    fn show(&mut self) {
+        let old = self.published.swap(Arc::new(self.tables.clone()));
+        self.writer.retired.push(old);
+        self.writer.retired.retain(|old| Arc::strong_count(old) > 1);
     }
 }
 
 impl Drop for Edit<'_> {
     fn drop(&mut self) {
         self.keys.store(self.writer.key_fill.entries, Ordering::Relaxed);
-        if self.before.is_some() {
-            self.published.store(Arc::new(self.tables.clone()));
+        if self.before.is_some() || self.accounts_changed {
+            self.show();
         }
         if self.routes_changed {
             let writer = &mut *self.writer;

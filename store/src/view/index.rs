@@ -3,7 +3,7 @@
 //! A cell is the hash in the high half and slot + 1 in the low half; 0 is empty. The hash alone gives the place, so that
 //! growing reads nothing but the cells. A reader confirms each candidate by looking at the record in the slot.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// A cell whose entry was removed: readers go on, the writer may use it again.
 const REMOVED: u64 = 1 << 32;
@@ -14,6 +14,8 @@ const FULL_OF_16: usize = 13;
 #[derive(Debug)]
 pub(super) struct Index {
     cells: Box<[AtomicU64]>,
+    /// A word beside each cell that may be read before the cell is, or none at all: nothing is decided by it.
+    hints: Box<[AtomicU32]>,
     /// `hash >> shift` is the first place: the high bits, as the low ones are all that a small table would see.
     shift: u32,
 }
@@ -22,7 +24,22 @@ impl Index {
     /// An index for at least so many entries.
     pub(super) fn with_room(entries: usize) -> Self {
         let cells = (entries * 16 / FULL_OF_16 + 1).next_power_of_two().max(16);
-        Self { cells: (0..cells).map(|_| AtomicU64::new(0)).collect(), shift: 32 - cells.trailing_zeros() }
+        Self {
+            cells: (0..cells).map(|_| AtomicU64::new(0)).collect(),
+            hints: Box::default(),
+            shift: 32 - cells.trailing_zeros(),
+        }
+    }
+
+    /// The same, with a hint beside each entry.
+    pub(super) fn with_hints(entries: usize) -> Self {
+        let index = Self::with_room(entries);
+        Self { hints: index.cells.iter().map(|_| AtomicU32::new(u32::MAX)).collect(), ..index }
+    }
+
+    /// The hint of the entry at this hash's first place, which is nearly always its own.
+    pub(super) fn hint(&self, hash: u32) -> Option<u32> {
+        self.hints.get((hash >> self.shift) as usize).map(|hint| hint.load(Ordering::Relaxed))
     }
 
     /// The first slot of this hash that `is_it` confirms.
@@ -38,11 +55,14 @@ impl Index {
     }
 
     /// Adds an entry that is not there. For the writer, who has made room. True when a fresh cell was taken.
-    pub(super) fn insert(&self, hash: u32, slot: u32) -> bool {
+    pub(super) fn insert(&self, hash: u32, slot: u32, hint: u32) -> bool {
         let entry = (u64::from(hash) << 32) | (u64::from(slot) + 1);
         for place in self.probe(hash) {
             let cell = self.cells[place].load(Ordering::Relaxed);
             if cell == 0 || cell & SLOT == 0 {
+                if let Some(beside) = self.hints.get(place) {
+                    beside.store(hint, Ordering::Relaxed);
+                }
                 self.cells[place].store(entry, Ordering::Release);
                 return cell == 0;
             }
@@ -69,11 +89,12 @@ impl Index {
 
     /// A copy with room for so many entries, without the removed ones.
     pub(super) fn regrown(&self, entries: usize) -> Self {
-        let grown = Self::with_room(entries);
-        for cell in &self.cells {
+        let grown = if self.hints.is_empty() { Self::with_room(entries) } else { Self::with_hints(entries) };
+        for (place, cell) in self.cells.iter().enumerate() {
             let cell = cell.load(Ordering::Relaxed);
             if cell & SLOT != 0 {
-                grown.insert((cell >> 32) as u32, (cell & SLOT) as u32 - 1);
+                let hint = self.hints.get(place).map_or(0, |hint| hint.load(Ordering::Relaxed));
+                grown.insert((cell >> 32) as u32, (cell & SLOT) as u32 - 1, hint);
             }
         }
         grown
@@ -97,12 +118,12 @@ pub(super) struct Fill {
 
 impl Fill {
     /// Adds an entry; the grown index when there was no room, for the writer to publish.
-    pub(super) fn insert(&mut self, index: &Index, hash: u32, slot: u32) -> Option<Index> {
+    pub(super) fn insert(&mut self, index: &Index, hash: u32, slot: u32, hint: u32) -> Option<Index> {
         let grown = (!index.has_room(self.taken)).then(|| {
             self.taken = self.entries;
             index.regrown((self.entries + 1) * 3 / 2)
         });
-        let fresh = grown.as_ref().unwrap_or(index).insert(hash, slot);
+        let fresh = grown.as_ref().unwrap_or(index).insert(hash, slot, hint);
         self.taken += usize::from(fresh);
         self.entries += 1;
         grown
@@ -127,11 +148,11 @@ mod tests {
         /// Against a map, with few hashes, so that they collide and removed cells are used again.
         #[test]
         fn it_is_a_map(steps in prop::collection::vec((0u32..24, any::<bool>()), 1..600)) {
-            let (mut index, mut fill, mut model) = (Index::with_room(1), Fill::default(), HashMap::new());
+            let (mut index, mut fill, mut model) = (Index::with_hints(1), Fill::default(), HashMap::new());
             for (id, put) in steps {
                 let hash = (id % 5) << 29 | (id % 3);
                 if put {
-                    if model.insert(id, hash).is_none() && let Some(grown) = fill.insert(&index, hash, id) {
+                    if model.insert(id, hash).is_none() && let Some(grown) = fill.insert(&index, hash, id, id) {
                         index = grown;
                     }
                 } else if model.remove(&id).is_some() {

@@ -1,4 +1,5 @@
-//! Numbered places that readers reach without a lock and that never move: chunks, added at the end.
+//! Numbered places that readers reach without a lock: chunks that never move, added at the end; and places whose values are
+//! read by plain loads, of which a change makes a new version.
 
 use std::sync::Arc;
 
@@ -38,14 +39,61 @@ impl<T: Default> Chunks<T> {
         }
         missing
     }
+}
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.chunks.iter().flat_map(|chunk| chunk.iter())
+/// Places that hold shared values, each changed by itself.
+pub(super) type Slots<T> = Chunks<ArcSwapOption<T>>;
+
+/// Shared values by number. A clone shares all of them, and a change in it copies 256: a reader writes nothing and waits for
+/// nothing, and the one writer shows many changes with one new version.
+#[derive(Debug)]
+pub(super) struct Places<T> {
+    leaves: Arc<Vec<Arc<Leaf<T>>>>,
+}
+
+type Leaf<T> = [Option<Arc<T>>; LEAF];
+const LEAF: usize = 256;
+
+impl<T> Clone for Places<T> {
+    fn clone(&self) -> Self {
+        Self { leaves: Arc::clone(&self.leaves) }
     }
 }
 
-/// Places that hold shared values.
-pub(super) type Slots<T> = Chunks<ArcSwapOption<T>>;
+impl<T> Default for Places<T> {
+    fn default() -> Self {
+        Self { leaves: Arc::default() }
+    }
+}
+
+impl<T> Places<T> {
+    pub(super) fn at(&self, slot: u32) -> Option<&Arc<T>> {
+        self.leaves.get(slot as usize / LEAF)?[slot as usize % LEAF].as_ref()
+    }
+
+    pub(super) fn set(&mut self, slot: u32, value: Option<Arc<T>>) {
+        let (leaf, place) = (slot as usize / LEAF, slot as usize % LEAF);
+        let leaves = Arc::make_mut(&mut self.leaves);
+        if leaves.len() <= leaf {
+            leaves.resize_with(leaf + 1, || Arc::new([const { None }; LEAF]));
+        }
+        Arc::make_mut(&mut leaves[leaf])[place] = value;
+    }
+
+    /// Changes all values for which `change` has another one.
+    pub(super) fn replace(&mut self, change: impl Fn(&T) -> Option<Arc<T>>) -> bool {
+        let mut any = false;
+        for leaf in Arc::make_mut(&mut self.leaves) {
+            for place in 0..LEAF {
+                if let Some(new) = leaf[place].as_deref().and_then(&change) {
+                    Arc::make_mut(leaf)[place] = Some(new);
+                    any = true;
+                }
+            }
+        }
+        any
+    }
+}
 
 /// The writer's numbers: freed ones first.
 #[derive(Debug, Default)]

@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
 
 use super::{
@@ -11,7 +10,7 @@ use super::{
     number,
     own::OwnPolicies,
     record::{Record, Words},
-    slots::{Chunks, Slots},
+    slots::{Chunks, Places, Slots},
 };
 use crate::model::{KeyHash, KeyId, Name, Token};
 
@@ -25,7 +24,7 @@ pub(super) const TEST_ENV: u64 = 1 << 1;
 pub(super) const DISABLED: u64 = 1 << 2;
 pub(super) const REVOKED: u64 = 1 << 3;
 
-/// A clone shares indexes, records and places; it is made when one of them grew.
+/// A clone shares indexes, records and places; it is made when one of them grew, and when accounts or tokens changed.
 #[derive(Debug, Clone)]
 pub(super) struct Tables {
     pub(super) key_by_hash: Arc<Index>,
@@ -33,7 +32,7 @@ pub(super) struct Tables {
     pub(super) records: Chunks<Record>,
     pub(super) rares: Slots<Rare>,
     pub(super) account_by_id: Arc<Index>,
-    pub(super) accounts: Slots<AccountView>,
+    pub(super) accounts: Places<AccountView>,
     pub(super) tokens: Arc<HashMap<KeyHash, Arc<Token>>>,
 }
 
@@ -60,12 +59,12 @@ impl Default for Tables {
     fn default() -> Self {
         let index = || Arc::new(Index::with_room(0));
         Self {
-            key_by_hash: index(),
+            key_by_hash: Arc::new(Index::with_hints(0)),
             key_by_id: index(),
             records: Chunks::new(RECORDS),
             rares: Slots::new(PLACES),
             account_by_id: index(),
-            accounts: Slots::new(PLACES),
+            accounts: Places::default(),
             tokens: Arc::default(),
         }
     }
@@ -75,7 +74,12 @@ impl Tables {
     /// The key with this hash of its secret.
     pub(super) fn by_hash(&self, hash: &KeyHash) -> Option<Seen> {
         let halves = hash_halves(hash);
-        self.find(&self.key_by_hash, index_hash_of_secret(halves), |words| words.hash == halves)
+        let hash = index_hash_of_secret(halves);
+        // The account is on its way while the key is looked for: two chains of cache misses side by side.
+        if let Some(account) = self.key_by_hash.hint(hash).and_then(|account| self.accounts.at(account)) {
+            account.touch();
+        }
+        self.find(&self.key_by_hash, hash, |words| words.hash == halves)
     }
 
     /// The key with this id.
@@ -119,10 +123,10 @@ impl Tables {
     pub(super) fn account(&self, id: &str) -> Option<(u32, Arc<AccountView>)> {
         let mut found = None;
         let slot = self.account_by_id.find(index_hash(number::of_text("account", id)), |slot| {
-            found = self.accounts.at(slot).and_then(ArcSwapOption::load_full).filter(|view| view.id.as_str() == id);
+            found = self.accounts.at(slot).filter(|view| view.id.as_str() == id);
             found.is_some()
         })?;
-        found.map(|view| (slot, view))
+        found.map(|view| (slot, Arc::clone(view)))
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use store::{
     CommitError, Unavailable, View,
-    lease::{Demand, Denied, Policy, Refusal, Standing},
+    lease::{Acquiring, Demand, Denied, Policy, Refusal, Standing},
     model::{
         Account, AccountId, AccountState, Charge, Env, GroupId, Key, KeyHash, KeyState, Name, Outcome, Overrides,
         Route, Row, Secret, SecretKind, Tier, Timestamp, Upstream,
@@ -199,19 +199,24 @@ impl Ledger for Double {
         self.quorum().map(|()| TestPermit(self.clone()))
     }
 
-    async fn acquire(&self, demand: Demand<'_>) -> Result<TestGrant, Denied> {
+    fn acquire<'a>(&'a self, demand: Demand<'a>) -> Acquiring<'a, TestGrant> {
         let bytes = usize::try_from(demand.content_bytes).unwrap_or(usize::MAX);
         self.0.demanded_bytes.store(bytes, Ordering::SeqCst);
         if let Some(denied) = self.0.denied.lock().expect("no panic").clone() {
-            return Err(denied);
+            return Acquiring::Decided(Err(denied));
         }
-        let revoked = self.0.revoked_in_wait.lock().expect("no panic").take();
-        if let Some(secret) = revoked {
-            tokio::task::yield_now().await;
-            self.set_state(&secret, KeyState::Revoked);
+        let grant = || {
+            self.0.in_use.fetch_add(1, Ordering::SeqCst);
+            Ok(TestGrant { double: self.clone(), standings: standings(4) })
+        };
+        match self.0.revoked_in_wait.lock().expect("no panic").take() {
+            None => Acquiring::Decided(grant()),
+            Some(secret) => Acquiring::Waits(Box::pin(async move {
+                tokio::task::yield_now().await;
+                self.set_state(&secret, KeyState::Revoked);
+                grant()
+            })),
         }
-        self.0.in_use.fetch_add(1, Ordering::SeqCst);
-        Ok(TestGrant { double: self.clone(), standings: standings(4) })
     }
 
     fn standings(&self, _demand: Demand<'_>) -> Vec<Standing> {

@@ -6,8 +6,12 @@ fn wanted(name: u64, rate: &str, burst: u64) -> Wanted {
     Wanted { name, emission_ns: gcra.emission_ns, capacity_ns: gcra.capacity_ns, revision: 1, since_ns: 0 }
 }
 
-fn buckets(empty_at_ns: Option<u64>) -> Buckets {
-    Buckets::new(empty_at_ns, std::sync::Arc::new(|_| debt::Newest::default()))
+fn shards() -> &'static Shards {
+    Box::leak(Box::new(Shards::new(std::sync::Arc::new(|_| debt::Newest::default()))))
+}
+
+fn buckets(empty_at_ns: Option<u64>) -> Buckets<'static> {
+    shards().of(1, empty_at_ns)
 }
 
 const NOW: u64 = 1_000_000_000_000;
@@ -78,7 +82,36 @@ fn full_buckets_are_forgotten_and_remembered_as_full() {
             buckets.take_all([wanted(name, "5/s", 1)].iter(), now).expect("full");
         }
     }
-    assert!(buckets.len() < 80_000, "{} of 100,000 buckets kept", buckets.len());
+    assert!(buckets.shards.len() < 80_000, "{} of 100,000 buckets kept", buckets.shards.len());
+}
+
+/// A thread that has read its clock before others swept does not find a forgotten bucket full then: it would take a unit that
+/// was taken.
+#[test]
+fn an_earlier_reading_of_the_clock_takes_nothing_twice() {
+    let (buckets, one) = (buckets(None), wanted(1, "1/s", 1));
+    buckets.take_all([one].iter(), NOW).expect("full");
+    for name in 0..5_000u64 {
+        buckets.take_all([wanted(2 + name, "5/s", 1)].iter(), NOW + SECOND).expect("full");
+    }
+    buckets.take_all([one].iter(), NOW + SECOND / 2).expect("at the instant of the sweep");
+    buckets.take_all([one].iter(), NOW + 2 * SECOND - 1).expect_err("a second after that, not after its own");
+    buckets.take_all([one].iter(), NOW + 2 * SECOND).expect("and then");
+}
+
+#[test]
+fn who_acts_in_an_earlier_term_takes_by_the_later_one_and_gives_nothing_back_to_it() {
+    let (shards, one) = (shards(), wanted(1, "2/s", 2));
+    let (earlier, later) = (shards.of(1, None), shards.of(2, Some(NOW)));
+    earlier.take_all([one].iter(), NOW).expect("full");
+    earlier.lend_all([one].iter(), NOW).expect("full");
+    later.take_all([one].iter(), NOW).expect_err("begun empty");
+    earlier.take_all([one].iter(), NOW).expect_err("it is over");
+    earlier.settle(1, 0, 1, NOW);
+    earlier.give_back(&one, NOW, NOW);
+    assert_eq!(earlier.change(1, |_| ()), None);
+    later.take_all([one].iter(), NOW + SECOND / 2 - 1).expect_err("nothing came back");
+    later.take_all([one].iter(), NOW + SECOND / 2).expect("half a second for one unit");
 }
 
 #[test]

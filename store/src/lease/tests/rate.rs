@@ -77,6 +77,22 @@ async fn a_fresh_group_starts_full_and_every_later_term_empty() {
     refusal(client.now(&world, &leases));
 }
 
+/// As after a hand-over that nobody took up: the same term, a later instant.
+#[tokio::test]
+async fn a_leadership_that_is_taken_up_again_in_its_term_goes_on_at_once() {
+    let (world, leases) = World::alone();
+    let client = client(tier(vec![rate("per-second", "5/s", 1)], vec![], Some(3)));
+    world.elect(1, 2, false);
+    world.wait_ns(OPENS + 3 * SECOND);
+    client.now(&world, &leases).expect("open, and full again");
+    world.depose();
+    world.wait_ns(SECOND / 20);
+    world.elect(1, 2, false);
+    refusal(client.now(&world, &leases));
+    world.wait_ns(SECOND / 5);
+    client.now(&world, &leases).expect("its unit has come back");
+}
+
 #[tokio::test]
 async fn a_new_leader_waits_for_the_end_of_what_its_predecessor_lent() {
     let (world, leases) = World::alone();

@@ -75,24 +75,23 @@ fn keys_are_found_by_hash_and_by_id_with_all_they_have() {
 }
 
 #[test]
-fn a_change_is_in_force_when_its_call_returns() {
+fn a_change_is_in_force_when_its_run_has_ended() {
     let directory = Directory::default();
-    let mut edit = directory.edit();
-    edit.put_tier(tier("free", 1));
-    edit.put_account(account("acme", "free"));
+    directory.edit().put_tier(tier("free", 1));
+    directory.edit().put_account(account("acme", "free"));
     for (n, state) in [(1, KeyState::Disabled), (2, KeyState::Revoked), (1, KeyState::Active)] {
         let changed = Key { state, ..key(n, "acme") };
-        edit.put_key(&changed);
+        directory.edit().put_key(&changed);
         assert_eq!(directory.key(&changed.hash).map(|found| found.state), Some(state));
     }
     // Another secret under the same id.
     let renewed = Key { hash: KeyHash::of("renewed"), ..key(1, "acme") };
-    edit.put_key(&renewed);
+    directory.edit().put_key(&renewed);
     assert!(directory.key(&renewed.hash).is_some());
     assert!(directory.key(&key(1, "acme").hash).is_none());
-    edit.remove_key(&renewed.id);
+    directory.edit().remove_key(&renewed.id);
     assert!(directory.key(&renewed.hash).is_none());
-    edit.put_account(Account { state: AccountState::Suspended, ..account("acme", "free") });
+    directory.edit().put_account(Account { state: AccountState::Suspended, ..account("acme", "free") });
     let found = directory.key(&key(2, "acme").hash).expect("a tombstone is still known");
     assert_eq!(found.account.state, AccountState::Suspended);
 }
@@ -100,11 +99,10 @@ fn a_change_is_in_force_when_its_call_returns() {
 #[test]
 fn a_tiers_change_reaches_all_its_accounts_at_once() {
     let directory = Directory::default();
-    let mut edit = directory.edit();
-    edit.put_tier(tier("free", 1));
-    edit.put_tier(tier("paid", 100));
+    directory.edit().put_tier(tier("free", 1));
+    directory.edit().put_tier(tier("paid", 100));
     for n in 0..3_000 {
-        edit.put_account(account(&format!("a{n}"), if n % 3 == 0 { "paid" } else { "free" }));
+        directory.edit().put_account(account(&format!("a{n}"), if n % 3 == 0 { "paid" } else { "free" }));
     }
     let limit = Limit {
         name: "own".into(),
@@ -115,35 +113,57 @@ fn a_tiers_change_reaches_all_its_accounts_at_once() {
         shadow: false,
     };
     let overrides = Overrides { limits: vec![limit], quotas: Vec::<Quota>::new() };
-    edit.put_account(Account { overrides, revision: 9, ..account("own", "free") });
-    edit.put_tier(Tier { revision: 12, ..tier("free", 7) });
+    directory.edit().put_account(Account { overrides, revision: 9, ..account("own", "free") });
+    directory.edit().put_tier(Tier { revision: 12, ..tier("free", 7) });
     for n in 0..3_000 {
         assert_eq!(concurrency(&directory, &format!("a{n}")), Some(if n % 3 == 0 { 100 } else { 7 }));
     }
     let own = directory.account(&"own".into()).expect("it was put");
     assert_eq!((own.policies.concurrency, own.policies.limits.len(), own.policy_revision()), (Some(7), 1, 12));
-    edit.put_account(Account { revision: 20, ..account("own", "paid") });
+    directory.edit().put_account(Account { revision: 20, ..account("own", "paid") });
     let own = directory.account(&"own".into()).expect("it was put");
     assert_eq!((own.policies.concurrency, own.policies.limits.len(), own.policy_revision()), (Some(100), 0, 20));
+}
+
+/// A number that was freed and given to another account in one run of changes: its keys are never found with the old account.
+#[test]
+fn an_account_that_takes_the_place_of_another_is_not_taken_for_it() {
+    let directory = Directory::default();
+    directory.edit().put_tier(tier("free", 1));
+    directory.edit().put_account(account("old", "free"));
+    // There is room for a key: tables that grow are shown at once, with all that has changed.
+    directory.edit().put_account(account("other", "free"));
+    directory.edit().put_key(&key(4, "other"));
+    let mut edit = directory.edit();
+    edit.remove_account(&"old".into());
+    edit.put_account(account("new", "free"));
+    edit.put_key(&key(2, "new"));
+    let account = || directory.key(&key(2, "new").hash).map(|found| found.account.id.to_string());
+    assert_eq!(account(), None, "its account is shown when the run has ended");
+    assert_eq!(directory.key_by_id(&key(2, "new").id).map(|found| found.slot), None);
+    drop(edit);
+    assert_eq!(account().as_deref(), Some("new"));
+    // What an idle thread holds is let go of, and taken hold of again.
+    Directory::rest_thread();
+    assert_eq!(account().as_deref(), Some("new"));
 }
 
 #[test]
 fn what_names_something_missing_may_do_nothing_until_it_comes() {
     let directory = Directory::default();
-    let mut edit = directory.edit();
-    edit.put_key(&key(2, "acme"));
+    directory.edit().put_key(&key(2, "acme"));
     assert!(directory.key(&key(2, "acme").hash).is_none(), "no account yet");
-    edit.put_account(account("acme", "free"));
+    directory.edit().put_account(account("acme", "free"));
     let found = directory.key(&key(2, "acme").hash).expect("now");
     assert_eq!(found.account.policies.routes.as_deref(), Some(&[][..]), "no tier yet: no route is allowed");
-    edit.put_tier(tier("free", 5));
+    directory.edit().put_tier(tier("free", 5));
     assert_eq!(concurrency(&directory, "acme"), Some(5));
-    edit.remove_account(&"acme".into());
+    directory.edit().remove_account(&"acme".into());
     assert!(directory.key(&key(2, "acme").hash).is_none());
     // Another account does not get the keys that the gone one left.
-    edit.put_account(account("other", "free"));
+    directory.edit().put_account(account("other", "free"));
     assert!(directory.key(&key(2, "acme").hash).is_none());
-    edit.put_account(account("acme", "free"));
+    directory.edit().put_account(account("acme", "free"));
     assert!(directory.key(&key(2, "acme").hash).is_some());
 }
 

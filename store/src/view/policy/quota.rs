@@ -45,6 +45,7 @@ pub struct QuotaPolicy {
     /// The quota of the same name that it replaced, in force again when this override ends.
     pub fallback: Option<Box<QuotaPolicy>>,
     bounds: Bounds,
+    edition: Edition,
 }
 
 impl QuotaPolicy {
@@ -88,7 +89,14 @@ impl QuotaPolicy {
             counter,
             fallback: None,
             bounds: Bounds::default(),
+            edition: Edition::next(),
         }
+    }
+
+    /// The same number means the same policy, on this node: who has seen it need not compare. Policies that are equal may have
+    /// different ones.
+    pub(crate) fn edition(&self) -> u64 {
+        self.edition.0
     }
 
     /// The period that `at` falls in. The calendar is asked once a period.
@@ -101,6 +109,24 @@ impl QuotaPolicy {
         let bounds = self.period.bounds_from(&self.zone, self.anchor_day, at).unwrap_or_else(|_| beyond());
         self.bounds.remember(bounds);
         bounds
+    }
+}
+
+/// Tells compiled policies apart without reading them.
+#[derive(Debug, Clone)]
+struct Edition(u64);
+
+impl Edition {
+    fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+/// When it was compiled does not distinguish two policies.
+impl PartialEq for Edition {
+    fn eq(&self, _: &Self) -> bool {
+        true
     }
 }
 
