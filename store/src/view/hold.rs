@@ -1,4 +1,4 @@
-//! The tables as a thread holds them: taken hold of when they have grown, and not a look-up.
+//! The tables as a thread holds them: taken hold of when there are newer ones, not for each look-up.
 
 use std::{
     cell::RefCell,
