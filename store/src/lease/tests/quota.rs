@@ -219,6 +219,21 @@ async fn a_lowered_limit_is_in_force_at_once() {
     refusal(raised.ask(&world, &leases).await);
 }
 
+/// What is given back of them was reserved under a limit that nobody is served by any more.
+#[tokio::test]
+async fn units_taken_before_a_limit_was_lowered_are_not_served_again() {
+    let (world, leases) = World::alone();
+    let old = daily(1_000);
+    let mut grants = Vec::new();
+    for _ in 0..20 {
+        grants.push(old.ask(&world, &leases).await.expect("below the limit"));
+    }
+    let new = daily(10);
+    refusal(new.ask(&world, &leases).await);
+    grants.drain(..5).for_each(Grant::refund);
+    refusal(new.ask(&world, &leases).await);
+}
+
 #[tokio::test]
 async fn without_a_quorum_it_is_unavailable_and_nothing_is_lost() {
     let (world, leases) = World::alone();
